@@ -1,0 +1,1 @@
+"""Runs template.yaml on this machine: services, Lambda runtime, HTTP API, Kafka mappings, schedules."""
