@@ -1,0 +1,105 @@
+"""What an export does: its size, its revision and the faults it shows. The JSON of the control API.
+
+A fault that may end has `times`: how often it still happens. Without it the fault stays. A flag is `true` or
+`{"times": n}`. Positions and sizes are bytes of the response's body, times are seconds.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from mock_providers.archive import LARGEST
+
+Count = Annotated[int, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=3600)]
+HeaderValue = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\A[!-~]([ -~]*[!-~])?\Z")]
+
+
+class Fault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    times: Count | None = None
+
+    def take(self) -> bool:
+        """Whether it happens this time; counts down."""
+        if self.times == 0:
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+Flag = bool | Fault
+
+
+class AtByte(Fault):
+    bytes: Count
+
+
+class Hang(Fault):
+    after_bytes: Count
+    seconds: Seconds
+
+
+class SlowFirstByte(Fault):
+    seconds: Seconds
+
+
+class Status(Fault):
+    code: Annotated[int, Meta(ge=400, le=599)]
+    retry_after: Count | HeaderValue | None = None
+
+
+class StatusOnRange(Status, kw_only=True):
+    start: Count = msgspec.field(name="from")
+
+
+class Redirect(Fault):
+    code: Literal[301, 302, 303, 307, 308] = 302
+    location: HeaderValue | None = None
+
+
+class Drip(Fault):
+    bytes_per_second: Annotated[int, Meta(ge=1)]
+
+
+class LongBody(Fault):
+    bytes: Annotated[int, Meta(ge=1, le=1 << 30)]
+
+
+class Faults(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    # before the export is looked at
+    status: Status | None = None
+    status_on_range: StatusOnRange | None = None
+    redirect: Redirect | None = None
+    slow_first_byte: SlowFirstByte | None = None
+    # the head of the response
+    no_range: Flag = False
+    no_length: Flag = False
+    weak_etag: Flag = False
+    no_etag: Flag = False
+    last_modified_only: Flag = False
+    change_etag: Flag = False
+    change_etag_after: Count | None = None
+    change_content_after: Count | None = None
+    wrong_range: Flag = False
+    gzip: Literal["always", "ifAsked"] | None = None
+    # its body
+    wrong_body: Flag = False
+    long_body: LongBody | None = None
+    truncate_at: AtByte | None = None
+    truncate_chunked: AtByte | None = None
+    reset: AtByte | None = None
+    hang: Hang | None = None
+    drip: Drip | None = None
+
+
+class Behaviour(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    size: Annotated[int, Meta(ge=0, le=LARGEST)]
+    revision: Count = 1
+    require_token: HeaderValue | None = None
+    faults: Faults = msgspec.field(default_factory=Faults)
+
+
+def happens(fault: Flag | Fault | None) -> bool:
+    """Whether a flag or a fault happens this time; counts down."""
+    return fault.take() if isinstance(fault, Fault) else bool(fault)
