@@ -45,7 +45,7 @@ _Loader.add_multi_constructor("!", _short_form)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The template as plain data, intrinsics in long form. Raises TemplateError if it is not a YAML mapping."""
+    """The template as plain data, intrinsics in long form. Raises TemplateError if it is no YAML mapping."""
     try:
         document = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
