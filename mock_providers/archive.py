@@ -51,8 +51,8 @@ def _window_crcs() -> list[int]:
 class Archive:
     """The export of one site at one revision. The same arguments give the same bytes on every machine.
 
-    size is in bytes, 0 to LARGEST. Below the 22 bytes of the smallest zip there is no valid zip: the content is
-    then just that many bytes. Raises ValueError for a size out of these bounds.
+    size is in bytes, 0 to LARGEST. Below the 22 bytes of the smallest zip there is no valid zip: the
+    content is then just that many bytes. Raises ValueError for a size out of these bounds.
     """
 
     def __init__(self, provider: str, user_id: str, site_id: str, size: int, revision: int = 1) -> None:

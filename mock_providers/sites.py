@@ -9,7 +9,7 @@ from mock_providers.behaviour import Behaviour
 
 DEFAULT_SIZE = 1 << 20
 MAX_RANGES = 20_000
-MAX_SITES = 200_000
+MAX_SITES = 50_000
 
 
 @dataclass
@@ -52,7 +52,12 @@ class Site:
 
 
 class TooManySitesError(Exception):
-    """MAX_SITES are known already: restart the server."""
+    """MAX_SITES are known already."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"{MAX_SITES} sites were asked for, and no more are kept: restart the mock providers"
+        )
 
 
 class Sites:
@@ -77,5 +82,8 @@ class Sites:
         site.behaviour = behaviour or self._default(provider)
         site.requests = 0
 
+    def default_size(self, provider: str) -> int:
+        return self._default_sizes.get(provider, DEFAULT_SIZE)
+
     def _default(self, provider: str) -> Behaviour:
-        return Behaviour(size=self._default_sizes.get(provider, DEFAULT_SIZE))
+        return Behaviour(size=self.default_size(provider))

@@ -1,0 +1,214 @@
+"""`GET|HEAD /{provider}/export?userId=&siteId=&chunkSize=`: a site's data as one zip, whole or a range of it."""
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from mock_providers.archive import Archive
+from mock_providers.behaviour import Behaviour, Status, happens
+from mock_providers.body import Connection, ConnectionEndedError, flipped, gzipped, zeros
+from mock_providers.conditions import (
+    Range,
+    UnsatisfiableRangeError,
+    accepts_gzip,
+    if_match_holds,
+    if_range_holds,
+    parse_range,
+)
+from mock_providers.fields import check_chunk_size, check_id, check_provider
+from mock_providers.sites import Sites, Statistics
+
+_WRITE_SIZES = (16 << 10, 1 << 20)  # what a chunkSize is cut to: bounds system calls and memory
+_DEFAULT_WRITE_SIZE = 256 << 10
+_REVISION_0 = 1_767_225_600  # 1 January 2026; every revision is a minute later
+
+_archive = lru_cache(maxsize=1024)(Archive)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A response with the export's bytes. Its length is unknown to the client if there is no Content-Length."""
+
+    status: int
+    headers: dict[str, str]
+    chunks: Iterable[bytes]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What one request sees of the export: faults may change it from one request to the next."""
+
+    archive: Archive
+    etag: str | None
+    last_modified: str | None
+    gzip: bool
+    takes_ranges: bool
+    has_length: bool
+
+    def headers(self) -> dict[str, str]:
+        headers = {"accept-ranges": "bytes" if self.takes_ranges else "none"}
+        if self.etag:
+            headers["etag"] = self.etag
+        if self.last_modified:
+            headers["last-modified"] = self.last_modified
+        return headers
+
+
+class ExportEndpoint:
+    """The ASGI application behind the export route. Raises InvalidFieldError and TooManySitesError."""
+
+    def __init__(self, sites: Sites) -> None:
+        self._sites = sites
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        provider = check_provider(request.path_params["provider"])
+        user_id = check_id("userId", request.query_params.get("userId"))
+        site_id = check_id("siteId", request.query_params.get("siteId"))
+        chunk_size = check_chunk_size(request.query_params.get("chunkSize"))
+        site = self._sites.get(provider, site_id)
+        behaviour, statistics = site.behaviour, site.statistics
+        site.requests += 1
+        number = site.requests
+        connection = Connection(scope["state"]["transport"], receive, send, statistics)
+        with statistics.in_progress():
+            try:
+                if behaviour.faults.slow_first_byte and behaviour.faults.slow_first_byte.take():
+                    await connection.pause(behaviour.faults.slow_first_byte.seconds)
+                export = _export(request, behaviour, number, (provider, user_id, site_id))
+                answer = _answer(request, behaviour, export, chunk_size or _DEFAULT_WRITE_SIZE, statistics)
+                if isinstance(answer, Response):
+                    statistics.by_status[answer.status_code] += 1
+                    await answer(scope, receive, send)
+                else:
+                    statistics.by_status[answer.status] += 1
+                    await connection.write_head(answer.status, answer.headers)
+                    await connection.write_body(answer.chunks, behaviour.faults)
+            except ConnectionEndedError:
+                return
+
+
+def _export(request: Request, behaviour: Behaviour, number: int, ids: tuple[str, str, str]) -> Export:
+    faults = behaviour.faults
+    changed = faults.change_content_after is not None and number > faults.change_content_after
+    revision = behaviour.revision + changed
+    archive = _archive(*ids, behaviour.size, revision)
+    gzip = faults.gzip == "always" or (
+        faults.gzip == "ifAsked" and accepts_gzip(request.headers.get("accept-encoding", ""))
+    )
+    suffix = "-gzip" if gzip else ""
+    if happens(faults.change_etag):
+        suffix += f"-{number}"
+    if faults.change_etag_after is not None and number > faults.change_etag_after:
+        suffix += "-changed"
+    etag: str | None = f'{archive.etag[:-1]}{suffix}"'
+    last_modified: str | None = formatdate(_REVISION_0 + 60 * revision, usegmt=True)
+    if happens(faults.weak_etag):
+        etag = f"W/{etag}"
+    if happens(faults.last_modified_only):
+        etag = None
+    if happens(faults.no_etag):
+        etag = last_modified = None
+    chunked = faults.truncate_chunked is not None and faults.truncate_chunked.times != 0
+    has_length = not (happens(faults.no_length) or chunked or gzip)
+    takes_ranges = has_length and not happens(faults.no_range)
+    return Export(archive, etag, last_modified, gzip, takes_ranges, has_length)
+
+
+def _answer(
+    request: Request, behaviour: Behaviour, export: Export, write_size: int, statistics: Statistics
+) -> Response | Content:
+    size = export.archive.size
+    asked: Range | None = None
+    unsatisfiable = False
+    if "range" in request.headers and request.method == "GET":  # RFC 9110, 14.2: of GET alone
+        statistics.range_requests += 1
+        try:
+            asked = parse_range(request.headers["range"], size)
+        except UnsatisfiableRangeError:
+            unsatisfiable = True
+        if asked:
+            statistics.ranges.append((asked.start, asked.end))
+    if (
+        behaviour.require_token
+        and request.headers.get("authorization") != f"Bearer {behaviour.require_token}"
+    ):
+        return _problem(
+            401, "Authorization: Bearer <token> is missing or wrong", {"www-authenticate": "Bearer"}
+        )
+    refusal = _refusal(request, behaviour, asked)
+    if refusal:
+        return refusal
+    if not if_match_holds(request.headers.get("if-match", "*"), export.etag):
+        return _problem(412, "the export has another ETag", export.headers())
+    if "if-range" in request.headers:
+        held = if_range_holds(request.headers["if-range"], export.etag, export.last_modified)
+    else:
+        held = True
+    if export.takes_ranges and held:
+        if unsatisfiable:
+            return _problem(416, "the range is behind the end", {"content-range": f"bytes */{size}"})
+        if asked:
+            return _content(export, behaviour, asked, write_size)
+    return _content(export, behaviour, None, write_size, with_body=request.method == "GET")
+
+
+def _refusal(request: Request, behaviour: Behaviour, asked: Range | None) -> Response | None:
+    """The answer of a fault that keeps the export away."""
+    faults = behaviour.faults
+    late = faults.status_on_range
+    if late and asked and asked.start >= late.start and late.take():
+        return _status(late)
+    if faults.status and faults.status.take():
+        return _status(faults.status)
+    if faults.redirect and faults.redirect.take():
+        return RedirectResponse(faults.redirect.location or str(request.url), faults.redirect.code)
+    return None
+
+
+def _status(fault: Status) -> Response:
+    headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
+    return _problem(fault.code, "a fault set through the control API", headers)
+
+
+def _problem(code: int, detail: str, headers: dict[str, str]) -> Response:
+    return JSONResponse({"detail": detail}, status_code=code, headers=headers)
+
+
+def _content(
+    export: Export, behaviour: Behaviour, asked: Range | None, write_size: int, *, with_body: bool = True
+) -> Content:
+    faults, archive = behaviour.faults, export.archive
+    headers = export.headers() | {"content-type": "application/zip"}
+    start, length = 0, archive.size
+    if asked:
+        if happens(faults.wrong_range):
+            asked = _shifted(asked, archive.size)
+        start, length = asked.start, asked.end + 1 - asked.start
+        headers["content-range"] = f"bytes {asked.start}-{asked.end}/{archive.size}"
+    write_size = min(max(write_size, _WRITE_SIZES[0]), _WRITE_SIZES[1])
+    chunks: Iterable[bytes] = archive.chunks(start, start + length, write_size) if with_body else ()
+    if with_body and length and happens(faults.wrong_body):
+        chunks = flipped(chunks, length // 2)
+    if with_body and faults.long_body and faults.long_body.take():
+        chunks = itertools.chain(chunks, zeros(faults.long_body.bytes, write_size))
+        length += faults.long_body.bytes
+    if export.gzip:
+        headers |= {"content-encoding": "gzip", "vary": "accept-encoding"}
+        chunks = gzipped(chunks) if with_body else ()
+    elif export.has_length:
+        headers["content-length"] = str(length)
+    return Content(206 if asked else 200, headers, chunks)
+
+
+def _shifted(asked: Range, size: int) -> Range:
+    """The next bytes instead of those asked for; the ones before at the end of the export."""
+    if asked.end + 1 < size:
+        return Range(asked.start + 1, asked.end + 1)
+    return Range(max(0, asked.start - 1), max(0, asked.end - 1))
