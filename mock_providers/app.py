@@ -11,7 +11,7 @@ from starlette.routing import Route
 from mock_providers.behaviour import Behaviour
 from mock_providers.export import ExportEndpoint
 from mock_providers.fields import InvalidFieldError, check_id, check_provider
-from mock_providers.sites import Site, Sites, Statistics, TooManySitesError
+from mock_providers.sites import Sites, Statistics, TooManySitesError
 
 _MAX_BODY = 64 << 10
 
@@ -20,23 +20,21 @@ def create_app(default_sizes: Mapping[str, int]) -> Starlette:
     """The application; default_sizes are the bytes of an export, by provider, where control set nothing."""
     sites = Sites(default_sizes)
 
-    def site_of(request: Request) -> tuple[str, str, Site]:
+    def ids(request: Request) -> tuple[str, str]:
         provider = check_provider(request.path_params["provider"])
-        site_id = check_id("siteId", request.path_params["site_id"])
-        return provider, site_id, sites.get(provider, site_id)
+        return provider, check_id("siteId", request.path_params["site_id"])
 
     async def control(request: Request) -> Response:
-        provider, site_id, site = site_of(request)
+        provider, site_id = ids(request)
         if request.method == "DELETE":
             sites.set(provider, site_id, None)
         elif request.method == "PUT":
             sites.set(provider, site_id, _decode(await _body(request), sites.default_size(provider)))
-        return Response(
-            msgspec.json.encode(sites.get(provider, site_id).behaviour), media_type="application/json"
-        )
+        behaviour = sites.get(provider, site_id).behaviour
+        return Response(msgspec.json.encode(behaviour), media_type="application/json")
 
     async def stats(request: Request) -> Response:
-        site = site_of(request)[2]
+        site = sites.get(*ids(request))
         if request.method == "DELETE":
             site.statistics = Statistics()
         return JSONResponse(site.statistics.to_json())

@@ -20,7 +20,7 @@ class ConnectionEndedError(Exception):
 
 
 class Connection:
-    """A client's connection during one request. Every method raises ConnectionEndedError once it is closed."""
+    """A client's connection during one request. Its methods raise ConnectionEndedError once it is closed."""
 
     def __init__(
         self, transport: asyncio.Transport, receive: Receive, send: Send, statistics: Statistics

@@ -1,4 +1,4 @@
-"""`GET|HEAD /{provider}/export?userId=&siteId=&chunkSize=`: a site's data as one zip, whole or a range of it."""
+"""`GET|HEAD /{provider}/export?userId=&siteId=&chunkSize=`: a site's data as one zip, or a range of it."""
 
 import itertools
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _archive = lru_cache(maxsize=1024)(Archive)
 
 @dataclass(frozen=True)
 class Content:
-    """A response with the export's bytes. Its length is unknown to the client if there is no Content-Length."""
+    """A response with the export's bytes; chunked if its headers have no Content-Length."""
 
     status: int
     headers: dict[str, str]
