@@ -1,0 +1,94 @@
+"""Child processes that end with their parent, and ports that stay theirs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_random = random.SystemRandom()  # tests may seed the shared generator, and then choose the same ports
+
+
+def die_with_parent() -> None:
+    """For `preexec_fn`: the kernel kills this process when the thread that started it ends (Linux only).
+
+    The signal follows the *thread*, prctl(2): start children from a thread that lives as long as they shall.
+    """
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def spawn(
+    command: Sequence[str], *, cwd: Path, log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start `command` as the leader of a process group of its own; its output is appended to `log`."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=die_with_parent,
+        )
+
+
+def end(process: subprocess.Popen[bytes], limit: float = 10.0) -> None:
+    """End a group started by `spawn`: SIGTERM, then SIGKILL after `limit` seconds; it is gone on return."""
+    signal_group(process, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(limit)
+    signal_group(process, signal.SIGKILL)  # also what the leader left behind
+    process.wait()
+
+
+def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to the whole group, if any of it is left."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def last_lines(log: Path, count: int = 15) -> str:
+    """The end of a log file, for an error message."""
+    if not log.exists():
+        return "(no output)"
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 16_384))
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join(lines[-count:]) or "(no output)"
+
+
+def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a server could listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A free port below the ephemeral range, so no outgoing connection takes it while its server restarts.
+
+    Raises RuntimeError if a thousand tries find none.
+    """
+    for _ in range(1000):
+        port = _random.randrange(15_000, 32_000)
+        if port_is_free(port):
+            return port
+    raise RuntimeError(
+        "found no free port between 15000 and 32000: end some of the processes that listen there"
+    )

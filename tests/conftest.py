@@ -1,0 +1,34 @@
+"""Fixtures shared by all tests: the real services, started on first use, one set per xdist worker."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from local.services import S3, Kafka, Mongo, Service
+
+
+def _serve(service: Service) -> Iterator[Service]:
+    try:
+        service.start()
+        service.wait_ready()
+        yield service
+    finally:
+        service.stop()
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A Kafka broker with the project's topics; `address` is its bootstrap server."""
+    yield from _serve(Kafka(tmp_path_factory.mktemp("kafka")))
+
+
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A MongoDB-compatible server; `address` is its URI. Use a database of your own."""
+    yield from _serve(Mongo(tmp_path_factory.mktemp("mongo")))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """An S3 server with the versioned bucket `backups`; `address` is its endpoint URL."""
+    yield from _serve(S3(tmp_path_factory.mktemp("s3")))
