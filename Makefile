@@ -1,0 +1,116 @@
+# Needs GNU make and a Python 3.13 (or, failing that, 3.12 or newer) with venv and pip. No Docker, no root.
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
+SOURCES := layers/common/sitebackup functions local mock_providers
+export SAM_CLI_TELEMETRY := 0
+
+# The first interpreter that really runs, is new enough and can make virtual environments: a shim on PATH may
+# be named python3.13 and fail. PYTHON=/path/to/python decides instead.
+define find_python
+found=; \
+for candidate in $(PYTHON) python3.13 "$$HOME"/.pyenv/versions/3.13*/bin/python python3.12 python3.14 python3 \
+    "$$HOME"/.pyenv/versions/3.1[2-9]*/bin/python; do \
+  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
+    found="$$candidate"; break; \
+  fi; \
+done; \
+if [ -z "$$found" ]; then \
+  echo "No Python 3.12 or newer with venv and pip was found on PATH or under ~/.pyenv." >&2; \
+  echo "Install Python 3.13 (Debian: also python3-venv), or name one: make PYTHON=/path/to/python3.13 ..." >&2; \
+  exit 1; \
+fi
+endef
+
+# $(1) is the virtual environment; one that no longer runs is made anew.
+define make_venv
+if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
+  $(find_python); \
+  echo "Making $(1) with $$("$$found" --version) ($$found)"; \
+  "$$found" -m venv --clear $(1); \
+fi
+endef
+
+.PHONY: help setup demo test up down status logs invoke lint lock
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.test .venv-tools/.tools ## Install everything for development into .venv and .venv-tools
+	@echo "Ready. Next: make demo, or make test."
+
+demo: .venv/.local ## Back up two exports on real services here and compare them byte by byte
+	@echo "Running the demo: Kafka, MongoDB's protocol, S3, the export APIs and all functions, on this machine"
+	@$(BIN)/python -m local demo
+
+up: .venv/.local ## Start everything in the background, the API at http://127.0.0.1:3000
+	@$(BIN)/python -m local up
+
+down: .venv/.local ## Stop what `make up` started
+	@$(BIN)/python -m local down
+
+status: .venv/.local ## Show what runs, on which ports, and the lag of each Kafka mapping
+	@$(BIN)/python -m local status
+
+logs: .venv/.local ## Follow the log of `make up`
+	@$(BIN)/python -m local logs
+
+invoke: .venv/.local ## Invoke one function: make invoke FUNCTION=get_job EVENT=events/get_job.json
+	@if [ -z "$(FUNCTION)" ] || [ -z "$(EVENT)" ]; then \
+	  echo "Say which function and event: make invoke FUNCTION=get_job EVENT=events/get_job.json" >&2; exit 2; fi
+	@$(BIN)/python -m local invoke "$(FUNCTION)" "$(EVENT)"
+
+test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
+	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"
+	@$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+lint: .venv/.test .venv-tools/.tools ## Check style, types, import rules and template.yaml
+	@echo "ruff: rules and format"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "mypy: types"
+	@$(BIN)/mypy --strict $(SOURCES)
+	@echo "import-linter: which module may import which"
+	@PYTHONPATH=layers/common:. $(BIN)/lint-imports
+	@echo "sam validate: template.yaml"
+	@.venv-tools/bin/sam validate --lint --region us-east-1 --template-file template.yaml
+
+lock: ## Write the hashed requirement lists anew from pyproject.toml
+	@echo "Resolving the dependency groups of pyproject.toml (with uv, in a virtual environment thrown away)"
+	@set -e; $(find_python); \
+	folder="$$(mktemp -d)"; trap 'rm -rf "$$folder"' EXIT; \
+	"$$found" -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/python" -m pip install --quiet --disable-pip-version-check uv; \
+	compile() { \
+	  group="$$1"; list="$$2"; shift 2; echo "  $$list"; \
+	  "$$folder/venv/bin/uv" pip compile --quiet --group "$$group" --python-version 3.12 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate "$$@" --output-file "$$list" >/dev/null; \
+	}; \
+	compile layer layers/common/requirements.txt; \
+	compile local requirements/local.txt -c layers/common/requirements.txt; \
+	compile test requirements/test.txt -c requirements/local.txt; \
+	compile tools requirements/tools.txt
+
+.venv/.local: requirements/local.txt
+	@$(call make_venv,.venv)
+	@echo "Installing what the local run needs ($<)"
+	@$(BIN)/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv/.test: requirements/test.txt requirements/local.txt
+	@$(call make_venv,.venv)
+	@echo "Installing what the tests need ($<)"
+	@$(BIN)/python $(PIP_INSTALL) -r $<
+	@touch .venv/.local $@
+
+.venv-tools/.tools: requirements/tools.txt
+	@$(call make_venv,.venv-tools)
+	@echo "Installing the AWS SAM CLI ($<)"
+	@.venv-tools/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
