@@ -1,0 +1,28 @@
+"""`POST /backup`: creates a backup."""
+
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup import http
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.services.create_job import CreateBackup
+from sitebackup.telemetry import logger, metrics
+
+app = http.resolver()
+create_job = Bootstrap().create_job()
+
+
+@app.post("/backup")
+def post_backup() -> Response[str]:
+    """202 at once; the backup goes on in the background."""
+    request = http.body(app.current_event.body, CreateBackup)
+    return http.accepted(create_job(request, app.current_event.headers.get("idempotency-key")))
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """An HTTP API event, payload format 2.0."""
+    return app.resolve(event, context)

@@ -1,0 +1,28 @@
+"""Settles jobs whose tasks have ended."""
+
+from typing import Any
+
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup import records
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.errors import Conflict, Unavailable
+from sitebackup.domain.events import TaskUpdated
+from sitebackup.telemetry import logger, metrics
+
+finish_job = Bootstrap().finish_job()
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """A batch of Kafka records; answers which of them to deliver again."""
+    batch = records.read(event, TaskUpdated)
+    failed = set()
+    for position, record in enumerate(batch.events):
+        try:
+            finish_job(record)
+        except (Unavailable, Conflict) as error:
+            logger.warning("outcome not stored", extra={"error": str(error)})
+            failed.add(position)
+    return batch.response(failed)

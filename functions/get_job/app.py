@@ -1,0 +1,49 @@
+"""`GET /backup/{jobId}` and `GET /backup`: how backups stand."""
+
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup import http
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.job import Status
+from sitebackup.errors import BadRequest
+from sitebackup.services.get_job import MAX_WAIT_SECONDS
+from sitebackup.telemetry import logger, metrics
+from sitebackup.view import job_view
+
+app = http.resolver()
+get_job = Bootstrap().get_job()
+
+
+@app.get("/backup/<job_id>")
+def get_one(job_id: str) -> Response[str]:
+    """The job; with `wait` (seconds) and `since` (a version), as soon as it has changed."""
+    query = http.only_known(app.current_event.query_string_parameters, "wait", "since")
+    wait = http.a_number(query, "wait", 0, 0, MAX_WAIT_SECONDS)
+    since = http.a_number(query, "since", 0, 0, 2**53) if "since" in query else None
+    return http.ok(job_view(get_job(http.an_id(job_id, "jobId"), wait, since)))
+
+
+@app.get("/backup")
+def get_page() -> Response[str]:
+    """A page of jobs, newest first."""
+    query = http.only_known(
+        app.current_event.query_string_parameters, "siteId", "userId", "status", "limit", "cursor"
+    )
+    ids = {name: http.an_id(query[name], name) for name in ("siteId", "userId", "cursor") if name in query}
+    status = query.get("status")
+    if status is not None and status not in list(Status):
+        raise BadRequest(f"status: must be one of {', '.join(Status)}")
+    limit = http.a_number(query, "limit", 20, 1, 100)
+    filters = {"siteId": ids.get("siteId"), "userId": ids.get("userId"), "status": status}
+    jobs, cursor = get_job.page(filters, limit, ids.get("cursor"))
+    return http.ok({"jobs": [job_view(job) for job in jobs], **({"cursor": cursor} if cursor else {})})
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """An HTTP API event, payload format 2.0."""
+    return app.resolve(event, context)

@@ -1,0 +1,1 @@
+"""The outside world: export APIs, S3, MongoDB, Kafka."""

@@ -1,0 +1,207 @@
+"""Jobs and parts in MongoDB or Amazon DocumentDB.
+
+DocumentDB knows no pipeline updates before 5.0 and no `$in` in a partial index: nothing here needs them.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from pymongo import ASCENDING, DESCENDING, MongoClient
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
+
+from ..domain.errors import Conflict, RepositoryUnavailable
+from ..domain.job import Job, Part
+
+MAX_CONFLICTS = 50
+PART_RECORDS_KEPT_SECONDS = 45 * 24 * 3600
+"""Longer than any upload's grace; a TTL index then drops the records of parts."""
+
+Change = Callable[[Job], Job | None]
+
+
+class Changed(NamedTuple):
+    """What a change found and what it left."""
+
+    before: Job
+    after: Job
+
+
+class DuplicateJob(Exception):
+    """The site has an active job already (I10), or the idempotency key was used."""
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    try:
+        yield
+    except DuplicateKeyError:
+        raise
+    except ConnectionFailure as error:
+        raise RepositoryUnavailable("MongoDB does not answer.") from error
+    except PyMongoError as error:
+        raise RepositoryUnavailable(f"MongoDB refused a command: {type(error).__name__}.") from error
+
+
+class Repository:
+    """One document a job, one document a done part."""
+
+    def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
+        self._jobs = client[database]["jobs"]
+        self._parts = client[database]["parts"]
+
+    def create_indexes(self) -> None:
+        """Idempotent. Raises RepositoryUnavailable."""
+        with _reachable():
+            self._jobs.create_index(
+                [("userId", ASCENDING), ("siteId", ASCENDING)],
+                name="one_active_job_per_site",
+                unique=True,
+                partialFilterExpression={"active": True},
+            )
+            self._jobs.create_index(
+                [("idempotencyKey", ASCENDING)],
+                name="one_job_per_idempotency_key",
+                unique=True,
+                partialFilterExpression={"idempotencyKey": {"$exists": True}},
+            )
+            self._jobs.create_index([("nextDriveAt", ASCENDING)], name="due", sparse=True)
+            self._jobs.create_index([("siteId", ASCENDING), ("_id", DESCENDING)], name="site_newest_first")
+            self._jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
+            self._parts.create_index("doneAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS)
+
+    # --- jobs
+
+    def add(self, job: Job) -> None:
+        """Raises DuplicateJob if the site has an active job or the idempotency key is taken."""
+        try:
+            with _reachable():
+                self._jobs.insert_one(job.to_document())
+        except DuplicateKeyError as error:
+            raise DuplicateJob from error
+
+    def get(self, job_id: str) -> Job | None:
+        """By id."""
+        return self._first({"_id": job_id})
+
+    def active(self, user_id: str, site_id: str) -> Job | None:
+        """The site's active job."""
+        return self._first({"userId": user_id, "siteId": site_id, "active": True})
+
+    def by_idempotency_key(self, key: str) -> Job | None:
+        """The job that was created with this key."""
+        return self._first({"idempotencyKey": key})
+
+    def get_many(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """By id, in one read; unknown ids are left out."""
+        with _reachable():
+            found = self._jobs.find({"_id": {"$in": sorted(job_ids)}})
+            return {document["_id"]: Job.from_document(document) for document in found}
+
+    def version(self, job_id: str) -> int | None:
+        """Only the version: what a long poll reads each second."""
+        with _reachable():
+            found = self._jobs.find_one({"_id": job_id}, {"version": 1})
+        return int(found["version"]) if found else None
+
+    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+        """Newest first, from just before the id `before`; filters are equalities on document fields."""
+        query: dict[str, Any] = dict(filters)
+        if before:
+            query["_id"] = {"$lt": before}
+        with _reachable():
+            found = self._jobs.find(query).sort("_id", DESCENDING).limit(limit)
+            return [Job.from_document(document) for document in found]
+
+    def due(self, now: datetime, limit: int) -> list[Job]:
+        """Jobs whose `nextDriveAt` has come, the longest due first."""
+        with _reachable():
+            found = (
+                self._jobs.find({"nextDriveAt": {"$lte": now}}).sort("nextDriveAt", ASCENDING).limit(limit)
+            )
+            return [Job.from_document(document) for document in found]
+
+    def change(self, job_id: str, change: Change, known: Job | None = None) -> Changed | None:
+        """Compare-and-set: stores what `change` makes of the job, if its version is still the one it saw.
+
+        `known` spares the first read. None: no such job, or `change` found nothing to change.
+        Raises DuplicateJob if the change makes the job active while another one of the site is, Conflict if
+        others win every time.
+        """
+        before = known
+        for _ in range(MAX_CONFLICTS):
+            before = before or self.get(job_id)
+            after = change(before) if before else None
+            if before is None or after is None:
+                return None
+            after = after.replace(version=before.version + 1)
+            if self._replace(before, after):
+                return Changed(before, after)
+            before = None
+        raise Conflict(f"job {job_id} kept changing")
+
+    def _replace(self, before: Job, after: Job) -> bool:
+        """Writes only the fields that differ, so that a field of a newer release survives an older one."""
+        old, new = before.to_document(), after.to_document()
+        update: dict[str, Any] = {
+            "$set": {name: value for name, value in new.items() if old.get(name) != value}
+        }
+        if gone := old.keys() - new.keys():
+            update["$unset"] = dict.fromkeys(gone, "")
+        try:
+            with _reachable():
+                result = self._jobs.update_one({"_id": before.id, "version": before.version}, update)
+        except DuplicateKeyError as error:
+            raise DuplicateJob from error
+        return result.matched_count == 1
+
+    def _first(self, query: Mapping[str, Any]) -> Job | None:
+        with _reachable():
+            found = self._jobs.find_one(query)
+        return Job.from_document(found) if found else None
+
+    # --- parts
+
+    def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
+        """The part is done. A part that is moved twice keeps what S3 said last."""
+        document = {**part.to_document(), "doneAt": now}
+        with _reachable():
+            self._parts.replace_one({"_id": _part_id(upload_id, part.number)}, document, upsert=True)
+
+    def forget_part(self, upload_id: str, number: int) -> None:
+        """The part must be moved again."""
+        with _reachable():
+            self._parts.delete_one({"_id": _part_id(upload_id, number)})
+
+    def done_parts(self, upload_id: str, past: int = 0) -> list[Part]:
+        """Done parts with numbers above `past`, in order."""
+        with _reachable():
+            found = self._parts.find({"_id": {"$gt": _part_id(upload_id, past), "$lt": f"{upload_id};"}})
+            return [Part.from_document(document) for document in found.sort("_id", ASCENDING)]
+
+    def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Of these (uploadId, number), those that are done; one read."""
+        ids = {_part_id(*part): part for part in parts}
+        with _reachable():
+            return {
+                ids[found["_id"]] for found in self._parts.find({"_id": {"$in": sorted(ids)}}, {"_id": 1})
+            }
+
+
+def _part_id(upload_id: str, number: int) -> str:
+    """Zero-padded, so that ids sort by number."""
+    return f"{upload_id}:{number:05d}"
+
+
+def connect(uri: str) -> MongoClient[dict[str, Any]]:
+    """A client that gives up after about 3 s. No retryable writes: DocumentDB has none."""
+    return MongoClient(
+        uri,
+        tz_aware=True,
+        retryWrites=False,
+        serverSelectionTimeoutMS=3000,
+        connectTimeoutMS=3000,
+        socketTimeoutMS=10_000,
+        maxPoolSize=8,
+    )

@@ -1,0 +1,251 @@
+"""Backups in S3: multipart uploads whose every byte is covered by a CRC64NVME.
+
+Checksums: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+"""
+
+import base64
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from awscrt import checksums
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ..domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
+from ..domain.job import Part, StoredObject
+from ..domain.plan import Plan
+from ..domain.reason import Code
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_PERMANENT = frozenset(
+    {"AccessDenied", "AllAccessDisabled", "InvalidBucketName", "NoSuchBucket", "EntityTooLarge"}
+)
+
+
+class Source(Protocol):
+    """Where bytes are read from."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills the front of `buffer`; 0 only at the end."""
+
+
+class Versions(NamedTuple):
+    """What lies at a key: uploads that are open and versions of the object."""
+
+    uploads: list[str]
+    versions: list[str]
+
+
+class Storage:
+    """One bucket, with versioning on: every object that is written can be removed by its version alone."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self.bucket = bucket
+
+    def create_upload(self, key: str) -> str:
+        """The id of a new multipart upload. Raises Transient or Permanent."""
+        with _translated():
+            answer = self._client.create_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                ContentType="application/zip",
+                ChecksumAlgorithm="CRC64NVME",
+                ChecksumType="FULL_OBJECT",
+            )
+        return answer["UploadId"]
+
+    def put_part(self, key: str, upload_id: str, number: int, source: Source, length: int) -> Part:
+        """Moves `length` bytes from the source into the part; S3 confirms their checksum.
+
+        Raises Transient (a short source, too), Permanent or NoSuchUpload.
+        """
+        data = read_exactly(source, length)
+        crc = encode_crc(checksums.crc64nvme(data))
+        with _translated():
+            answer = self._client.upload_part(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload_id,
+                PartNumber=number,
+                Body=data,
+                ContentLength=length,
+                ChecksumCRC64NVME=crc,
+            )
+        _compare(answer.get("ChecksumCRC64NVME"), crc)
+        return Part(number=number, length=length, etag=answer["ETag"], crc64nvme=crc)
+
+    def put_object(self, key: str, source: Source, length: int) -> StoredObject:
+        """Moves `length` bytes from the source into an object of its own. Raises Transient or Permanent."""
+        data = read_exactly(source, length)
+        crc = encode_crc(checksums.crc64nvme(data))
+        with _translated():
+            answer = self._client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=data,
+                ContentLength=length,
+                ContentType="application/zip",
+                ChecksumCRC64NVME=crc,
+            )
+        stored = self.head(key, answer.get("VersionId"))
+        if stored is None or (stored.size, stored.checksum_crc64nvme) != (length, crc):
+            raise Transient("S3 does not show the object that it took.")
+        return stored
+
+    def complete(self, key: str, upload_id: str, plan: Plan, parts: Sequence[Part], crc: str) -> None:
+        """Asks S3 to make the object; only `head` tells whether it did.
+
+        Raises NoSuchUpload, InvalidPart, KeyTaken, Transient or Permanent.
+        """
+        with _translated():
+            self._client.complete_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload_id,
+                IfNoneMatch="*",
+                MpuObjectSize=plan.size,
+                ChecksumType="FULL_OBJECT",
+                ChecksumCRC64NVME=crc,
+                MultipartUpload={
+                    "Parts": [
+                        {"PartNumber": part.number, "ETag": part.etag, "ChecksumCRC64NVME": part.crc64nvme}
+                        for part in parts
+                    ]
+                },
+            )
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        """What is stored at the key, with its full-object checksum. Raises Transient or Permanent."""
+        version = {"VersionId": version_id} if version_id else {}
+        try:
+            with _translated():
+                answer = self._client.head_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    ChecksumMode="ENABLED",
+                    **version,  # type: ignore[arg-type]
+                )
+        except _NotFound:
+            return None
+        return StoredObject(
+            bucket=self.bucket,
+            key=key,
+            size=answer["ContentLength"],
+            checksum_crc64nvme=answer.get("ChecksumCRC64NVME", ""),
+            version_id=answer.get("VersionId"),
+        )
+
+    def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
+        """(length, ETag) of each part as S3 holds it. Raises NoSuchUpload, Transient or Permanent."""
+        etags: dict[int, tuple[int, str]] = {}
+        with _translated():
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=key, UploadId=upload_id
+            )
+            for page in pages:
+                for part in page.get("Parts", []):
+                    etags[part["PartNumber"]] = (part["Size"], part["ETag"])
+        return etags
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Gives the upload up; no error if it is gone already. Raises Transient or Permanent."""
+        try:
+            with _translated():
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+        except NoSuchUpload:
+            return
+
+    def at_key(self, key: str) -> Versions:
+        """Every open upload and every version at exactly this key. Raises Transient or Permanent."""
+        uploads: list[str] = []
+        versions: list[str] = []
+        with _translated():
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=key
+            ):
+                uploads += [found["UploadId"] for found in page.get("Uploads", []) if found["Key"] == key]
+            for listing in self._client.get_paginator("list_object_versions").paginate(
+                Bucket=self.bucket, Prefix=key
+            ):
+                versions += [
+                    found["VersionId"] for found in listing.get("Versions", []) if found["Key"] == key
+                ]
+                versions += [
+                    found["VersionId"] for found in listing.get("DeleteMarkers", []) if found["Key"] == key
+                ]
+        return Versions(uploads, versions)
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        """Removes this version for good. Raises Transient or Permanent."""
+        with _translated():
+            self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
+
+
+def read_exactly(source: Source, length: int) -> bytearray:
+    """`length` bytes of the source. Raises Transient if it ends before."""
+    data = bytearray(length)
+    filled = fill(source, memoryview(data))
+    if filled < length:
+        raise Transient(f"The export ended after {filled} of {length} bytes.")
+    return data
+
+
+def fill(source: Source, buffer: memoryview) -> int:
+    """Reads until the buffer is full or the source ends; returns how much was read."""
+    filled = 0
+    while filled < len(buffer):
+        count = source.readinto(buffer[filled : filled + 1024 * 1024])
+        if count == 0:
+            break
+        filled += count
+    return filled
+
+
+def encode_crc(crc: int) -> str:
+    """As S3 writes a CRC64NVME: base64 of 8 bytes, big endian."""
+    return base64.b64encode(struct.pack(">Q", crc)).decode()
+
+
+def combine_crcs(parts: Sequence[Part]) -> str:
+    """The checksum of the whole object from those of its parts, in order; no byte is read again."""
+    crc = 0
+    for part in parts:
+        (part_crc,) = struct.unpack(">Q", base64.b64decode(part.crc64nvme))
+        crc = checksums.combine_crc64nvme(crc, part_crc, part.length)
+    return encode_crc(crc)
+
+
+class _NotFound(Exception):
+    """404 without a code: HEAD has no body."""
+
+
+def _compare(theirs: str | None, ours: str) -> None:
+    if theirs != ours:
+        raise Transient(f"S3 stored a part with checksum {theirs}, sent was {ours}.")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Tells S3's errors apart. Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html"""
+    try:
+        yield
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        if code == "NoSuchUpload":
+            raise NoSuchUpload from error
+        if code in ("InvalidPart", "InvalidPartOrder"):
+            raise InvalidPart from error
+        if status == 412 or code in ("ConditionalRequestConflict", "PreconditionFailed"):
+            raise KeyTaken from error
+        if code in _PERMANENT:
+            raise Permanent(Code.STORAGE_REFUSED, f"S3 answered {code}.") from error
+        if code in ("404", "NoSuchKey", "NoSuchVersion"):
+            raise _NotFound from error
+        raise Transient(f"S3 answered {code}.") from error
+    except BotoCoreError as error:
+        raise Transient(f"S3 can't be reached: {type(error).__name__}.") from error

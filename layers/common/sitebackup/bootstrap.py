@@ -1,0 +1,204 @@
+"""The one place that builds adapters and use cases; each function builds its own, once, when it starts.
+
+Client libraries are imported where they are needed: a function does not pay for one that it does not use.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from .domain.model import to_milliseconds
+from .settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
+
+    from .adapters.bus import Bus
+    from .adapters.exports import Exports
+    from .adapters.repository import Repository
+    from .adapters.secrets import Secrets
+    from .adapters.storage import Storage
+    from .services.create_job import CreateJob
+    from .services.finish_job import FinishJob
+    from .services.finish_task import FinishTask
+    from .services.get_job import GetJob
+    from .services.outcomes import Outcomes
+    from .services.process_provider import ProcessProvider
+    from .services.sweep_jobs import SweepJobs
+    from .services.upload_part import UploadPart
+
+SPARE = timedelta(seconds=10)
+"""Kept of an invocation for storing its outcome."""
+
+
+def now() -> datetime:
+    """UTC, in milliseconds."""
+    return to_milliseconds(datetime.now(UTC))
+
+
+def deadline(context: "LambdaContext") -> datetime:
+    """When the work of this invocation must be over."""
+    return now() + timedelta(milliseconds=context.get_remaining_time_in_millis()) - SPARE
+
+
+class Bootstrap:
+    """Builds each thing at most once."""
+
+    def __init__(self, env: Mapping[str, str] = os.environ) -> None:
+        self.settings = Settings.from_env(env)
+        self.now: Callable[[], datetime] = now
+
+    # --- adapters
+
+    @cached_property
+    def repository(self) -> "Repository":
+        from .adapters.repository import Repository, connect
+
+        settings = self.settings
+        uri = self.secrets(settings.mongo_secret_arn) if settings.mongo_secret_arn else settings.mongo_uri
+        return Repository(connect(uri), settings.mongo_database)
+
+    @cached_property
+    def secrets(self) -> "Secrets":
+        import boto3
+
+        from .adapters.secrets import Secrets
+
+        return Secrets(boto3.client("secretsmanager"))
+
+    @cached_property
+    def exports(self) -> "Exports":
+        from .adapters.exports import Exports
+
+        return Exports(self.settings.part_size, lambda arn: self.secrets(arn), self.now)
+
+    @cached_property
+    def storage(self) -> "Storage":
+        import boto3
+        from botocore.config import Config
+
+        from .adapters.storage import Storage
+
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.settings.s3_endpoint_url,
+            config=Config(
+                s3={"addressing_style": "path" if self.settings.s3_endpoint_url else "auto"},
+                connect_timeout=5,
+                read_timeout=60,
+                max_pool_connections=32,
+                retries={"mode": "standard", "total_max_attempts": 3},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+        return Storage(client, self.settings.bucket)
+
+    @cached_property
+    def bus(self) -> "Bus":
+        from .adapters.bus import KafkaBus, msk_iam
+
+        security = msk_iam() if self.settings.kafka_auth == "iam" else {}
+        return KafkaBus(self.settings.kafka_bootstrap_servers, security)
+
+    @cached_property
+    def outcomes(self) -> "Outcomes":
+        from .services.outcomes import Outcomes
+
+        return Outcomes(
+            repository=self.repository,
+            storage=self.storage,
+            bus=self.bus,
+            policy=self.settings.policy,
+            now=self.now,
+            random=random.random,
+        )
+
+    # --- use cases
+
+    def create_job(self) -> "CreateJob":
+        """For `functions/create_job`."""
+        from bson import ObjectId
+
+        from .services.create_job import CreateJob
+
+        return CreateJob(
+            repository=self.repository,
+            bus=self.bus,
+            providers=self.settings.providers,
+            policy=self.settings.policy,
+            now=self.now,
+            new_id=lambda: str(ObjectId()),
+        )
+
+    def get_job(self) -> "GetJob":
+        """For `functions/get_job`."""
+        from .services.get_job import GetJob
+
+        return GetJob(repository=self.repository, monotonic=time.monotonic, sleep=time.sleep)
+
+    def process_provider(self) -> "ProcessProvider":
+        """For `functions/process_provider`."""
+        from .services.process_provider import ProcessProvider
+        from .services.stream import MoveStream
+
+        return ProcessProvider(
+            repository=self.repository,
+            exports=self.exports,
+            storage=self.storage,
+            outcomes=self.outcomes,
+            stream=MoveStream(
+                repository=self.repository,
+                storage=self.storage,
+                outcomes=self.outcomes,
+                part_size=self.settings.part_size,
+                now=self.now,
+            ),
+            providers=self.settings.providers,
+            part_size=self.settings.part_size,
+            max_bytes=self.settings.max_bytes,
+            now=self.now,
+        )
+
+    def upload_part(self) -> "UploadPart":
+        """For `functions/upload_part`."""
+        from .services.upload_part import UploadPart
+
+        return UploadPart(
+            repository=self.repository,
+            exports=self.exports,
+            storage=self.storage,
+            outcomes=self.outcomes,
+            providers=self.settings.providers,
+            at_once=self.settings.parts_per_invocation,
+            now=self.now,
+        )
+
+    def finish_task(self) -> "FinishTask":
+        """For `functions/finish_task`."""
+        from .services.finish_task import FinishTask
+
+        return FinishTask(
+            repository=self.repository, storage=self.storage, outcomes=self.outcomes, now=self.now
+        )
+
+    def finish_job(self) -> "FinishJob":
+        """For `functions/finish_job`."""
+        from .services.finish_job import FinishJob
+
+        return FinishJob(repository=self.repository, now=self.now)
+
+    def sweep_jobs(self) -> "SweepJobs":
+        """For `functions/sweep_jobs`."""
+        from .services.sweep_jobs import SweepJobs
+
+        return SweepJobs(
+            repository=self.repository, storage=self.storage, outcomes=self.outcomes, now=self.now
+        )
+
+
+__all__ = ["Bootstrap", "SettingsError", "deadline", "now"]

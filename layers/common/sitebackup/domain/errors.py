@@ -1,0 +1,60 @@
+"""What can go wrong, told apart by what to do about it.
+
+Adapters raise these; `Transient` says that the same call may work later, `Permanent` that it will not.
+"""
+
+from datetime import timedelta
+
+from .reason import Code, Reason
+
+
+class SiteBackupError(Exception):
+    """Any failure that the service knows by name."""
+
+
+class Transient(SiteBackupError):
+    """The same call may work later; `retry_after` is what the other side asked for, if it did."""
+
+    def __init__(self, message: str, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Permanent(SiteBackupError):
+    """The same call will fail again; `reason` is what the task is failed with."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.reason = Reason(code=code, message=message)
+
+
+class ExportChanged(SiteBackupError):
+    """The export is no longer the one that was planned: its validator differs."""
+
+
+class NoSuchUpload(SiteBackupError):
+    """S3 does not know the multipart upload (any more)."""
+
+
+class InvalidPart(SiteBackupError):
+    """S3 refuses to complete an upload because a part is missing there or has another ETag."""
+
+
+class KeyTaken(SiteBackupError):
+    """S3 refuses to complete an upload because its key holds an object already (409 or 412)."""
+
+
+class Unavailable(SiteBackupError):
+    """A system that the service itself stands on does not answer: no outcome can be stored now."""
+
+
+class RepositoryUnavailable(Unavailable):
+    """MongoDB does not answer."""
+
+
+class BusUnavailable(Unavailable):
+    """Kafka does not answer."""
+
+
+class Conflict(SiteBackupError):
+    """Others kept changing the same document; the caller may try again."""

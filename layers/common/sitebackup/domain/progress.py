@@ -1,0 +1,37 @@
+"""Progress is what the set of done parts says, never a counter of its own (I6)."""
+
+from collections.abc import Collection, Iterator
+
+from .model import Model
+
+
+class Progress(Model, frozen=True, kw_only=True):
+    """A snapshot of the set: everything up to `done_through` is done, `parts` and `bytes` count the whole set."""
+
+    parts: int = 0
+    bytes: int = 0
+    through: int = 0
+    through_bytes: int = 0
+
+
+def advance(progress: Progress, done: Collection[tuple[int, int]]) -> Progress:
+    """The snapshot after reading the (number, length) of every done part past `progress.through`.
+
+    Reading only past the watermark keeps the cost of a refresh at the window's size, not the task's.
+    """
+    lengths = dict(done)
+    through, through_bytes = progress.through, progress.through_bytes
+    while (length := lengths.pop(through + 1, None)) is not None:
+        through, through_bytes = through + 1, through_bytes + length
+    ahead = {number: length for number, length in lengths.items() if number > through}
+    return Progress(
+        parts=through + len(ahead),
+        bytes=through_bytes + sum(ahead.values()),
+        through=through,
+        through_bytes=through_bytes,
+    )
+
+
+def missing(through: int, done: Collection[int], last: int) -> Iterator[int]:
+    """Numbers in `(through, last]` that are not in `done`, in order."""
+    return (number for number in range(through + 1, last + 1) if number not in done)

@@ -1,0 +1,27 @@
+"""A provider as the PROVIDERS setting describes it."""
+
+from typing import Annotated
+
+import msgspec
+
+from .model import Model, ProviderName
+
+
+class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a provider's exports come from, and what they may cost."""
+
+    name: ProviderName
+    export_url: Annotated[str, msgspec.Meta(pattern="^https?://")]
+    """May hold `{userId}`, `{siteId}` and `{chunkSize}` (bytes)."""
+    auth_secret_arn: str | None = None
+    """A Secrets Manager secret whose text is sent as a bearer token."""
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    parts_in_flight: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+
+    def url(self, user_id: str, site_id: str, chunk_size: int) -> str:
+        """The export of one site."""
+        return (
+            self.export_url.replace("{userId}", user_id)
+            .replace("{siteId}", site_id)
+            .replace("{chunkSize}", str(chunk_size))
+        )

@@ -1,0 +1,30 @@
+"""Why something failed: a code for machines and a sentence for people."""
+
+from enum import StrEnum
+
+from .model import Model
+
+
+class Code(StrEnum):
+    """The closed list of machine-readable reasons; part of the API, so only ever added to."""
+
+    CANCELLED = "cancelled"
+    EXPORT_ENCODED = "export_encoded"
+    EXPORT_FORBIDDEN = "export_forbidden"
+    EXPORT_INVALID = "export_invalid"
+    EXPORT_NOT_FOUND = "export_not_found"
+    EXPORT_REFUSED = "export_refused"
+    PROVIDER_UNKNOWN = "provider_unknown"
+    RETRIES_EXHAUSTED = "retries_exhausted"
+    SIBLING_FAILED = "sibling_failed"
+    SIZE_LIMIT_EXCEEDED = "size_limit_exceeded"
+    STORAGE_REFUSED = "storage_refused"
+    STREAM_TOO_LONG = "stream_too_long"
+    TIMED_OUT = "timed_out"
+
+
+class Reason(Model, frozen=True, kw_only=True):
+    """A final failure, as the API shows it."""
+
+    code: Code
+    message: str

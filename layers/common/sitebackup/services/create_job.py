@@ -1,0 +1,100 @@
+"""Creates a backup: one document, and one record a provider."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+from aws_lambda_powertools.metrics import MetricUnit
+
+from ..adapters.bus import Bus
+from ..adapters.repository import DuplicateJob, Repository
+from ..domain.errors import Conflict
+from ..domain.events import UploadJobCreated
+from ..domain.job import Job, Task
+from ..domain.model import Id, Model, ProviderName
+from ..domain.provider import Provider
+from ..domain.transitions import Policy, seconds
+from ..errors import ActiveJob, BadRequest, IdempotencyKeyReused
+from ..telemetry import logger, metrics
+from .emit import emit
+
+MAX_DAYS = 3650
+MAX_KEY_LENGTH = 255
+
+
+class CreateBackup(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /backup`."""
+
+    user_id: Id
+    site_id: Id
+    providers: Annotated[list[ProviderName], msgspec.Meta(min_length=1)] | None = None
+    expires_after_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+@dataclass(frozen=True)
+class CreateJob:
+    """State first: once the document is stored the backup will happen, whatever becomes of the events."""
+
+    repository: Repository
+    bus: Bus
+    providers: Mapping[str, Provider]
+    policy: Policy
+    now: Callable[[], datetime]
+    new_id: Callable[[], str]
+
+    def __call__(self, request: CreateBackup, idempotency_key: str | None) -> Job:
+        """The new job, or the one that this key made before.
+
+        Raises BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
+        """
+        names = request.providers or list(self.providers)
+        self._check(names, idempotency_key)
+        key = f"{request.user_id}:{idempotency_key}" if idempotency_key else None
+        now = self.now()
+        job = Job(
+            id=self.new_id(),
+            user_id=request.user_id,
+            site_id=request.site_id,
+            tasks={name: Task() for name in names},
+            created_at=now,
+            updated_at=now,
+            deadline_at=now + seconds(self.policy.attempt_seconds),
+            next_drive_at=now + seconds(self.policy.stall_seconds),
+            max_bytes=request.max_bytes,
+            expires_after_days=request.expires_after_days,
+            idempotency_key=key,
+        )
+        try:
+            self.repository.add(job)
+        except DuplicateJob:
+            return self._existing(job)
+        metrics.add_metric("JobsCreated", MetricUnit.Count, 1)
+        logger.info("job created", extra={"jobId": job.id, "attempt": job.attempt, "siteId": job.site_id})
+        emit(
+            self.bus, [UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name) for name in names]
+        )
+        return job
+
+    def _check(self, names: list[str], idempotency_key: str | None) -> None:
+        for position, name in enumerate(names):
+            if name not in self.providers:
+                known = ", ".join(self.providers)
+                raise BadRequest(f"providers[{position}]: no provider {name!r}; there are: {known}")
+        if len(set(names)) < len(names):
+            raise BadRequest("providers: a provider is named twice")
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
+            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} characters")
+
+    def _existing(self, job: Job) -> Job:
+        """The job that stands in the way: the same request's, or another one."""
+        if job.idempotency_key and (same := self.repository.by_idempotency_key(job.idempotency_key)):
+            if (same.site_id, same.tasks.keys()) != (job.site_id, job.tasks.keys()):
+                raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", jobId=same.id)
+            return same
+        active = self.repository.active(job.user_id, job.site_id)
+        if active is None:
+            raise Conflict("the site's active backup has just ended")
+        raise ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)

@@ -1,0 +1,172 @@
+"""Keeps a task's progress, hands out its next parts, and completes and verifies its upload."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..adapters.repository import Repository
+from ..adapters.storage import Storage, combine_crcs
+from ..domain import transitions
+from ..domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
+from ..domain.events import PartUpdated, TaskEvent, UploadPartCreated
+from ..domain.job import Job, Part, StoredObject, Upload
+from ..domain.plan import Plan
+from ..domain.progress import advance
+from ..telemetry import about, logger
+from .outcomes import Outcomes
+from .retrying import in_place
+
+
+@dataclass(frozen=True)
+class FinishTask:
+    """A task's part-updated records of one batch: they all say the same."""
+
+    repository: Repository
+    storage: Storage
+    outcomes: Outcomes
+    now: Callable[[], datetime]
+
+    def __call__(self, event: PartUpdated, deadline: datetime) -> None:
+        """Raises RepositoryUnavailable (or Conflict) if no outcome can be stored."""
+        job = self.repository.get(event.job_id)
+        task = job.live_task(event.attempt, event.provider) if job else None
+        if job is None or task is None or task.upload is None or task.upload.upload_id != event.upload_id:
+            return
+        read = self.repository.done_parts(event.upload_id, past=task.progress.through)
+        progress = advance(task.progress, [(part.number, part.length) for part in read])
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: transitions.release_parts(
+                job,
+                event.attempt,
+                event.provider,
+                event.upload_id,
+                progress,
+                self.now(),
+                self.outcomes.policy,
+            ),
+            known=job,
+        )
+        if changed:
+            job = changed.after
+            self._hand_out(event, changed.before, changed.after)
+        upload = job.tasks[event.provider].upload
+        if upload and upload.plan and progress.parts == upload.plan.parts:
+            self._complete(event, job, upload, upload.plan, deadline)
+
+    def _hand_out(self, event: PartUpdated, before: Job, after: Job) -> None:
+        """The parts between the two marks: no other change of the job hands out the same."""
+        was, now = before.tasks[event.provider].upload, after.tasks[event.provider].upload
+        if was is None or now is None:
+            return
+        parts: list[TaskEvent] = [
+            UploadPartCreated(
+                job_id=event.job_id,
+                attempt=event.attempt,
+                provider=event.provider,
+                upload_id=event.upload_id,
+                number=number,
+            )
+            for number in range(was.released + 1, now.released + 1)
+        ]
+        self.outcomes.emit(parts)
+
+    def _complete(self, event: PartUpdated, job: Job, upload: Upload, plan: Plan, deadline: datetime) -> None:
+        key = job.key(event.provider)
+        parts = self.repository.done_parts(upload.upload_id)
+        if [(part.number, part.length) for part in parts] != [
+            (number, plan.part(number).length) for number in range(1, plan.parts + 1)
+        ]:
+            logger.error("parts do not tile the plan", extra=about(event))
+            self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+            return
+        tried = job.tasks[event.provider].tried
+        try:
+            try:
+                stored = in_place(lambda: self._object(key, upload, plan, parts), deadline, self.now)
+            except InvalidPart:
+                self._redo_parts(event, key, upload, parts, tried)
+                return
+        except NoSuchUpload:
+            stored = None
+        except Permanent as error:
+            self.outcomes.fail(event, error.reason)
+            return
+        except Transient as error:
+            self.outcomes.trouble(event, error, tried)
+            return
+        if stored:
+            self.outcomes.done(event, stored, len(parts))
+        else:
+            self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+
+    def _object(self, key: str, upload: Upload, plan: Plan, parts: Sequence[Part]) -> StoredObject | None:
+        """The verified object; None if the upload is gone and has left no such object (I5).
+
+        An answer of S3 to Complete proves nothing: only a HEAD that shows size and checksum does.
+        """
+        crc = combine_crcs(parts)
+
+        def verified() -> StoredObject | None:
+            found = self.storage.head(key)
+            return found if found and (found.size, found.checksum_crc64nvme) == (plan.size, crc) else None
+
+        stored = verified()
+        if stored:
+            return stored
+        try:
+            self.storage.complete(key, upload.upload_id, plan, parts, crc)
+        except NoSuchUpload:
+            return verified()
+        except KeyTaken:
+            stored = verified()
+            if stored is None:
+                self._make_way(key)
+                raise Transient("Another object was in the way; the upload is completed again.") from None
+            return stored
+        stored = verified()
+        if stored is None:
+            raise Transient("S3 said that the upload was completed, but shows no such object.")
+        return stored
+
+    def _make_way(self, key: str) -> None:
+        """Removes an object that an earlier upload of this very task left: this upload has replaced that one."""
+        found = self.storage.head(key)
+        if found and found.version_id:
+            self.storage.delete_version(key, found.version_id)
+
+    def _redo_parts(
+        self, event: PartUpdated, key: str, upload: Upload, parts: Sequence[Part], tried: int
+    ) -> None:
+        """S3 misses a part or holds it under another ETag: such a part is moved again."""
+        held = self.storage.part_etags(key, upload.upload_id)
+        wrong = [part.number for part in parts if held.get(part.number) != (part.length, part.etag)]
+        if not wrong:
+            raise Transient("S3 refuses a part that it shows.")
+        for number in wrong:
+            self.repository.forget_part(upload.upload_id, number)
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: transitions.redo_parts(
+                job, event.attempt, event.provider, event.upload_id, self.now(), self.outcomes.policy
+            ),
+        )
+        if changed is None:
+            return
+        logger.warning("parts are moved again", extra={**about(event), "parts": wrong})
+        if changed.after.live_task(event.attempt, event.provider) is None:
+            self.outcomes.failed(event, changed.after)
+            return
+        self.outcomes.emit(
+            [
+                UploadPartCreated(
+                    job_id=event.job_id,
+                    attempt=event.attempt,
+                    provider=event.provider,
+                    upload_id=event.upload_id,
+                    number=number,
+                    tried=tried + 1,
+                )
+                for number in wrong
+            ]
+        )

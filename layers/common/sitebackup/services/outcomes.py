@@ -1,0 +1,169 @@
+"""What became of a task, stored first and told second: shared by every use case that moves one on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from ..adapters.bus import Bus
+from ..adapters.repository import Repository
+from ..adapters.storage import Storage
+from ..domain import transitions
+from ..domain.errors import Permanent, Transient
+from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from ..domain.job import Job, Status, StoredObject
+from ..domain.progress import missing
+from ..domain.reason import Reason
+from ..domain.transitions import Policy
+from ..telemetry import about, logger, metrics
+from .emit import emit
+
+LONGEST_BACKOFF_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Stores outcomes and emits what follows from them."""
+
+    repository: Repository
+    storage: Storage
+    bus: Bus
+    policy: Policy
+    now: Callable[[], datetime]
+    random: Callable[[], float]
+    """Uniform in [0, 1)."""
+
+    def emit(self, events: Sequence[TaskEvent]) -> None:
+        """Emits; what Kafka does not take is left to the sweep."""
+        emit(self.bus, events)
+
+    def done(self, event: TaskEvent, stored: StoredObject, parts: int) -> None:
+        """The task's object is verified."""
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: transitions.finish_task(
+                job, event.attempt, event.provider, stored, parts, self.now(), self.policy
+            ),
+        )
+        if changed is None:
+            self._give_up(event, stored)
+            return
+        metrics.add_metric("BytesStored", MetricUnit.Bytes, stored.size)
+        logger.info("task done", extra={**about(event), "bytes": stored.size, "parts": parts})
+        self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
+        if changed.after.tasks[event.provider].runs > 1:
+            self._clear(event, stored)
+
+    def fail(self, event: TaskEvent, reason: Reason) -> None:
+        """The task can't succeed in this attempt."""
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: transitions.fail_task(
+                job, event.attempt, event.provider, reason, self.now(), self.policy
+            ),
+        )
+        if changed:
+            self.failed(event, changed.after)
+
+    def failed(self, event: TaskEvent, job: Job) -> None:
+        """Tells of a failure that has just been stored."""
+        reason = job.tasks[event.provider].reason or job.reason
+        logger.error(
+            "task failed", extra={**about(event), "reason": reason.to_document() if reason else None}
+        )
+        self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
+
+    def trouble(self, event: TaskEvent, error: Transient, tried: int) -> None:
+        """A transient error: the sweep drives the task on when its wait is over."""
+        wait = error.retry_after or timedelta(
+            seconds=min(2.0 ** (tried + 1), LONGEST_BACKOFF_SECONDS) * (0.5 + self.random() / 2)
+        )
+        now = self.now()
+        metrics.add_metric("TransientErrors", MetricUnit.Count, 1)
+        logger.warning(
+            "task waits", extra={**about(event), "error": str(error), "seconds": wait.total_seconds()}
+        )
+        self.repository.change(
+            event.job_id,
+            lambda job: transitions.note_trouble(
+                job, event.attempt, event.provider, str(error), now + wait, now
+            ),
+        )
+
+    def plan_anew(self, event: TaskEvent, upload_id: str, *, lost: bool) -> None:
+        """The upload is of no use any more: S3 lost it, or the export changed under it."""
+        move = transitions.replan_lost if lost else transitions.replan_changed
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: move(job, event.attempt, event.provider, upload_id, self.now(), self.policy),
+        )
+        if changed is None:
+            return
+        logger.warning("task is planned anew", extra={**about(event), "uploadLost": lost})
+        self.abort(event, changed.after.key(event.provider), upload_id)
+        task = changed.after.tasks[event.provider]
+        if task.status is Status.FAILED:
+            self.failed(event, changed.after)
+        else:
+            self.emit(
+                [
+                    UploadJobCreated(
+                        job_id=event.job_id, attempt=event.attempt, provider=event.provider, tried=task.tried
+                    )
+                ]
+            )
+
+    def missing_parts(self, job: Job, provider: str, tried: int) -> list[TaskEvent]:
+        """What to emit so that a planned upload goes on: its missing parts, or its completion."""
+        task = job.tasks[provider]
+        if task.upload is None or task.upload.plan is None:
+            raise ValueError("only a planned upload has parts to be emitted")
+        upload, through = task.upload, task.progress.through
+        done = {part.number for part in self.repository.done_parts(upload.upload_id, past=through)}
+        numbers = list(missing(through, done, upload.released))[: self.policy.parts_in_flight]
+        if not numbers:
+            return [
+                PartUpdated(job_id=job.id, attempt=job.attempt, provider=provider, upload_id=upload.upload_id)
+            ]
+        return [
+            UploadPartCreated(
+                job_id=job.id,
+                attempt=job.attempt,
+                provider=provider,
+                upload_id=upload.upload_id,
+                number=number,
+                tried=tried,
+            )
+            for number in numbers
+        ]
+
+    def abort(self, event: TaskEvent, key: str, upload_id: str) -> None:
+        """Aborts an upload that nobody uses; if S3 is in trouble, clearing the key later gets it."""
+        try:
+            self.storage.abort(key, upload_id)
+        except (Transient, Permanent) as error:
+            logger.warning("upload left behind", extra={**about(event), "error": str(error)})
+
+    def _give_up(self, event: TaskEvent, stored: StoredObject) -> None:
+        """The task was ended by somebody else.
+
+        If it is done with another version, this one is nobody's. In any other state a retry may still adopt it,
+        and what nobody adopts is removed when the uploads are released.
+        """
+        job = self.repository.get(event.job_id)
+        recorded = job.tasks[event.provider].object if job else None
+        if recorded and stored.version_id and recorded.version_id != stored.version_id:
+            self.storage.delete_version(stored.key, stored.version_id)
+
+    def _clear(self, event: TaskEvent, stored: StoredObject) -> None:
+        """A task that ran more than once may have left uploads or versions behind, all at its own key (I9)."""
+        try:
+            found = self.storage.at_key(stored.key)
+            for upload_id in found.uploads:
+                self.storage.abort(stored.key, upload_id)
+            for version_id in found.versions:
+                if stored.version_id and version_id != stored.version_id:
+                    self.storage.delete_version(stored.key, version_id)
+        except (Transient, Permanent) as error:
+            logger.warning("key not cleared", extra={**about(event), "error": str(error)})

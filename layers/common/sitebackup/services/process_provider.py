@@ -1,0 +1,134 @@
+"""Opens a provider's export, plans it, and hands its parts out or moves its stream."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..adapters.exports import Export, Exports
+from ..adapters.repository import Repository
+from ..adapters.storage import Storage
+from ..domain import transitions
+from ..domain.errors import NoSuchUpload, Permanent, Transient
+from ..domain.events import PartUpdated, TaskEvent, UploadJobCreated, UploadPartCreated
+from ..domain.job import Job, Upload
+from ..domain.plan import plan_parts
+from ..domain.provider import Provider
+from ..domain.reason import Code, Reason
+from .outcomes import Outcomes
+from .retrying import in_place
+from .sources import Bounded, check_size, size_limit
+from .stream import MoveStream
+
+
+@dataclass(frozen=True)
+class ProcessProvider:
+    """One record: one run of one task."""
+
+    repository: Repository
+    exports: Exports
+    storage: Storage
+    outcomes: Outcomes
+    stream: MoveStream
+    providers: Mapping[str, Provider]
+    part_size: int
+    max_bytes: int | None
+    now: Callable[[], datetime]
+
+    def __call__(self, event: UploadJobCreated, owner: str, deadline: datetime) -> None:
+        """Stores an outcome for whatever happens; `owner` names this invocation.
+
+        Raises RepositoryUnavailable (or Conflict) if no outcome can be stored.
+        """
+        started = self.repository.change(
+            event.job_id,
+            lambda job: transitions.start_task(
+                job, event.attempt, event.provider, event.tried, self.now(), self.outcomes.policy
+            ),
+        )
+        if started is None:
+            return
+        provider = self.providers.get(event.provider)
+        if provider is None:
+            message = f"No provider {event.provider} is configured."
+            self.outcomes.fail(event, Reason(code=Code.PROVIDER_UNKNOWN, message=message))
+            return
+        try:
+            in_place(lambda: self._move(event, provider, owner, deadline), deadline, self.now)
+        except Permanent as error:
+            self.outcomes.fail(event, error.reason)
+        except Transient as error:
+            self.outcomes.trouble(event, error, event.tried)
+
+    def _move(self, event: UploadJobCreated, provider: Provider, owner: str, deadline: datetime) -> None:
+        job = self.repository.get(event.job_id)
+        task = job.live_task(event.attempt, event.provider) if job else None
+        if job is None or task is None:
+            return
+        if task.upload and task.upload.plan and not task.stream_only:
+            self._resume(event, job)
+            return
+        limit = size_limit(job, provider, self.max_bytes)
+        length = None if task.stream_only else self.part_size
+        with self.exports.probe(provider, job.user_id, job.site_id, length) as export:
+            if export.size is not None:
+                check_size(export.size, limit)
+            if export.size is not None and export.size <= self.part_size:
+                stored = self.storage.put_object(
+                    job.key(event.provider), Bounded(export, deadline, self.now), export.size
+                )
+                self.outcomes.done(event, stored, parts=1)
+            elif export.ranged:
+                self._fan_out(event, job, export, deadline)
+            else:
+                self.stream(event, job, export, limit, owner, deadline)
+
+    def _resume(self, event: UploadJobCreated, job: Job) -> None:
+        """Another run, or the attempt before, planned this task: what is missing is handed out."""
+        self.outcomes.emit(self.outcomes.missing_parts(job, event.provider, event.tried))
+
+    def _fan_out(self, event: UploadJobCreated, job: Job, export: Export, deadline: datetime) -> None:
+        """Plans the parts, hands out a window of them, and moves part 1, which the probe holds already."""
+        assert export.size is not None
+        plan = plan_parts(export.size, self.part_size, export.validator)
+        key = job.key(event.provider)
+        upload_id = self.storage.create_upload(key)
+        window = min(plan.parts, self.outcomes.policy.parts_in_flight)
+        upload = Upload(upload_id=upload_id, plan=plan, attempt=event.attempt, released=window)
+        adopted = self.repository.change(
+            event.job_id,
+            lambda job: transitions.adopt_upload(
+                job, event.attempt, event.provider, upload, None, self.now()
+            ),
+        )
+        if adopted is None:
+            self.outcomes.abort(event, key, upload_id)
+            current = self.repository.get(event.job_id)
+            task = current.live_task(event.attempt, event.provider) if current else None
+            if current and task and task.upload and task.upload.plan:
+                self._resume(event, current)
+            return
+        parts: list[TaskEvent] = [
+            UploadPartCreated(
+                job_id=event.job_id,
+                attempt=event.attempt,
+                provider=event.provider,
+                upload_id=upload_id,
+                number=number,
+            )
+            for number in range(2, window + 1)
+        ]
+        self.outcomes.emit(parts)
+        try:
+            part = self.storage.put_part(
+                key, upload_id, 1, Bounded(export, deadline, self.now), plan.part(1).length
+            )
+        except NoSuchUpload:
+            return
+        self.repository.save_part(upload_id, part, self.now())
+        self.outcomes.emit(
+            [
+                PartUpdated(
+                    job_id=event.job_id, attempt=event.attempt, provider=event.provider, upload_id=upload_id
+                )
+            ]
+        )

@@ -1,0 +1,53 @@
+"""Sources wrapped around an export while it is moved."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from ..adapters.storage import Source
+from ..domain.errors import Permanent, Transient
+from ..domain.job import Job
+from ..domain.provider import Provider
+from ..domain.reason import Code
+
+
+class Bounded:
+    """Reads on only while there is time, so that a slow export ends as an outcome and not as a killed function."""
+
+    def __init__(self, source: Source, deadline: datetime, now: Callable[[], datetime]) -> None:
+        self._source = source
+        self._deadline = deadline
+        self._now = now
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Raises Transient once the deadline has passed."""
+        if self._now() >= self._deadline:
+            raise Transient("The export was too slow for one invocation.")
+        return self._source.readinto(buffer)
+
+
+class Held:
+    """Bytes in memory as a source."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Copies what fits."""
+        count = min(len(buffer), len(self._data))
+        buffer[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+
+def size_limit(job: Job, provider: Provider, of_service: int | None) -> int | None:
+    """The lowest of the limits (bytes) that the request, the provider and the service set."""
+    return min((limit for limit in (job.max_bytes, provider.max_bytes, of_service) if limit), default=None)
+
+
+def check_size(size: int, limit: int | None, *, at_least: bool = False) -> None:
+    """Raises Permanent with both numbers if the export is over the limit."""
+    if limit is not None and size > limit:
+        known = f"at least {size}" if at_least else str(size)
+        raise Permanent(
+            Code.SIZE_LIMIT_EXCEEDED, f"The export has {known} bytes; the limit is {limit} bytes."
+        )

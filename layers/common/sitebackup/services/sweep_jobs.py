@@ -1,0 +1,126 @@
+"""Finds what has stalled, timed out or been left behind, and drives it on (I8, I9)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from ..adapters.repository import Repository
+from ..adapters.storage import Storage
+from ..domain import transitions
+from ..domain.errors import Permanent, Transient
+from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated
+from ..domain.job import RETRYABLE, UNFINISHED, Job, Status
+from ..domain.reason import Code, Reason
+from ..telemetry import logger, metrics
+from .outcomes import Outcomes
+
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class SweepJobs:
+    """One pass over the jobs that are due. Several at once do no harm: each job is claimed first."""
+
+    repository: Repository
+    storage: Storage
+    outcomes: Outcomes
+    now: Callable[[], datetime]
+
+    def __call__(self, deadline: datetime) -> int:
+        """How many jobs were driven on before nothing was due or the time was up."""
+        driven = 0
+        while self.now() < deadline:
+            due = self.repository.due(self.now(), PAGE)
+            claimed = [job for job in due if self.now() < deadline and self._drive(job)]
+            driven += len(claimed)
+            if not claimed:
+                break
+        metrics.add_metric("JobsDriven", MetricUnit.Count, driven)
+        return driven
+
+    def _drive(self, job: Job) -> bool:
+        """Whether the job was claimed."""
+        if job.status in UNFINISHED:
+            return self._time_out(job) or self._push(job)
+        if job.status in RETRYABLE:
+            return self._release(job)
+        return False
+
+    def _time_out(self, job: Job) -> bool:
+        changed = self.repository.change(
+            job.id, lambda job: transitions.time_out(job, self.now(), self.outcomes.policy), known=job
+        )
+        if changed:
+            metrics.add_metric("JobsTimedOut", MetricUnit.Count, 1)
+            logger.error("job timed out", extra={"jobId": job.id, "attempt": job.attempt})
+        return changed is not None
+
+    def _push(self, job: Job) -> bool:
+        """Emits again what seems to be lost."""
+        changed = self.repository.change(
+            job.id, lambda job: transitions.claim_drive(job, self.now(), self.outcomes.policy), known=job
+        )
+        if changed is None:
+            return False
+        late = (self.now() - (changed.before.next_drive_at or self.now())).total_seconds()
+        metrics.add_metric("SweepLag", MetricUnit.Seconds, late)
+        self.outcomes.emit(list(self._lost_events(changed.after)))
+        return True
+
+    def _lost_events(self, job: Job) -> Iterator[TaskEvent]:
+        if all(task.status is Status.DONE for task in job.tasks.values()):
+            yield TaskUpdated(job_id=job.id, attempt=job.attempt, provider=next(iter(job.tasks)))
+            return
+        for name, task in job.tasks.items():
+            waits = (task.next_try_at and task.next_try_at > self.now()) or (
+                task.lease and task.lease.until > self.now()
+            )
+            if task.status not in UNFINISHED or waits:
+                continue
+            tried = task.tried + 1 if task.runs else 0
+            event = UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name, tried=tried)
+            if tried >= self.outcomes.policy.max_tries:
+                last = f" The last error: {task.trouble.message}" if task.trouble else ""
+                message = f"Given up after {tried} tries without progress.{last}"
+                self.outcomes.fail(event, Reason(code=Code.RETRIES_EXHAUSTED, message=message))
+                return
+            upload = task.upload
+            if upload and upload.plan and task.stream_only:
+                yield PartUpdated(
+                    job_id=job.id, attempt=job.attempt, provider=name, upload_id=upload.upload_id
+                )
+            elif upload and upload.plan:
+                yield from self.outcomes.missing_parts(job, name, tried)
+            else:
+                yield event
+
+    def _release(self, job: Job) -> bool:
+        """Removes what an attempt that did not get done has left in S3.
+
+        What is there is listed before the claim: a retry that opens a new attempt in between makes the claim fail,
+        and one that comes later puts nothing of its own among what is removed.
+        """
+        try:
+            found = {job.key(name): self.storage.at_key(job.key(name)) for name in job.tasks}
+            claimed = self.repository.change(
+                job.id,
+                lambda current: (
+                    transitions.release(current, self.now()) if current.version == job.version else None
+                ),
+                known=job,
+            )
+            if claimed is None:
+                return False
+            for key, (uploads, versions) in found.items():
+                for upload_id in uploads:
+                    self.storage.abort(key, upload_id)
+                for version_id in versions:
+                    self.storage.delete_version(key, version_id)
+        except (Transient, Permanent) as error:
+            logger.warning("release is tried again", extra={"jobId": job.id, "error": str(error)})
+            return False
+        self.repository.change(job.id, lambda job: transitions.released(job, self.now()), known=claimed.after)
+        logger.info("released", extra={"jobId": job.id, "attempt": job.attempt})
+        return True

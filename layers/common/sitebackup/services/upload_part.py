@@ -1,0 +1,133 @@
+"""Moves parts of ranged exports: several of a batch at once, each under its plan's validator."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..adapters.exports import Exports
+from ..adapters.repository import Repository
+from ..adapters.storage import Storage
+from ..domain import transitions
+from ..domain.errors import Conflict, ExportChanged, NoSuchUpload, Permanent, Transient, Unavailable
+from ..domain.events import PartUpdated, UploadPartCreated
+from ..domain.job import Job, Part
+from ..domain.plan import PartRange
+from ..domain.provider import Provider
+from ..domain.reason import Code, Reason
+from ..telemetry import about, logger
+from .outcomes import Outcomes
+from .retrying import in_place
+from .sources import Bounded
+
+
+@dataclass(frozen=True)
+class UploadPart:
+    """A batch of parts."""
+
+    repository: Repository
+    exports: Exports
+    storage: Storage
+    outcomes: Outcomes
+    providers: Mapping[str, Provider]
+    at_once: int
+    now: Callable[[], datetime]
+
+    def __call__(self, events: Sequence[UploadPartCreated], deadline: datetime) -> set[int]:
+        """The positions of the events whose outcome could not be stored.
+
+        Raises RepositoryUnavailable if it can't even be read which parts are done.
+        """
+        done = self.repository.which_done({(event.upload_id, event.number) for event in events})
+
+        def outcome_stored(event: UploadPartCreated) -> bool:
+            try:
+                self._one(event, (event.upload_id, event.number) in done, deadline)
+            except (Unavailable, Conflict) as error:
+                logger.warning("outcome not stored", extra={**about(event), "error": str(error)})
+                return False
+            return True
+
+        with ThreadPoolExecutor(self.at_once) as pool:
+            stored = list(pool.map(outcome_stored, events))
+        return {position for position, is_stored in enumerate(stored) if not is_stored}
+
+    def _one(self, event: UploadPartCreated, done: bool, deadline: datetime) -> None:
+        job = self.repository.get(event.job_id)
+        part = _planned(job, event)
+        if job is None or part is None:
+            return
+        if done:
+            self._tell(event)
+            return
+        provider = self.providers.get(event.provider)
+        if provider is None:
+            message = f"No provider {event.provider} is configured."
+            self.outcomes.fail(event, Reason(code=Code.PROVIDER_UNKNOWN, message=message))
+            return
+        if event.tried:
+            self.repository.change(
+                event.job_id,
+                lambda job: transitions.claim_try(
+                    job, event.attempt, event.provider, event.tried, self.now()
+                ),
+                known=job,
+            )
+        try:
+            moved = in_place(lambda: self._move(job, provider, event, part, deadline), deadline, self.now)
+        except ExportChanged:
+            self.outcomes.plan_anew(event, event.upload_id, lost=False)
+        except NoSuchUpload:
+            if _planned(self.repository.get(event.job_id), event):
+                self._tell(event)
+        except Permanent as error:
+            self.outcomes.fail(event, error.reason)
+        except Transient as error:
+            self.outcomes.trouble(event, error, event.tried)
+        else:
+            self.repository.save_part(event.upload_id, moved, self.now())
+            self._tell(event)
+
+    def _move(
+        self, job: Job, provider: Provider, event: UploadPartCreated, part: PartRange, deadline: datetime
+    ) -> Part:
+        """From the export's range straight into the part."""
+        validator = _validator(job, event)
+        with self.exports.open_range(
+            provider, job.user_id, job.site_id, part.start, part.length, validator
+        ) as export:
+            return self.storage.put_part(
+                job.key(event.provider),
+                event.upload_id,
+                event.number,
+                Bounded(export, deadline, self.now),
+                part.length,
+            )
+
+    def _tell(self, event: UploadPartCreated) -> None:
+        self.outcomes.emit(
+            [
+                PartUpdated(
+                    job_id=event.job_id,
+                    attempt=event.attempt,
+                    provider=event.provider,
+                    upload_id=event.upload_id,
+                )
+            ]
+        )
+
+
+def _planned(job: Job | None, event: UploadPartCreated) -> PartRange | None:
+    """The part's range, if the event still concerns the task's upload."""
+    task = job.live_task(event.attempt, event.provider) if job else None
+    if task is None or task.upload is None or task.upload.upload_id != event.upload_id:
+        return None
+    plan = task.upload.plan
+    return plan.part(event.number) if plan and event.number <= plan.parts else None
+
+
+def _validator(job: Job, event: UploadPartCreated) -> str:
+    upload = job.tasks[event.provider].upload
+    if upload is None or upload.plan is None or upload.plan.validator is None:
+        raise Permanent(Code.EXPORT_INVALID, "Only the parts of a ranged export can be moved one by one.")
+    return upload.plan.validator

@@ -1,0 +1,92 @@
+"""What the functions read from their environment; each setting is a parameter of template.yaml."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from .domain.plan import MAX_PART_SIZE, MIB, MIN_PART_SIZE
+from .domain.provider import Provider
+from .domain.transitions import Policy
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Typed and checked at start, so that a wrong deployment fails at once and says why."""
+
+    providers: dict[str, Provider]
+    bucket: str
+    kafka_bootstrap_servers: str
+    kafka_auth: str
+    mongo_uri: str
+    mongo_secret_arn: str
+    mongo_database: str
+    s3_endpoint_url: str | None
+    part_size: int
+    parts_per_invocation: int
+    max_bytes: int | None
+    policy: Policy
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Settings":
+        """Raises SettingsError."""
+        if not env.get("MONGO_URI") and not env.get("MONGO_SECRET_ARN"):
+            raise SettingsError("MONGO_URI or MONGO_SECRET_ARN must be set")
+        part_size = _number(env, "PART_SIZE_MIB", 16) * MIB
+        if not MIN_PART_SIZE <= part_size <= MAX_PART_SIZE:
+            raise SettingsError("PART_SIZE_MIB must be within S3's 5..5120")
+        kafka_auth = env.get("KAFKA_AUTH") or "none"
+        if kafka_auth not in ("none", "iam"):
+            raise SettingsError("KAFKA_AUTH must be none or iam")
+        return cls(
+            providers=_providers(_text(env, "PROVIDERS")),
+            bucket=_text(env, "BACKUP_BUCKET"),
+            kafka_bootstrap_servers=_text(env, "KAFKA_BOOTSTRAP_SERVERS"),
+            kafka_auth=kafka_auth,
+            mongo_uri=env.get("MONGO_URI", ""),
+            mongo_secret_arn=env.get("MONGO_SECRET_ARN", ""),
+            mongo_database=env.get("MONGO_DATABASE") or "sitebackup",
+            s3_endpoint_url=env.get("S3_ENDPOINT_URL") or None,
+            part_size=part_size,
+            parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4),
+            max_bytes=_number(env, "MAX_BYTES", 0) or None,
+            policy=_policy(env),
+        )
+
+
+def _policy(env: Mapping[str, str]) -> Policy:
+    """Each field of the policy is a setting of the same name in capitals."""
+    default = Policy()
+    names = [field.name for field in msgspec.structs.fields(Policy)]
+    return Policy(**{name: _number(env, name.upper(), getattr(default, name)) for name in names})
+
+
+def _providers(text: str) -> dict[str, Provider]:
+    try:
+        listed = msgspec.json.decode(text, type=list[Provider])
+    except msgspec.DecodeError as error:
+        raise SettingsError(f"PROVIDERS: {error}") from error
+    if not listed:
+        raise SettingsError("PROVIDERS lists no provider")
+    providers = {provider.name: provider for provider in listed}
+    if len(providers) < len(listed):
+        raise SettingsError("PROVIDERS names a provider twice")
+    return providers
+
+
+def _text(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name)
+    if not value:
+        raise SettingsError(f"{name} must be set")
+    return value
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    value = env.get(name) or str(default)
+    if not value.isdigit():
+        raise SettingsError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
