@@ -48,6 +48,8 @@ class Connection:
         positions = _positions(faults)
         sent = 0
         for chunk in chunks:
+            if drip:
+                await self.pause(len(chunk) / drip.bytes_per_second)
             rest = chunk
             while rest:
                 if positions and positions[0] == sent:
@@ -56,12 +58,11 @@ class Connection:
                 await self._write(piece)
                 sent += len(piece)
                 rest = rest[len(piece) :]
-            if drip:
-                await self.pause(len(chunk) / drip.bytes_per_second)
         await self._send({"type": "http.response.body", "body": b""})
 
     async def _write(self, piece: bytes) -> None:
         await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        await asyncio.sleep(0)  # a fast client must not keep the others waiting
         if self._transport.is_closing():
             raise ConnectionEndedError
         self._statistics.bytes_sent += len(piece)

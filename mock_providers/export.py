@@ -135,13 +135,9 @@ def _answer(
             unsatisfiable = True
         if asked:
             statistics.ranges.append((asked.start, asked.end))
-    if (
-        behaviour.require_token
-        and request.headers.get("authorization") != f"Bearer {behaviour.require_token}"
-    ):
-        return _problem(
-            401, "Authorization: Bearer <token> is missing or wrong", {"www-authenticate": "Bearer"}
-        )
+    token = behaviour.require_token
+    if token and request.headers.get("authorization") != f"Bearer {token}":
+        return _problem(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
     refusal = _refusal(request, behaviour, asked)
     if refusal:
         return refusal

@@ -55,9 +55,7 @@ class TooManySitesError(Exception):
     """MAX_SITES are known already."""
 
     def __init__(self) -> None:
-        super().__init__(
-            f"{MAX_SITES} sites were asked for, and no more are kept: restart the mock providers"
-        )
+        super().__init__(f"more than {MAX_SITES} sites were asked for: restart the mock providers")
 
 
 class Sites:
