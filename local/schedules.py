@@ -29,7 +29,7 @@ class Schedules:
     """Invokes the function of each schedule every so many seconds, first after one such span."""
 
     def __init__(self, schedules: Sequence[Schedule], lambda_endpoint: str) -> None:
-        """LOCAL_SCHEDULE_SECONDS in the environment replaces every rate. Raises ValueError if it is no number."""
+        """LOCAL_SCHEDULE_SECONDS, if set, replaces every rate. Raises ValueError if it is no number."""
         self._schedules = schedules
         self._every_seconds = _every_seconds()
         self._client = lambda_client(lambda_endpoint, read_timeout=_INVOKE_SECONDS)
