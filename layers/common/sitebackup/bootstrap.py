@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .adapters.repository import Repository
     from .adapters.secrets import Secrets
     from .adapters.storage import Storage
+    from .services.change_job import ChangeJob
     from .services.create_job import CreateJob
     from .services.finish_job import FinishJob
     from .services.finish_task import FinishTask
@@ -135,6 +136,12 @@ class Bootstrap:
             new_id=lambda: str(ObjectId()),
         )
 
+    def change_job(self) -> "ChangeJob":
+        """For `functions/change_job`."""
+        from .services.change_job import ChangeJob
+
+        return ChangeJob(repository=self.repository, bus=self.bus, policy=self.settings.policy, now=self.now)
+
     def get_job(self) -> "GetJob":
         """For `functions/get_job`."""
         from .services.get_job import GetJob
@@ -190,14 +197,23 @@ class Bootstrap:
         """For `functions/finish_job`."""
         from .services.finish_job import FinishJob
 
-        return FinishJob(repository=self.repository, now=self.now)
+        return FinishJob(repository=self.repository, policy=self.settings.policy, now=self.now)
 
     def sweep_jobs(self) -> "SweepJobs":
         """For `functions/sweep_jobs`."""
+        from .services.clean_up import CleanUp
         from .services.sweep_jobs import SweepJobs
 
         return SweepJobs(
-            repository=self.repository, storage=self.storage, outcomes=self.outcomes, now=self.now
+            repository=self.repository,
+            outcomes=self.outcomes,
+            clean_up=CleanUp(
+                repository=self.repository,
+                storage=self.storage,
+                policy=self.settings.policy,
+                now=self.now,
+            ),
+            now=self.now,
         )
 
 

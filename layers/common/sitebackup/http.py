@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +12,7 @@ from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 
 from .domain.job import Job
+from .domain.model import to_milliseconds
 from .errors import INTERNAL, BadRequest, Problem, RequestError, problem
 from .telemetry import logger
 from .view import job_view
@@ -62,6 +64,17 @@ def a_number(query: Mapping[str, str], name: str, default: int, low: int, high: 
     if not value.isdecimal() or not low <= int(value) <= high:
         raise BadRequest(f"{name}: must be a whole number from {low} to {high}")
     return int(value)
+
+
+def a_time(value: str, name: str) -> datetime:
+    """A point in time (RFC 3339). Raises BadRequest."""
+    try:
+        moment = datetime.fromisoformat(value.replace(" ", "+"))
+    except ValueError as error:
+        raise BadRequest(f"{name}: must be a time like 2030-01-31T12:00:00Z") from error
+    if moment.tzinfo is None:
+        raise BadRequest(f"{name}: must say its offset from UTC, like 2030-01-31T12:00:00Z")
+    return to_milliseconds(moment)
 
 
 def only_known(query: Mapping[str, str], *names: str) -> Mapping[str, str]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import msgspec
 
 from .domain.plan import MAX_PART_SIZE, MIB, MIN_PART_SIZE
+from .domain.policy import Policy
 from .domain.provider import Provider
-from .domain.transitions import Policy
 
 
 class SettingsError(Exception):

@@ -3,8 +3,10 @@
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from .domain.events import TaskEvent
+from .domain.job import Job
 
 logger = Logger(service="site-backup")
 metrics = Metrics(namespace="SiteBackup", service="site-backup")
@@ -13,3 +15,14 @@ metrics = Metrics(namespace="SiteBackup", service="site-backup")
 def about(event: TaskEvent) -> dict[str, Any]:
     """The fields that every log line about a task carries."""
     return {"jobId": event.job_id, "taskId": event.task_id, "attempt": event.attempt}
+
+
+def job_failed(job: Job) -> None:
+    """Counts a job that has just failed, by its reason."""
+    if job.reason is None:
+        return
+    with single_metric("JobsFailed", MetricUnit.Count, 1, namespace="SiteBackup") as metric:
+        metric.add_dimension(name="reason", value=job.reason.code)
+    logger.error(
+        "job failed", extra={"jobId": job.id, "attempt": job.attempt, "reason": job.reason.to_document()}
+    )

@@ -9,7 +9,7 @@ from .domain.reason import Reason
 
 def job_view(job: Job) -> dict[str, Any]:
     """JSON-ready, in camelCase; what is not known is left out."""
-    tasks = {name: _task_view(task) for name, task in job.tasks.items()}
+    tasks = {name: _task_view(task, job.deleted_at is not None) for name, task in job.tasks.items()}
     return _known(
         {
             "jobId": job.id,
@@ -28,11 +28,14 @@ def job_view(job: Job) -> dict[str, Any]:
             "deadlineAt": _time(job.deadline_at) if job.active else None,
             "maxBytes": job.max_bytes,
             "expiresAfterDays": job.expires_after_days,
+            "deleteAt": _time(job.delete_at),
+            "deleteCause": job.delete_cause,
+            "deletedAt": _time(job.deleted_at),
         }
     )
 
 
-def _task_view(task: Task) -> dict[str, Any]:
+def _task_view(task: Task, deleted: bool) -> dict[str, Any]:
     trouble = task.trouble
     return _known(
         {
@@ -44,7 +47,7 @@ def _task_view(task: Task) -> dict[str, Any]:
             "nextTryAt": _time(task.next_try_at),
             "startedAnew": task.started_anew or None,
             "finishedAt": _time(task.finished_at),
-            "object": task.object.to_document() if task.object else None,
+            "object": task.object.to_document() if task.object and not deleted else None,
         }
     )
 

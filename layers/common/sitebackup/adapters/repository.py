@@ -114,6 +114,18 @@ class Repository:
             found = self._jobs.find(query).sort("_id", DESCENDING).limit(limit)
             return [Job.from_document(document) for document in found]
 
+    def newest_good(self, user_id: str, site_id: str) -> str | None:
+        """The id of the site's newest done job that nobody asked to delete."""
+        query = {"userId": user_id, "siteId": site_id, "status": "done", "deleteCause": {"$ne": "requested"}}
+        with _reachable():
+            found = self._jobs.find_one(query, {"_id": 1}, sort=[("_id", DESCENDING)])
+        return str(found["_id"]) if found else None
+
+    def forget(self, job: Job) -> bool:
+        """Removes the record, if the job's version is still this one."""
+        with _reachable():
+            return self._jobs.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
+
     def due(self, now: datetime, limit: int) -> list[Job]:
         """Jobs whose `nextDriveAt` has come, the longest due first."""
         with _reachable():

@@ -25,6 +25,15 @@ class Status(StrEnum):
 
 UNFINISHED = frozenset({Status.PENDING, Status.RUNNING})
 RETRYABLE = frozenset({Status.FAILED, Status.CANCELLED})
+FINISHED = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED})
+"""Final, and its data not gone."""
+
+
+class DeleteCause(StrEnum):
+    """Why a job is marked for deletion."""
+
+    REQUESTED = "requested"
+    EXPIRED = "expired"
 
 
 class Part(Model, frozen=True, kw_only=True):
@@ -124,8 +133,17 @@ class Job(Model, frozen=True, kw_only=True):
     """When the sweep looks at the job next; None: never again."""
     drive_delay: int = 0
     """Seconds the last stall was given; doubles with each drive, 0 after progress."""
-    released_at: datetime | None = None
-    """Its uploads and objects are being removed, or were: a retry starts anew."""
+    upload_released_at: datetime | None = None
+    """What its failed attempt left in S3 is being removed, or was: a retry starts anew (I9)."""
+    cleared_at: datetime | None = None
+    """Nothing of the failed attempt is left in S3."""
+    delete_at: datetime | None = None
+    """Marked: from then on the grace period runs, after it the data goes."""
+    delete_cause: DeleteCause | None = None
+    removing_at: datetime | None = None
+    """The data is being removed: too late to undelete."""
+    deleted_at: datetime | None = None
+    """The data is gone."""
     max_bytes: int | None = None
     expires_after_days: int | None = None
     idempotency_key: str | None = None

@@ -5,31 +5,14 @@ stores a change only if the job's version is still the one that the function saw
 still holds when its result is written.
 """
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from .job import RETRYABLE, UNFINISHED, Job, Lease, Status, StoredObject, Task, Trouble, Upload
-from .model import Model
+from .job import UNFINISHED, Job, Lease, Status, StoredObject, Task, Trouble, Upload
 from .plan import Plan
+from .policy import Policy, seconds
 from .progress import Progress
 from .reason import Code, Reason
-
-
-class Policy(Model, frozen=True, kw_only=True):
-    """The times and limits that the state machine works with; seconds unless said otherwise."""
-
-    attempt_seconds: int = 6 * 3600
-    stall_seconds: int = 60
-    max_stall_seconds: int = 1800
-    lease_seconds: int = 60
-    upload_grace_seconds: int = 24 * 3600
-    max_tries: int = 5
-    max_stream_stops: int = 2
-    parts_in_flight: int = 64
-
-
-def seconds(count: float) -> timedelta:
-    """A duration."""
-    return timedelta(seconds=count)
+from .retention import expires_at
 
 
 def _with_task(job: Job, provider: str, task: Task, now: datetime, **changes: object) -> Job:
@@ -263,15 +246,14 @@ def fail_task(
     return _end(job, Status.FAILED, reason, sibling, now, policy)
 
 
-def finish_job(job: Job, attempt: int, now: datetime) -> Job | None:
-    """All tasks are done: so is the job."""
+def finish_job(job: Job, attempt: int, now: datetime, policy: Policy) -> Job | None:
+    """All tasks are done: so is the job, and its life as a backup begins."""
     if job.attempt != attempt or job.status not in UNFINISHED:
         return None
     if any(task.status is not Status.DONE for task in job.tasks.values()):
         return None
-    return job.replace(
-        status=Status.DONE, active=None, finished_at=now, updated_at=now, next_drive_at=None, drive_delay=0
-    )
+    done = job.replace(status=Status.DONE, active=None, finished_at=now, updated_at=now, drive_delay=0)
+    return done.replace(next_drive_at=expires_at(done, policy))
 
 
 def time_out(job: Job, now: datetime, policy: Policy) -> Job | None:
@@ -311,51 +293,6 @@ def _end(job: Job, status: Status, reason: Reason, for_tasks: Reason, now: datet
         drive_delay=0,
         next_drive_at=now + seconds(policy.upload_grace_seconds),
     )
-
-
-def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
-    """Opens the next attempt: done tasks stay done, the others keep their upload and its done parts.
-
-    Once the uploads' grace is over nothing is left to keep: then every task starts anew.
-    """
-    if job.status not in RETRYABLE:
-        return None
-
-    def reopened(task: Task) -> Task:
-        if job.released_at is not None:
-            return Task(runs=task.runs)
-        if task.status is Status.DONE:
-            return task
-        return Task(upload=task.upload, progress=task.progress, runs=task.runs)
-
-    return job.replace(
-        status=Status.PENDING,
-        reason=None,
-        attempt=job.attempt + 1,
-        active=True,
-        tasks={name: reopened(task) for name, task in job.tasks.items()},
-        updated_at=now,
-        deadline_at=now + seconds(policy.attempt_seconds),
-        started_at=None,
-        finished_at=None,
-        released_at=None,
-        drive_delay=0,
-        next_drive_at=now + seconds(policy.stall_seconds),
-    )
-
-
-def release(job: Job, now: datetime) -> Job | None:
-    """Claims the removal of what an attempt that did not get done has left in S3 (I9)."""
-    if job.status not in RETRYABLE:
-        return None
-    return job.replace(released_at=job.released_at or now, updated_at=now, next_drive_at=now + seconds(600))
-
-
-def released(job: Job, now: datetime) -> Job | None:
-    """Nothing is left in S3."""
-    if job.status not in RETRYABLE or job.released_at is None:
-        return None
-    return job.replace(updated_at=now, next_drive_at=None)
 
 
 def claim_drive(job: Job, now: datetime, policy: Policy) -> Job | None:

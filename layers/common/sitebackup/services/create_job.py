@@ -14,8 +14,8 @@ from ..domain.errors import Conflict
 from ..domain.events import UploadJobCreated
 from ..domain.job import Job, Task
 from ..domain.model import Id, Model, ProviderName
+from ..domain.policy import Policy, seconds
 from ..domain.provider import Provider
-from ..domain.transitions import Policy, seconds
 from ..errors import ActiveJob, BadRequest, IdempotencyKeyReused
 from ..telemetry import logger, metrics
 from .emit import emit

@@ -9,6 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from ..adapters.repository import Repository
 from ..domain import transitions
 from ..domain.events import TaskUpdated
+from ..domain.policy import Policy
 from ..telemetry import about, logger, metrics
 
 
@@ -17,12 +18,13 @@ class FinishJob:
     """One record: a task of the job has ended."""
 
     repository: Repository
+    policy: Policy
     now: Callable[[], datetime]
 
     def __call__(self, event: TaskUpdated) -> None:
         """Raises RepositoryUnavailable (or Conflict) if the outcome can't be stored."""
         changed = self.repository.change(
-            event.job_id, lambda job: transitions.finish_job(job, event.attempt, self.now())
+            event.job_id, lambda job: transitions.finish_job(job, event.attempt, self.now(), self.policy)
         )
         if changed is None:
             return

@@ -13,10 +13,10 @@ from ..domain import transitions
 from ..domain.errors import Permanent, Transient
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, Status, StoredObject
+from ..domain.policy import Policy
 from ..domain.progress import missing
 from ..domain.reason import Reason
-from ..domain.transitions import Policy
-from ..telemetry import about, logger, metrics
+from ..telemetry import about, job_failed, logger, metrics
 from .emit import emit
 
 LONGEST_BACKOFF_SECONDS = 900.0
@@ -68,10 +68,7 @@ class Outcomes:
 
     def failed(self, event: TaskEvent, job: Job) -> None:
         """Tells of a failure that has just been stored."""
-        reason = job.tasks[event.provider].reason or job.reason
-        logger.error(
-            "task failed", extra={**about(event), "reason": reason.to_document() if reason else None}
-        )
+        job_failed(job)
         self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
 
     def trouble(self, event: TaskEvent, error: Transient, tried: int) -> None:

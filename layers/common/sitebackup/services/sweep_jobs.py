@@ -1,4 +1,4 @@
-"""Finds what has stalled, timed out or been left behind, and drives it on (I8, I9)."""
+"""Finds what has stalled, timed out, expired or been left behind, and drives it on (I8, I9)."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,13 +7,12 @@ from datetime import datetime
 from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.repository import Repository
-from ..adapters.storage import Storage
 from ..domain import transitions
-from ..domain.errors import Permanent, Transient
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated
-from ..domain.job import RETRYABLE, UNFINISHED, Job, Status
+from ..domain.job import UNFINISHED, Job, Status
 from ..domain.reason import Code, Reason
-from ..telemetry import logger, metrics
+from ..telemetry import job_failed, metrics
+from .clean_up import CleanUp
 from .outcomes import Outcomes
 
 PAGE = 100
@@ -24,8 +23,8 @@ class SweepJobs:
     """One pass over the jobs that are due. Several at once do no harm: each job is claimed first."""
 
     repository: Repository
-    storage: Storage
     outcomes: Outcomes
+    clean_up: CleanUp
     now: Callable[[], datetime]
 
     def __call__(self, deadline: datetime) -> int:
@@ -44,17 +43,14 @@ class SweepJobs:
         """Whether the job was claimed."""
         if job.status in UNFINISHED:
             return self._time_out(job) or self._push(job)
-        if job.status in RETRYABLE:
-            return self._release(job)
-        return False
+        return self.clean_up(job)
 
     def _time_out(self, job: Job) -> bool:
         changed = self.repository.change(
             job.id, lambda job: transitions.time_out(job, self.now(), self.outcomes.policy), known=job
         )
         if changed:
-            metrics.add_metric("JobsTimedOut", MetricUnit.Count, 1)
-            logger.error("job timed out", extra={"jobId": job.id, "attempt": job.attempt})
+            job_failed(changed.after)
         return changed is not None
 
     def _push(self, job: Job) -> bool:
@@ -95,32 +91,3 @@ class SweepJobs:
                 yield from self.outcomes.missing_parts(job, name, tried)
             else:
                 yield event
-
-    def _release(self, job: Job) -> bool:
-        """Removes what an attempt that did not get done has left in S3.
-
-        What is there is listed before the claim: a retry that opens a new attempt in between makes the claim fail,
-        and one that comes later puts nothing of its own among what is removed.
-        """
-        try:
-            found = {job.key(name): self.storage.at_key(job.key(name)) for name in job.tasks}
-            claimed = self.repository.change(
-                job.id,
-                lambda current: (
-                    transitions.release(current, self.now()) if current.version == job.version else None
-                ),
-                known=job,
-            )
-            if claimed is None:
-                return False
-            for key, (uploads, versions) in found.items():
-                for upload_id in uploads:
-                    self.storage.abort(key, upload_id)
-                for version_id in versions:
-                    self.storage.delete_version(key, version_id)
-        except (Transient, Permanent) as error:
-            logger.warning("release is tried again", extra={"jobId": job.id, "error": str(error)})
-            return False
-        self.repository.change(job.id, lambda job: transitions.released(job, self.now()), known=claimed.after)
-        logger.info("released", extra={"jobId": job.id, "attempt": job.attempt})
-        return True

@@ -1,0 +1,46 @@
+"""Retry, cancel, delete and undelete a backup."""
+
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup import http
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.telemetry import logger, metrics
+
+app = http.resolver()
+change_job = Bootstrap().change_job()
+
+
+@app.post("/backup/<job_id>/retry")
+def post_retry(job_id: str) -> Response[str]:
+    """The next attempt of a failed or cancelled job."""
+    return http.accepted(change_job.retry(http.an_id(job_id, "jobId")))
+
+
+@app.post("/backup/<job_id>/cancel")
+def post_cancel(job_id: str) -> Response[str]:
+    """Ends an unfinished job."""
+    return http.accepted(change_job.cancel(http.an_id(job_id, "jobId")))
+
+
+@app.delete("/backup/<job_id>")
+def delete(job_id: str) -> Response[str]:
+    """Marks a final job for deletion, now or `at` a time; its data goes after the grace period."""
+    query = http.only_known(app.current_event.query_string_parameters, "at")
+    at = http.a_time(query["at"], "at") if "at" in query else None
+    return http.accepted(change_job.delete(http.an_id(job_id, "jobId"), at))
+
+
+@app.post("/backup/<job_id>/undelete")
+def post_undelete(job_id: str) -> Response[str]:
+    """Takes the mark back."""
+    return http.accepted(change_job.undelete(http.an_id(job_id, "jobId")))
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """An HTTP API event, payload format 2.0."""
+    return app.resolve(event, context)

@@ -1,0 +1,108 @@
+"""The changes of a job between its attempts and after them: retry, release, deletion. Pure, like `transitions`."""
+
+from datetime import datetime
+
+from .job import FINISHED, RETRYABLE, DeleteCause, Job, Status, Task
+from .policy import Policy, seconds
+
+CLAIM_SECONDS = 600
+"""After so long another sweep takes over a removal that was begun."""
+
+
+def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
+    """Opens the next attempt: done tasks stay done, the others keep their upload and its done parts.
+
+    Once what the attempt left in S3 is being removed nothing can be kept: then every task starts anew.
+    """
+    if job.status not in RETRYABLE or job.delete_at is not None:
+        return None
+
+    def reopened(task: Task) -> Task:
+        if job.upload_released_at is not None:
+            return Task(runs=task.runs)
+        if task.status is Status.DONE:
+            return task
+        return Task(upload=task.upload, progress=task.progress, runs=task.runs)
+
+    return job.replace(
+        status=Status.PENDING,
+        reason=None,
+        attempt=job.attempt + 1,
+        active=True,
+        tasks={name: reopened(task) for name, task in job.tasks.items()},
+        updated_at=now,
+        deadline_at=now + seconds(policy.attempt_seconds),
+        started_at=None,
+        finished_at=None,
+        upload_released_at=None,
+        cleared_at=None,
+        drive_delay=0,
+        next_drive_at=now + seconds(policy.stall_seconds),
+    )
+
+
+def look_again(job: Job, at: datetime | None, now: datetime) -> Job | None:
+    """Nothing is to be done until then."""
+    if job.status not in FINISHED | {Status.DELETED} or job.next_drive_at == at:
+        return None
+    return job.replace(next_drive_at=at, updated_at=now)
+
+
+def release(job: Job, now: datetime) -> Job | None:
+    """Claims the removal of what an attempt that did not get done has left in S3 (I9)."""
+    if job.status not in RETRYABLE or job.cleared_at is not None:
+        return None
+    return job.replace(
+        upload_released_at=job.upload_released_at or now,
+        updated_at=now,
+        next_drive_at=now + seconds(CLAIM_SECONDS),
+    )
+
+
+def cleared(job: Job, now: datetime, policy: Policy) -> Job | None:
+    """Nothing of the attempt is left in S3."""
+    if job.status not in RETRYABLE or job.upload_released_at is None:
+        return None
+    forget_at = (job.finished_at or now) + seconds(policy.failed_record_days * policy.day_seconds)
+    return job.replace(cleared_at=now, updated_at=now, next_drive_at=forget_at)
+
+
+def mark_deleted(job: Job, at: datetime, cause: DeleteCause, now: datetime, policy: Policy) -> Job | None:
+    """Marks a final job: its data goes when the grace period after `at` is over."""
+    if job.status not in FINISHED or job.removing_at is not None:
+        return None
+    remove_at = at + seconds(policy.delete_grace_seconds)
+    due = min(remove_at, job.next_drive_at) if job.next_drive_at else remove_at
+    return job.replace(delete_at=at, delete_cause=cause, updated_at=now, next_drive_at=due)
+
+
+def undelete(job: Job, now: datetime) -> Job | None:
+    """Takes the mark back, as long as nothing is removed yet. What had expired then never expires again."""
+    if job.status not in FINISHED or job.delete_at is None or job.removing_at is not None:
+        return None
+    expiry = None if job.delete_cause is DeleteCause.EXPIRED else job.expires_after_days
+    return job.replace(
+        delete_at=None, delete_cause=None, expires_after_days=expiry, updated_at=now, next_drive_at=now
+    )
+
+
+def begin_removal(job: Job, now: datetime) -> Job | None:
+    """Claims the removal of the data: from here on there is no way back."""
+    if job.status not in FINISHED or job.delete_at is None:
+        return None
+    return job.replace(
+        removing_at=job.removing_at or now, updated_at=now, next_drive_at=now + seconds(CLAIM_SECONDS)
+    )
+
+
+def removed(job: Job, now: datetime, policy: Policy) -> Job | None:
+    """The data is gone."""
+    if job.status not in FINISHED or job.removing_at is None:
+        return None
+    days = policy.failed_record_days if job.reason else policy.completed_record_days
+    return job.replace(
+        status=Status.DELETED,
+        deleted_at=now,
+        updated_at=now,
+        next_drive_at=now + seconds(days * policy.day_seconds),
+    )

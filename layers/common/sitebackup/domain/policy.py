@@ -1,0 +1,32 @@
+"""The times and limits that the state machine works with; each is a setting."""
+
+from datetime import timedelta
+
+from .model import Model
+
+
+class Policy(Model, frozen=True, kw_only=True):
+    """Seconds unless said otherwise."""
+
+    attempt_seconds: int = 6 * 3600
+    stall_seconds: int = 60
+    max_stall_seconds: int = 1800
+    lease_seconds: int = 60
+    upload_grace_seconds: int = 24 * 3600
+    delete_grace_seconds: int = 7 * 24 * 3600
+    keep_newest: int = 1
+    """1: a site's newest good backup never expires by age alone; 0: it does."""
+    completed_record_days: int = 400
+    """Records of backups whose data is gone are kept so long."""
+    failed_record_days: int = 30
+    """Records of failed and cancelled jobs are kept so long."""
+    day_seconds: int = 24 * 3600
+    """The length of a day in every retention rule; only tests shorten it."""
+    max_tries: int = 5
+    max_stream_stops: int = 2
+    parts_in_flight: int = 64
+
+
+def seconds(count: float) -> timedelta:
+    """A duration."""
+    return timedelta(seconds=count)

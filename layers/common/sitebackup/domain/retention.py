@@ -1,0 +1,106 @@
+"""What is kept and what is removed, and why: one pure decision for every job, final or not."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from .job import RETRYABLE, UNFINISHED, DeleteCause, Job, Status
+from .model import Model
+from .policy import Policy, seconds
+
+
+class Action(StrEnum):
+    """What is to be done with a job now."""
+
+    KEEP = "keep"
+    RELEASE = "release"
+    """Remove what a failed attempt has left in S3; the record stays."""
+    MARK = "mark"
+    """It has expired: mark it for deletion, and let the grace period run."""
+    REMOVE = "remove"
+    """Remove its data."""
+    FORGET = "forget"
+    """Remove its record."""
+
+
+class Why(StrEnum):
+    """The reason of a decision."""
+
+    ACTIVE = "active"
+    RETRY_POSSIBLE = "retry_possible"
+    RETRY_OVER = "retry_over"
+    NO_EXPIRY = "no_expiry"
+    NOT_EXPIRED = "not_expired"
+    NEWEST_GOOD = "newest_good"
+    EXPIRED = "expired"
+    MARKED = "marked"
+    IN_GRACE = "in_grace"
+    GRACE_OVER = "grace_over"
+    RECORD_KEPT = "record_kept"
+    RECORD_OVER = "record_over"
+
+
+class Decision(Model, frozen=True, kw_only=True):
+    """What, why, and when to look again (None: never, unless something changes)."""
+
+    action: Action
+    reason: Why
+    until: datetime | None = None
+
+
+def expires_at(job: Job, policy: Policy) -> datetime | None:
+    """When a done job is old enough to expire; None: never."""
+    if job.status is not Status.DONE or job.finished_at is None or job.expires_after_days is None:
+        return None
+    return job.finished_at + seconds(job.expires_after_days * policy.day_seconds)
+
+
+def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
+    """`newest_good` is the id of the site's newest done job that nobody asked to delete."""
+    if job.status in UNFINISHED:
+        return _keep(Why.ACTIVE, job.next_drive_at)
+    if job.status is Status.DELETED:
+        days = policy.failed_record_days if job.reason else policy.completed_record_days
+        return _record(job.deleted_at or now, days, now, policy)
+    protected = bool(policy.keep_newest) and job.id == newest_good
+    if job.delete_at is not None and not (protected and job.delete_cause is DeleteCause.EXPIRED):
+        return _marked(job, job.delete_at, now, policy)
+    if job.status in RETRYABLE:
+        return _after_failure(job, now, policy)
+    expires = expires_at(job, policy)
+    if expires is None:
+        return _keep(Why.NO_EXPIRY, None)
+    if now < expires:
+        return _keep(Why.NOT_EXPIRED, expires)
+    if protected:
+        return _keep(Why.NEWEST_GOOD, now + seconds(policy.day_seconds))
+    return Decision(action=Action.MARK, reason=Why.EXPIRED)
+
+
+def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Decision:
+    remove_at = delete_at + seconds(policy.delete_grace_seconds)
+    if job.removing_at is None and now < delete_at:
+        return _keep(Why.MARKED, remove_at)
+    if job.removing_at is None and now < remove_at:
+        return _keep(Why.IN_GRACE, remove_at)
+    return Decision(action=Action.REMOVE, reason=Why.GRACE_OVER)
+
+
+def _after_failure(job: Job, now: datetime, policy: Policy) -> Decision:
+    finished = job.finished_at or now
+    if job.cleared_at is None:
+        release_at = finished + seconds(policy.upload_grace_seconds)
+        if now < release_at:
+            return _keep(Why.RETRY_POSSIBLE, release_at)
+        return Decision(action=Action.RELEASE, reason=Why.RETRY_OVER)
+    return _record(finished, policy.failed_record_days, now, policy)
+
+
+def _record(since: datetime, days: int, now: datetime, policy: Policy) -> Decision:
+    until = since + seconds(days * policy.day_seconds)
+    if now < until:
+        return _keep(Why.RECORD_KEPT, until)
+    return Decision(action=Action.FORGET, reason=Why.RECORD_OVER)
+
+
+def _keep(reason: Why, until: datetime | None) -> Decision:
+    return Decision(action=Action.KEEP, reason=reason, until=until)

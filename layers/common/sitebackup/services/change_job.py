@@ -1,0 +1,82 @@
+"""What people ask of a job: retry, cancel, delete, undelete."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from ..adapters.bus import Bus
+from ..adapters.repository import Change, DuplicateJob, Repository
+from ..domain import lifecycle, transitions
+from ..domain.errors import Conflict
+from ..domain.events import TaskEvent, TaskUpdated, UploadJobCreated
+from ..domain.job import UNFINISHED, DeleteCause, Job
+from ..domain.policy import Policy
+from ..errors import ActiveJob, BadRequest, NotFound, StateForbids
+from ..telemetry import logger, metrics
+from .emit import emit
+
+
+@dataclass(frozen=True)
+class ChangeJob:
+    """Each call raises NotFound, StateForbids, RepositoryUnavailable or Conflict."""
+
+    repository: Repository
+    bus: Bus
+    policy: Policy
+    now: Callable[[], datetime]
+
+    def retry(self, job_id: str) -> Job:
+        """Opens the next attempt. Raises ActiveJob, too, if the site has another active job."""
+        try:
+            job = self._change(job_id, "retried", lambda job: lifecycle.retry(job, self.now(), self.policy))
+        except DuplicateJob:
+            raise self._other_active(job_id) from None
+        metrics.add_metric("JobsRetried", MetricUnit.Count, 1)
+        open_tasks = [name for name, task in job.tasks.items() if task.status in UNFINISHED]
+        events: list[TaskEvent] = [
+            UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name) for name in open_tasks
+        ]
+        settle = TaskUpdated(job_id=job.id, attempt=job.attempt, provider=next(iter(job.tasks)))
+        emit(self.bus, events or [settle])
+        return job
+
+    def cancel(self, job_id: str) -> Job:
+        """Stops what has not started; what runs stops at its next step."""
+        job = self._change(job_id, "cancelled", lambda job: transitions.cancel(job, self.now(), self.policy))
+        metrics.add_metric("JobsCancelled", MetricUnit.Count, 1)
+        return job
+
+    def delete(self, job_id: str, at: datetime | None) -> Job:
+        """Marks the job's data for deletion, now or at a later time. Raises BadRequest for a time in the past."""
+        now = self.now()
+        if at is not None and at < now:
+            raise BadRequest("at: must not be in the past")
+        return self._change(
+            job_id,
+            "deleted",
+            lambda job: lifecycle.mark_deleted(job, at or now, DeleteCause.REQUESTED, now, self.policy),
+        )
+
+    def undelete(self, job_id: str) -> Job:
+        """Takes the mark back."""
+        return self._change(job_id, "undeleted", lambda job: lifecycle.undelete(job, self.now()))
+
+    def _change(self, job_id: str, what: str, change: Change) -> Job:
+        changed = self.repository.change(job_id, change)
+        if changed is None:
+            job = self.repository.get(job_id)
+            if job is None:
+                raise NotFound(f"There is no backup {job_id}.")
+            marked = " and marked for deletion" if job.delete_at else ""
+            raise StateForbids(f"A backup that is {job.status}{marked} can't be {what}.", jobId=job_id)
+        logger.info(f"job {what}", extra={"jobId": job_id, "attempt": changed.after.attempt})
+        return changed.after
+
+    def _other_active(self, job_id: str) -> ActiveJob | Conflict:
+        job = self.repository.get(job_id)
+        active = self.repository.active(job.user_id, job.site_id) if job else None
+        if active is None:
+            return Conflict("the site's active backup has just ended")
+        return ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)

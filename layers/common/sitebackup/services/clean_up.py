@@ -1,0 +1,106 @@
+"""Carries out what retention decides about a final job. Several sweeps at once do no harm: each claims first."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from ..adapters.repository import Changed, Repository
+from ..adapters.storage import Storage, Versions
+from ..domain import lifecycle
+from ..domain.errors import Permanent, Transient
+from ..domain.job import DeleteCause, Job, Status
+from ..domain.policy import Policy
+from ..domain.retention import Action, decide
+from ..telemetry import logger, metrics
+
+COUNTED_AS = {
+    Action.MARK: "JobsExpired",
+    Action.RELEASE: "JobsReleased",
+    Action.REMOVE: "JobsRemoved",
+    Action.FORGET: "JobsForgotten",
+}
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """One job at a time."""
+
+    repository: Repository
+    storage: Storage
+    policy: Policy
+    now: Callable[[], datetime]
+
+    def __call__(self, job: Job) -> bool:
+        """Whether the job was moved on: released, marked, removed, forgotten, or put off."""
+        newest = self.repository.newest_good(job.user_id, job.site_id) if job.status is Status.DONE else None
+        decision = decide(job, newest, self.now(), self.policy)
+        try:
+            match decision.action:
+                case Action.KEEP:
+                    changed = self._change(
+                        job, lambda job: lifecycle.look_again(job, decision.until, self.now())
+                    )
+                    return changed is not None
+                case Action.MARK:
+                    changed = self._change(
+                        job,
+                        lambda job: lifecycle.mark_deleted(
+                            job, self.now(), DeleteCause.EXPIRED, self.now(), self.policy
+                        ),
+                    )
+                    moved = changed is not None
+                case Action.RELEASE:
+                    moved = self._release(job)
+                case Action.REMOVE:
+                    moved = self._remove(job)
+                case Action.FORGET:
+                    moved = self.repository.forget(job)
+        except (Transient, Permanent) as error:
+            logger.warning("clean-up is tried again", extra={"jobId": job.id, "error": str(error)})
+            return False
+        if moved:
+            metrics.add_metric(COUNTED_AS[decision.action], MetricUnit.Count, 1)
+            about = {"jobId": job.id, "attempt": job.attempt, "action": decision.action}
+            logger.info("cleaned up", extra={**about, "reason": decision.reason})
+        return moved
+
+    def _release(self, job: Job) -> bool:
+        """Removes what an attempt that did not get done has left in S3.
+
+        What is there is listed before the claim: a retry that opens a new attempt in between makes the claim fail,
+        and one that comes later has nothing of its own among what is removed.
+        """
+        found = self._at_keys(job)
+        claimed = self._change(job, lambda job: lifecycle.release(job, self.now()))
+        if claimed is None:
+            return False
+        self._delete(found)
+        self._change(claimed.after, lambda job: lifecycle.cleared(job, self.now(), self.policy))
+        return True
+
+    def _remove(self, job: Job) -> bool:
+        """Removes the data for good; nothing can open the job again once that is claimed."""
+        claimed = self._change(job, lambda job: lifecycle.begin_removal(job, self.now()))
+        if claimed is None:
+            return False
+        self._delete(self._at_keys(job))
+        self._change(claimed.after, lambda job: lifecycle.removed(job, self.now(), self.policy))
+        return True
+
+    def _change(self, seen: Job, change: Callable[[Job], Job | None]) -> Changed | None:
+        """Changes the job only as it was seen: the decision holds for no other version."""
+        return self.repository.change(
+            seen.id, lambda job: change(job) if job.version == seen.version else None, known=seen
+        )
+
+    def _at_keys(self, job: Job) -> dict[str, Versions]:
+        return {job.key(name): self.storage.at_key(job.key(name)) for name in job.tasks}
+
+    def _delete(self, found: dict[str, Versions]) -> None:
+        for key, (uploads, versions) in found.items():
+            for upload_id in uploads:
+                self.storage.abort(key, upload_id)
+            for version_id in versions:
+                self.storage.delete_version(key, version_id)
