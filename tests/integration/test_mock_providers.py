@@ -51,6 +51,7 @@ def test_head_has_the_headers_of_get_and_no_body(site: MockSite) -> None:
     head = requests.head(site.set().export_url, headers={"Range": "bytes=0-9"}, timeout=10)
     assert head.status_code == 200  # RFC 9110, 14.2: Range is of GET alone
     assert head.content == b""
+    assert (site.stats()["bytesSent"], site.stats()["rangeRequests"]) == (0, 0)
     for name in ("content-length", "etag", "last-modified", "content-type", "accept-ranges"):
         assert head.headers[name] == get(site).headers[name]
 
@@ -248,23 +249,19 @@ def test_statistics_count_what_is_under_way(site: MockSite) -> None:
     assert site.stats()["bytesSent"] == 30
 
 
-def test_a_slow_client_does_not_fill_the_servers_memory_or_its_statistics(site: MockSite) -> None:
-    site.set(200 * MIB)
+def test_a_client_that_does_not_read_stops_the_server_and_one_that_left_ends_it(site: MockSite) -> None:
+    site.set(1 << 40)
     response = get_raw(site)
-    wait_until(lambda: site.stats()["bytesSent"] > 0)
-    previous = -1
-    for _ in range(20):  # the server has stopped once nothing more is sent between two looks at it
-        sent = site.stats()["bytesSent"]
-        if sent == previous:
-            break
-        previous = sent
-    assert sent < 50 * MIB
+    wait_until(lambda: 0 < site.stats()["bytesSent"] == site.stats()["bytesSent"])  # it waits for the client
+    assert site.stats()["concurrent"] == 1
     response.close()
     wait_until(lambda: site.stats()["concurrent"] == 0)
+    assert site.stats()["bytesSent"] < 100 * MIB  # what the buffers of the connection took
 
 
-def test_a_fast_download_does_not_keep_others_waiting(server: str) -> None:
-    big, small = MockSite(server).set(4 << 30), MockSite(server).set(1000)
+def test_a_busy_download_does_not_keep_others_waiting(server: str) -> None:
+    # gzip is slower than the client: the connection never asks the server to wait
+    big, small = MockSite(server).set(4 << 30, gzip="always"), MockSite(server).set(1000)
     response = get_raw(big)
     stop = threading.Event()
 
@@ -276,7 +273,7 @@ def test_a_fast_download_does_not_keep_others_waiting(server: str) -> None:
     thread = threading.Thread(target=drain)
     thread.start()
     try:
-        for _ in range(5):
+        for _ in range(3):
             assert get(small).content == small.content
         assert big.stats()["concurrent"] == 1
     finally:
