@@ -28,7 +28,8 @@ _INIT_SECONDS = 10
 _STOP_SECONDS = 5
 _LOG_TAIL_BYTES = 4 * 1024  # API reference of Invoke: LogType Tail returns the last 4 KB
 _MAX_LINE_BYTES = 256 * 1024
-_PIPE_READS = 64
+_PIPE_BYTES = 64 * 1024
+_PIPE_READS = 64  # at a time, so that a function that prints without end holds nobody up
 
 
 @dataclass(frozen=True)
@@ -240,28 +241,24 @@ class Environment:
         self._print("\t".join(fields))
 
     def _read_log(self) -> None:
-        if self._pipe < 0:
-            return
-        for _ in range(_PIPE_READS):
+        """Print what is in the pipe; at its end, or when a line gets too long, also the unfinished line."""
+        ended = False
+        for _ in range(_PIPE_READS if self._pipe >= 0 else 0):
             try:
-                chunk = os.read(self._pipe, 64 * 1024)
+                chunk = os.read(self._pipe, _PIPE_BYTES)
             except BlockingIOError:
-                return
-            if not chunk:  # every process that could write has ended
-                asyncio.get_running_loop().remove_reader(self._pipe)
                 break
-            self._line += chunk
-            *lines, rest = self._line.split(b"\n")
-            self._line = rest
+            *lines, rest = (self._line + chunk).split(b"\n")
+            self._line = bytearray(rest)
             for line in lines:
                 self._print(line.decode(errors="replace"))
-            if len(self._line) > _MAX_LINE_BYTES:
+            ended = not chunk  # every process that could write is gone
+            if ended:
+                asyncio.get_running_loop().remove_reader(self._pipe)
                 break
-        else:
-            return
-        if self._line:
+        if self._line and (ended or len(self._line) > _MAX_LINE_BYTES):
             self._print(self._line.decode(errors="replace"))
-            self._line = bytearray()
+            self._line.clear()
 
     def _print(self, line: str) -> None:
         # The runtime client parts the lines of a stack trace by CR, so that CloudWatch shows one event.

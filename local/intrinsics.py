@@ -140,6 +140,8 @@ class Intrinsics:
         if allowed and value not in allowed:
             raise TemplateError(f"Parameter {name!r} is {value!r}; allowed are {', '.join(allowed)}.")
         kind = str(declared.get("Type", "String"))
+        if kind == "Number":
+            _check_number(name, value, declared)
         if kind == "CommaDelimitedList" or kind.startswith("List<"):
             return [item.strip() for item in value.split(",")] if value else []
         return value
@@ -210,6 +212,16 @@ class Intrinsics:
             return text(self._ref(name, where))
 
         return _SUB.sub(replace, pattern)
+
+
+def _check_number(name: str, value: str, declared: Mapping[str, Any]) -> None:
+    low, high = declared.get("MinValue", float("-inf")), declared.get("MaxValue", float("inf"))
+    try:
+        fits = float(low) <= float(value) <= float(high)
+    except ValueError:
+        raise TemplateError(f"Parameter {name!r} is {value!r}, not a number.") from None
+    if not fits:
+        raise TemplateError(f"Parameter {name!r} is {value}; it must be from {low} to {high}.")
 
 
 def text(value: Any) -> str:

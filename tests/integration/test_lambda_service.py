@@ -22,6 +22,7 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
+from local.lambda_client import lambda_client
 from tests.integration.lambda_harness import FIXTURE, LIMIT_SECONDS, Harness, running
 
 
@@ -336,6 +337,7 @@ def test_stop_leaves_no_process_and_answers_who_waits(tmp_path: Path) -> None:
 
 SERVER = """
 import sys, time
+from local.lambda_client import lambda_client
 from tests.integration.lambda_harness import running
 with running() as lambdas:
     print(lambdas.lambda_url, flush=True)
@@ -344,7 +346,7 @@ with running() as lambdas:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal is Linux's")
-def test_functions_end_with_a_service_that_is_killed() -> None:
+def test_functions_end_with_a_service_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", SERVER],
         cwd=Path(__file__).parents[2],
@@ -355,10 +357,16 @@ def test_functions_end_with_a_service_that_is_killed() -> None:
         try:
             assert server.stdout is not None
             url = server.stdout.readline().strip()
-            answer = requests.post(
-                f"{url}/2015-03-31/functions/echo/invocations", json={}, timeout=LIMIT_SECONDS
-            )
-            pid = answer.json()["pid"]
+            # A function at work notices nothing by itself, one that waits for work sees its connection close.
+            event = json.dumps({"until": str(tmp_path / "never")}).encode()
+            client = lambda_client(url, read_timeout=LIMIT_SECONDS)
+            client.invoke(FunctionName="hold", Payload=event, InvocationType="Event")
+            pid = wait_for("busy process", lambda: busy_pid(url))
         finally:
             server.kill()
     wait_for("end of the function's process", lambda: gone(pid))
+
+
+def busy_pid(url: str) -> int | None:
+    listing = requests.get(f"{url}/environments", timeout=5).json()
+    return next((one["pid"] for one in listing if one["state"] == "busy"), None)

@@ -16,7 +16,7 @@ Parameters:
   Stage: {Type: String, Default: dev, AllowedValues: [dev, prod]}
   Names: {Type: CommaDelimitedList, Default: "a, b"}
   ClusterArn: {Type: String}
-  Wait: {Type: Number, Default: 7}
+  Wait: {Type: Number, Default: 7, MinValue: 1, MaxValue: 9}
 Conditions:
   IsProd: !Equals [!Ref Stage, prod]
   IsDev: !Not [!Condition IsProd]
@@ -281,6 +281,11 @@ def test_parameters_are_checked(tmp_path: Path) -> None:
         read(tmp_path, WORKER, {"Stagee": "prod"})
     with pytest.raises(TemplateError, match="'Stage' is 'test'; allowed are dev, prod"):
         read(tmp_path, WORKER, {"Stage": "test"})
+    timed = WORKER + "      Timeout: !Ref Wait\n"
+    with pytest.raises(TemplateError, match="'Wait' is 10; it must be from 1 to 9"):
+        read(tmp_path, timed, {"Wait": "10"})
+    with pytest.raises(TemplateError, match="'Wait' is 'long', not a number"):
+        read(tmp_path, timed, {"Wait": "long"})
 
 
 def test_files_that_are_no_template(tmp_path: Path) -> None:
