@@ -9,17 +9,19 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .domain.model import to_milliseconds
 from .settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
+    from pymongo import MongoClient
 
     from .adapters.bus import Bus
     from .adapters.exports import Exports
     from .adapters.repository import Repository
+    from .adapters.schedules import Schedules
     from .adapters.secrets import Secrets
     from .adapters.storage import Storage
     from .services.change_job import ChangeJob
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
     from .services.finish_job import FinishJob
     from .services.finish_task import FinishTask
     from .services.get_job import GetJob
+    from .services.get_retention import GetRetention
+    from .services.manage_schedule import ManageSchedule
     from .services.outcomes import Outcomes
     from .services.process_provider import ProcessProvider
+    from .services.run_schedule import RunSchedule
     from .services.sweep_jobs import SweepJobs
     from .services.upload_part import UploadPart
 
@@ -56,12 +61,25 @@ class Bootstrap:
     # --- adapters
 
     @cached_property
-    def repository(self) -> "Repository":
-        from .adapters.repository import Repository, connect
+    def mongo(self) -> "MongoClient[dict[str, Any]]":
+        from .adapters.repository import connect
 
         settings = self.settings
-        uri = self.secrets(settings.mongo_secret_arn) if settings.mongo_secret_arn else settings.mongo_uri
-        return Repository(connect(uri), settings.mongo_database)
+        return connect(
+            self.secrets(settings.mongo_secret_arn) if settings.mongo_secret_arn else settings.mongo_uri
+        )
+
+    @cached_property
+    def schedules(self) -> "Schedules":
+        from .adapters.schedules import Schedules
+
+        return Schedules(self.mongo, self.settings.mongo_database)
+
+    @cached_property
+    def repository(self) -> "Repository":
+        from .adapters.repository import Repository
+
+        return Repository(self.mongo, self.settings.mongo_database)
 
     @cached_property
     def secrets(self) -> "Secrets":
@@ -141,6 +159,34 @@ class Bootstrap:
         from .services.change_job import ChangeJob
 
         return ChangeJob(repository=self.repository, bus=self.bus, policy=self.settings.policy, now=self.now)
+
+    def manage_schedule(self) -> "ManageSchedule":
+        """For `functions/manage_schedule`."""
+        from .services.manage_schedule import ManageSchedule
+
+        return ManageSchedule(
+            schedules=self.schedules,
+            providers=self.settings.providers,
+            window=self.settings.schedule_window,
+            now=self.now,
+        )
+
+    def run_schedule(self) -> "RunSchedule":
+        """For `functions/run_schedule`."""
+        from .services.run_schedule import RunSchedule
+
+        return RunSchedule(
+            schedules=self.schedules,
+            create_job=self.create_job(),
+            window=self.settings.schedule_window,
+            now=self.now,
+        )
+
+    def get_retention(self) -> "GetRetention":
+        """For `functions/get_retention`."""
+        from .services.get_retention import GetRetention
+
+        return GetRetention(repository=self.repository, policy=self.settings.policy, now=self.now)
 
     def get_job(self) -> "GetJob":
         """For `functions/get_job`."""

@@ -95,6 +95,11 @@ def ok(document: Mapping[str, Any]) -> Response[str]:
     return _json(HTTPStatus.OK, document, {})
 
 
+def no_content() -> Response[str]:
+    """204."""
+    return Response(status_code=HTTPStatus.NO_CONTENT, body="")
+
+
 def _json(status: int, document: Mapping[str, Any], headers: dict[str, Any]) -> Response[str]:
     return Response(
         status_code=status,

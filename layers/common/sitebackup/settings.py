@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 import msgspec
 
@@ -29,6 +30,7 @@ class Settings:
     part_size: int
     parts_per_invocation: int
     max_bytes: int | None
+    schedule_window: timedelta
     policy: Policy
 
     @classmethod
@@ -54,6 +56,7 @@ class Settings:
             part_size=part_size,
             parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
+            schedule_window=timedelta(seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600)),
             policy=_policy(env),
         )
 

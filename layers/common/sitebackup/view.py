@@ -5,6 +5,8 @@ from typing import Any
 
 from .domain.job import Job, Status, Task
 from .domain.reason import Reason
+from .domain.retention import Decision
+from .domain.schedule import Schedule
 
 
 def job_view(job: Job) -> dict[str, Any]:
@@ -31,6 +33,41 @@ def job_view(job: Job) -> dict[str, Any]:
             "deleteAt": _time(job.delete_at),
             "deleteCause": job.delete_cause,
             "deletedAt": _time(job.deleted_at),
+        }
+    )
+
+
+def schedule_view(schedule: Schedule, next_runs: list[datetime]) -> dict[str, Any]:
+    """JSON-ready, with a preview of the next runs."""
+    return _known(
+        {
+            "siteId": schedule.site_id,
+            "userId": schedule.user_id,
+            "cron": schedule.cron,
+            "timeZone": schedule.time_zone,
+            "expiresAfterDays": schedule.expires_after_days,
+            "providers": schedule.providers,
+            "paused": schedule.paused,
+            "nextRuns": [_time(run) for run in next_runs],
+            "lastTick": _time(schedule.last_tick),
+            "lastJobId": schedule.last_job_id,
+            "lastError": schedule.last_error,
+            "createdAt": _time(schedule.created_at),
+            "updatedAt": _time(schedule.updated_at),
+        }
+    )
+
+
+def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
+    """What retention would do with a job now, and why."""
+    return _known(
+        {
+            "jobId": job.id,
+            "status": job.status,
+            "finishedAt": _time(job.finished_at),
+            "action": decision.action,
+            "reason": decision.reason,
+            "until": _time(decision.until),
         }
     )
 

@@ -33,7 +33,8 @@ class DuplicateJob(Exception):
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def reachable() -> Iterator[None]:
+    """Whatever keeps MongoDB from answering is RepositoryUnavailable; only a duplicate key passes as it is."""
     try:
         yield
     except DuplicateKeyError:
@@ -50,10 +51,11 @@ class Repository:
     def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
         self._jobs = client[database]["jobs"]
         self._parts = client[database]["parts"]
+        self._indexed = False
 
     def create_indexes(self) -> None:
         """Idempotent. Raises RepositoryUnavailable."""
-        with _reachable():
+        with reachable():
             self._jobs.create_index(
                 [("userId", ASCENDING), ("siteId", ASCENDING)],
                 name="one_active_job_per_site",
@@ -74,9 +76,15 @@ class Repository:
     # --- jobs
 
     def add(self, job: Job) -> None:
-        """Raises DuplicateJob if the site has an active job or the idempotency key is taken."""
+        """Raises DuplicateJob if the site has an active job or the idempotency key is taken.
+
+        The first call of a process makes sure of the indexes: without them nothing would be refused.
+        """
+        if not self._indexed:
+            self.create_indexes()
+            self._indexed = True
         try:
-            with _reachable():
+            with reachable():
                 self._jobs.insert_one(job.to_document())
         except DuplicateKeyError as error:
             raise DuplicateJob from error
@@ -95,13 +103,13 @@ class Repository:
 
     def get_many(self, job_ids: Collection[str]) -> dict[str, Job]:
         """By id, in one read; unknown ids are left out."""
-        with _reachable():
+        with reachable():
             found = self._jobs.find({"_id": {"$in": sorted(job_ids)}})
             return {document["_id"]: Job.from_document(document) for document in found}
 
     def version(self, job_id: str) -> int | None:
         """Only the version: what a long poll reads each second."""
-        with _reachable():
+        with reachable():
             found = self._jobs.find_one({"_id": job_id}, {"version": 1})
         return int(found["version"]) if found else None
 
@@ -110,25 +118,25 @@ class Repository:
         query: dict[str, Any] = dict(filters)
         if before:
             query["_id"] = {"$lt": before}
-        with _reachable():
+        with reachable():
             found = self._jobs.find(query).sort("_id", DESCENDING).limit(limit)
             return [Job.from_document(document) for document in found]
 
     def newest_good(self, user_id: str, site_id: str) -> str | None:
         """The id of the site's newest done job that nobody asked to delete."""
         query = {"userId": user_id, "siteId": site_id, "status": "done", "deleteCause": {"$ne": "requested"}}
-        with _reachable():
+        with reachable():
             found = self._jobs.find_one(query, {"_id": 1}, sort=[("_id", DESCENDING)])
         return str(found["_id"]) if found else None
 
     def forget(self, job: Job) -> bool:
         """Removes the record, if the job's version is still this one."""
-        with _reachable():
+        with reachable():
             return self._jobs.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
 
     def due(self, now: datetime, limit: int) -> list[Job]:
         """Jobs whose `nextDriveAt` has come, the longest due first."""
-        with _reachable():
+        with reachable():
             found = (
                 self._jobs.find({"nextDriveAt": {"$lte": now}}).sort("nextDriveAt", ASCENDING).limit(limit)
             )
@@ -162,14 +170,14 @@ class Repository:
         if gone := old.keys() - new.keys():
             update["$unset"] = dict.fromkeys(gone, "")
         try:
-            with _reachable():
+            with reachable():
                 result = self._jobs.update_one({"_id": before.id, "version": before.version}, update)
         except DuplicateKeyError as error:
             raise DuplicateJob from error
         return result.matched_count == 1
 
     def _first(self, query: Mapping[str, Any]) -> Job | None:
-        with _reachable():
+        with reachable():
             found = self._jobs.find_one(query)
         return Job.from_document(found) if found else None
 
@@ -178,24 +186,24 @@ class Repository:
     def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
         """The part is done. A part that is moved twice keeps what S3 said last."""
         document = {**part.to_document(), "doneAt": now}
-        with _reachable():
+        with reachable():
             self._parts.replace_one({"_id": _part_id(upload_id, part.number)}, document, upsert=True)
 
     def forget_part(self, upload_id: str, number: int) -> None:
         """The part must be moved again."""
-        with _reachable():
+        with reachable():
             self._parts.delete_one({"_id": _part_id(upload_id, number)})
 
     def done_parts(self, upload_id: str, past: int = 0) -> list[Part]:
         """Done parts with numbers above `past`, in order."""
-        with _reachable():
+        with reachable():
             found = self._parts.find({"_id": {"$gt": _part_id(upload_id, past), "$lt": f"{upload_id};"}})
             return [Part.from_document(document) for document in found.sort("_id", ASCENDING)]
 
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Of these (uploadId, number), those that are done; one read."""
         ids = {_part_id(*part): part for part in parts}
-        with _reachable():
+        with reachable():
             return {
                 ids[found["_id"]] for found in self._parts.find({"_id": {"$in": sorted(ids)}}, {"_id": 1})
             }

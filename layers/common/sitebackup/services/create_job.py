@@ -1,6 +1,6 @@
 """Creates a backup: one document, and one record a provider."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
@@ -46,13 +46,18 @@ class CreateJob:
     new_id: Callable[[], str]
 
     def __call__(self, request: CreateBackup, idempotency_key: str | None) -> Job:
-        """The new job, or the one that this key made before.
+        """The new job, or the one that the user made before with this key.
 
         Raises BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
+            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} characters")
+        return self.once(request, f"{request.user_id}:{idempotency_key}" if idempotency_key else None)
+
+    def once(self, request: CreateBackup, key: str | None) -> Job:
+        """The one job of this key. Raises what the call itself does."""
         names = request.providers or list(self.providers)
-        self._check(names, idempotency_key)
-        key = f"{request.user_id}:{idempotency_key}" if idempotency_key else None
+        check_providers(names, self.providers)
         now = self.now()
         job = Job(
             id=self.new_id(),
@@ -78,16 +83,6 @@ class CreateJob:
         )
         return job
 
-    def _check(self, names: list[str], idempotency_key: str | None) -> None:
-        for position, name in enumerate(names):
-            if name not in self.providers:
-                known = ", ".join(self.providers)
-                raise BadRequest(f"providers[{position}]: no provider {name!r}; there are: {known}")
-        if len(set(names)) < len(names):
-            raise BadRequest("providers: a provider is named twice")
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
-            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} characters")
-
     def _existing(self, job: Job) -> Job:
         """The job that stands in the way: the same request's, or another one."""
         if job.idempotency_key and (same := self.repository.by_idempotency_key(job.idempotency_key)):
@@ -98,3 +93,12 @@ class CreateJob:
         if active is None:
             raise Conflict("the site's active backup has just ended")
         raise ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)
+
+
+def check_providers(names: Sequence[str], known: Collection[str]) -> None:
+    """Raises BadRequest if a provider is unknown or named twice."""
+    for position, name in enumerate(names):
+        if name not in known:
+            raise BadRequest(f"providers[{position}]: no provider {name!r}; there are: {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise BadRequest("providers: a provider is named twice")

@@ -1,0 +1,33 @@
+"""`GET /sites/{siteId}/retention`: what would be kept or removed, and why."""
+
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup import http
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.telemetry import logger, metrics
+from sitebackup.view import decision_view
+
+app = http.resolver()
+get_retention = Bootstrap().get_retention()
+
+
+@app.get("/sites/<site_id>/retention")
+def get(site_id: str) -> Response[str]:
+    """A dry run; it changes nothing."""
+    query = http.only_known(app.current_event.query_string_parameters, "limit", "cursor")
+    before = http.an_id(query["cursor"], "cursor") if "cursor" in query else None
+    found, cursor = get_retention(
+        http.an_id(site_id, "siteId"), http.a_number(query, "limit", 50, 1, 100), before
+    )
+    backups = [decision_view(job, decision) for job, decision in found]
+    return http.ok({"backups": backups, **({"cursor": cursor} if cursor else {})})
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """An HTTP API event, payload format 2.0."""
+    return app.resolve(event, context)

@@ -1,0 +1,70 @@
+"""A site's automatic backup: `/sites/{siteId}/schedule` and `/schedules`."""
+
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup import http
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.schedule import Schedule
+from sitebackup.services.manage_schedule import PutSchedule
+from sitebackup.telemetry import logger, metrics
+from sitebackup.view import schedule_view
+
+app = http.resolver()
+manage_schedule = Bootstrap().manage_schedule()
+
+
+def _view(schedule: Schedule) -> dict[str, Any]:
+    return schedule_view(schedule, manage_schedule.next_runs(schedule))
+
+
+@app.put("/sites/<site_id>/schedule")
+def put(site_id: str) -> Response[str]:
+    """Creates or replaces it."""
+    request = http.body(app.current_event.body, PutSchedule)
+    return http.ok(_view(manage_schedule.put(http.an_id(site_id, "siteId"), request)))
+
+
+@app.get("/sites/<site_id>/schedule")
+def get(site_id: str) -> Response[str]:
+    """The schedule with its next runs."""
+    return http.ok(_view(manage_schedule.get(http.an_id(site_id, "siteId"))))
+
+
+@app.delete("/sites/<site_id>/schedule")
+def delete(site_id: str) -> Response[str]:
+    """No automatic backups any more; the backups stay."""
+    manage_schedule.delete(http.an_id(site_id, "siteId"))
+    return http.no_content()
+
+
+@app.post("/sites/<site_id>/schedule/pause")
+def post_pause(site_id: str) -> Response[str]:
+    """No runs until it is resumed."""
+    return http.ok(_view(manage_schedule.pause(http.an_id(site_id, "siteId"), True)))
+
+
+@app.post("/sites/<site_id>/schedule/resume")
+def post_resume(site_id: str) -> Response[str]:
+    """Runs again, from the next tick on."""
+    return http.ok(_view(manage_schedule.pause(http.an_id(site_id, "siteId"), False)))
+
+
+@app.get("/schedules")
+def get_page() -> Response[str]:
+    """A page of schedules."""
+    query = http.only_known(app.current_event.query_string_parameters, "limit", "cursor")
+    past = http.an_id(query["cursor"], "cursor") if "cursor" in query else None
+    found, cursor = manage_schedule.page(http.a_number(query, "limit", 20, 1, 100), past)
+    return http.ok(
+        {"schedules": [_view(schedule) for schedule in found], **({"cursor": cursor} if cursor else {})}
+    )
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """An HTTP API event, payload format 2.0."""
+    return app.resolve(event, context)

@@ -1,0 +1,68 @@
+"""Schedules in MongoDB or Amazon DocumentDB."""
+
+from datetime import datetime
+from typing import Any
+
+from pymongo import ASCENDING, MongoClient
+from pymongo.errors import DuplicateKeyError
+
+from ..domain.errors import Conflict
+from ..domain.schedule import Schedule
+from .repository import reachable
+
+
+class Schedules:
+    """One document a site."""
+
+    def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
+        self._schedules = client[database]["schedules"]
+        self._indexed = False
+
+    def create_indexes(self) -> None:
+        """Idempotent. A paused schedule has no `nextRunAt`, so it is not in the index."""
+        with reachable():
+            self._schedules.create_index([("nextRunAt", ASCENDING)], name="due", sparse=True)
+
+    def get(self, site_id: str) -> Schedule | None:
+        """By site."""
+        with reachable():
+            found = self._schedules.find_one({"_id": site_id})
+        return Schedule.from_document(found) if found else None
+
+    def add(self, schedule: Schedule) -> None:
+        """Raises Conflict if the site has one already."""
+        if not self._indexed:
+            self.create_indexes()
+            self._indexed = True
+        try:
+            with reachable():
+                self._schedules.insert_one(schedule.to_document())
+        except DuplicateKeyError as error:
+            raise Conflict("the site's schedule was just created") from error
+
+    def replace(self, seen: Schedule, schedule: Schedule) -> bool:
+        """Compare-and-set: stores it if the version is still the one that was seen."""
+        document = schedule.replace(version=seen.version + 1).to_document()
+        with reachable():
+            result = self._schedules.replace_one({"_id": seen.site_id, "version": seen.version}, document)
+        return result.matched_count == 1
+
+    def delete(self, site_id: str) -> bool:
+        """Whether there was one."""
+        with reachable():
+            return self._schedules.delete_one({"_id": site_id}).deleted_count == 1
+
+    def page(self, limit: int, past: str | None) -> list[Schedule]:
+        """By site id, past the one given."""
+        query = {"_id": {"$gt": past}} if past else {}
+        with reachable():
+            found = self._schedules.find(query).sort("_id", ASCENDING).limit(limit)
+            return [Schedule.from_document(document) for document in found]
+
+    def due(self, now: datetime, limit: int) -> list[Schedule]:
+        """Schedules whose time has come, the longest due first."""
+        with reachable():
+            found = (
+                self._schedules.find({"nextRunAt": {"$lte": now}}).sort("nextRunAt", ASCENDING).limit(limit)
+            )
+            return [Schedule.from_document(document) for document in found]

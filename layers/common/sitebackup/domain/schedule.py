@@ -1,0 +1,106 @@
+"""When a site is backed up by itself. Cron and DST are cronsim's business; spreading and catching up are ours."""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from cronsim import CronSim, CronSimError
+
+from .model import Id, Model, ProviderName, to_milliseconds
+
+NAMED = {"daily": "0 0 * * *", "weekly": "0 0 * * 0"}
+
+
+class ScheduleError(ValueError):
+    """The schedule makes no sense; the message starts with the field."""
+
+
+class Schedule(Model, frozen=True, kw_only=True):
+    """A site's automatic backup: one document."""
+
+    site_id: Id = msgspec.field(name="_id")
+    user_id: Id
+    cron: str
+    time_zone: str = "UTC"
+    expires_after_days: int
+    providers: list[ProviderName] | None = None
+    paused: bool = False
+    version: int = 1
+    created_at: datetime
+    updated_at: datetime
+    next_tick: datetime | None = None
+    """The tick of the expression that comes next; None while paused, or if there is none."""
+    next_run_at: datetime | None = None
+    """The tick plus the site's jitter: when it is due. What the index is on."""
+    last_tick: datetime | None = None
+    last_job_id: Id | None = None
+    last_error: str | None = None
+    """Why the last tick made no backup."""
+
+
+def check(cron: str, time_zone: str, now: datetime) -> None:
+    """Raises ScheduleError if the expression or the zone is unknown, or if there is never a tick."""
+    if next(ticks(cron, time_zone, now), None) is None:
+        raise ScheduleError("cron: there is no such time")
+
+
+def ticks(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
+    """The ticks after a moment, in UTC.
+
+    As with Debian's cron, a tick that a clock change skips comes right after the gap, and one that it repeats comes
+    once; only an expression for every hour or minute follows the real hours. Raises ScheduleError.
+    """
+    try:
+        zone = ZoneInfo(time_zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ScheduleError(f"timeZone: no IANA time zone {time_zone!r}") from error
+    try:
+        simulated = CronSim(NAMED.get(cron, cron), after.astimezone(zone))
+    except CronSimError as error:
+        raise ScheduleError(f"cron: {error}") from error
+    return (to_milliseconds(tick.astimezone(UTC)) for tick in simulated)
+
+
+def jitter(site_id: str, gap: timedelta, window: timedelta) -> timedelta:
+    """How long after its ticks a site runs: always the same part of the window, and less than half the gap."""
+    digest = hashlib.sha256(site_id.encode()).digest()
+    fraction = int.from_bytes(digest[:8]) / 2**64
+    return timedelta(seconds=int(fraction * min(window, gap / 2).total_seconds()))
+
+
+def runs(schedule: Schedule, after: datetime, window: timedelta) -> Iterator[tuple[datetime, datetime]]:
+    """(tick, tick with jitter) of the ticks after a moment, without end."""
+    upcoming = ticks(schedule.cron, schedule.time_zone, after)
+    tick = next(upcoming, None)
+    for following in upcoming:
+        if tick is not None:
+            yield tick, tick + jitter(schedule.site_id, following - tick, window)
+        tick = following
+
+
+def preview(schedule: Schedule, now: datetime, window: timedelta, count: int = 5) -> list[datetime]:
+    """When the next backups will start."""
+    if schedule.paused:
+        return []
+    first = [schedule.next_run_at] if schedule.next_run_at else []
+    after = schedule.next_tick or now
+    return [*first, *(run_at for _, run_at in islice(runs(schedule, after, window), count - len(first)))]
+
+
+def arm(schedule: Schedule, now: datetime, window: timedelta) -> Schedule:
+    """The next tick after `now` is the one to come: whatever was missed before is caught up once at most."""
+    if schedule.paused:
+        return schedule.replace(next_tick=None, next_run_at=None, updated_at=now)
+    tick, run_at = next(runs(schedule, now, window), (None, None))
+    return schedule.replace(next_tick=tick, next_run_at=run_at, updated_at=now)
+
+
+def tick_key(schedule: Schedule) -> str:
+    """The idempotency key of the backup of this tick: however often it is started, there is one job."""
+    tick = schedule.next_tick
+    if tick is None:
+        raise ValueError("a schedule that is not armed has no tick")
+    return f"schedule:{schedule.site_id}:{tick.isoformat()}"
