@@ -7,10 +7,6 @@ _RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})", re.ASCII)
 _ENTITY_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
-class UnsatisfiableRangeError(Exception):
-    """The range begins behind the end, or has no bytes: 416 (RFC 9110, 15.5.17)."""
-
-
 @dataclass(frozen=True)
 class Range:
     """The bytes start to end, both included, as HTTP counts them."""
@@ -18,24 +14,24 @@ class Range:
     start: int
     end: int
 
+    @property
+    def satisfiable(self) -> bool:
+        """Whether there are such bytes; if not, the answer is 416 (RFC 9110, 15.5.17)."""
+        return self.start <= self.end
+
 
 def parse_range(value: str, size: int) -> Range | None:
     """The one range that a Range header asks for, cut to the size in bytes. None where the header is to be
-    ignored: another unit, a syntax error or several ranges (RFC 9110, 14.2).
-    Raises UnsatisfiableRangeError."""
+    ignored: another unit, a syntax error or several ranges (RFC 9110, 14.2)."""
     match = _RANGE.fullmatch(value.strip())
     if match is None or match.groups() == ("", ""):
         return None
     first, last = match.groups()
-    if first == "":
-        start, end = max(0, size - int(last)), size - 1
-    else:
-        start, end = int(first), min(int(last), size - 1) if last else size - 1
-        if last and int(last) < start:
-            return None
-    if start >= size:
-        raise UnsatisfiableRangeError
-    return Range(start, end)
+    if not first:
+        return Range(max(0, size - int(last)), size - 1)
+    if last and int(last) < int(first):
+        return None
+    return Range(int(first), min(int(last), size - 1) if last else size - 1)
 
 
 def if_match_holds(value: str, etag: str | None) -> bool:

@@ -15,7 +15,6 @@ from mock_providers.behaviour import Behaviour, Status, happens
 from mock_providers.body import Connection, ConnectionEndedError, flipped, gzipped, zeros
 from mock_providers.conditions import (
     Range,
-    UnsatisfiableRangeError,
     accepts_gzip,
     if_match_holds,
     if_range_holds,
@@ -68,10 +67,13 @@ class ExportEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        query = request.query_params
         provider = check_provider(request.path_params["provider"])
-        user_id = check_id("userId", request.query_params.get("userId"))
-        site_id = check_id("siteId", request.query_params.get("siteId"))
-        chunk_size = check_chunk_size(request.query_params.get("chunkSize"))
+        user_id = check_id("userId", query.get("userId"))
+        site_id = check_id("siteId", query.get("siteId"))
+        chunk_size = check_chunk_size(query.get("chunkSize")) or _DEFAULT_WRITE_SIZE
+        write_size = min(max(chunk_size, _WRITE_SIZES[0]), _WRITE_SIZES[1])
+        ids = (provider, user_id, site_id)
         site = self._sites.get(provider, site_id)
         behaviour, statistics = site.behaviour, site.statistics
         site.requests += 1
@@ -81,8 +83,7 @@ class ExportEndpoint:
             try:
                 if behaviour.faults.slow_first_byte and behaviour.faults.slow_first_byte.take():
                     await connection.pause(behaviour.faults.slow_first_byte.seconds)
-                export = _export(request, behaviour, number, (provider, user_id, site_id))
-                answer = _answer(request, behaviour, export, chunk_size or _DEFAULT_WRITE_SIZE, statistics)
+                answer = _answer(request, behaviour, number, ids, write_size, statistics)
                 if isinstance(answer, Response):
                     statistics.by_status[answer.status_code] += 1
                     await answer(scope, receive, send)
@@ -92,6 +93,50 @@ class ExportEndpoint:
                     await connection.write_body(answer.chunks, behaviour.faults)
             except ConnectionEndedError:
                 return
+
+
+def _answer(
+    request: Request,
+    behaviour: Behaviour,
+    number: int,
+    ids: tuple[str, str, str],
+    write_size: int,
+    statistics: Statistics,
+) -> Response | Content:
+    asked = None
+    if "range" in request.headers and request.method == "GET":  # RFC 9110, 14.2: of GET alone
+        statistics.range_requests += 1
+        asked = parse_range(request.headers["range"], behaviour.size)
+        if asked and asked.satisfiable:
+            statistics.ranges.append((asked.start, asked.end))
+    refusal = _refusal(request, behaviour, asked)
+    if refusal:
+        return refusal
+    export = _export(request, behaviour, number, ids)
+    if not if_match_holds(request.headers.get("if-match", "*"), export.etag):
+        return _problem(412, "the export has another ETag", export.headers())
+    if_range = request.headers.get("if-range")
+    held = if_range is None or if_range_holds(if_range, export.etag, export.last_modified)
+    if not (export.takes_ranges and held):
+        asked = None
+    if asked and not asked.satisfiable:
+        return _problem(416, "the range is behind the end", {"content-range": f"bytes */{behaviour.size}"})
+    return _content(export, behaviour, asked, write_size, with_body=request.method == "GET")
+
+
+def _refusal(request: Request, behaviour: Behaviour, asked: Range | None) -> Response | None:
+    """The answer that keeps the export away, if there is one."""
+    token, faults = behaviour.require_token, behaviour.faults
+    if token and request.headers.get("authorization") != f"Bearer {token}":
+        return _problem(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
+    late = faults.status_on_range
+    if late and asked and asked.start >= late.start and late.take():
+        return _status(late)
+    if faults.status and faults.status.take():
+        return _status(faults.status)
+    if faults.redirect and faults.redirect.take():
+        return RedirectResponse(faults.redirect.location or str(request.url), faults.redirect.code)
+    return None
 
 
 def _export(request: Request, behaviour: Behaviour, number: int, ids: tuple[str, str, str]) -> Export:
@@ -121,53 +166,6 @@ def _export(request: Request, behaviour: Behaviour, number: int, ids: tuple[str,
     return Export(archive, etag, last_modified, gzip, takes_ranges, has_length)
 
 
-def _answer(
-    request: Request, behaviour: Behaviour, export: Export, write_size: int, statistics: Statistics
-) -> Response | Content:
-    size = export.archive.size
-    asked: Range | None = None
-    unsatisfiable = False
-    if "range" in request.headers and request.method == "GET":  # RFC 9110, 14.2: of GET alone
-        statistics.range_requests += 1
-        try:
-            asked = parse_range(request.headers["range"], size)
-        except UnsatisfiableRangeError:
-            unsatisfiable = True
-        if asked:
-            statistics.ranges.append((asked.start, asked.end))
-    token = behaviour.require_token
-    if token and request.headers.get("authorization") != f"Bearer {token}":
-        return _problem(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
-    refusal = _refusal(request, behaviour, asked)
-    if refusal:
-        return refusal
-    if not if_match_holds(request.headers.get("if-match", "*"), export.etag):
-        return _problem(412, "the export has another ETag", export.headers())
-    if "if-range" in request.headers:
-        held = if_range_holds(request.headers["if-range"], export.etag, export.last_modified)
-    else:
-        held = True
-    if export.takes_ranges and held:
-        if unsatisfiable:
-            return _problem(416, "the range is behind the end", {"content-range": f"bytes */{size}"})
-        if asked:
-            return _content(export, behaviour, asked, write_size)
-    return _content(export, behaviour, None, write_size, with_body=request.method == "GET")
-
-
-def _refusal(request: Request, behaviour: Behaviour, asked: Range | None) -> Response | None:
-    """The answer of a fault that keeps the export away."""
-    faults = behaviour.faults
-    late = faults.status_on_range
-    if late and asked and asked.start >= late.start and late.take():
-        return _status(late)
-    if faults.status and faults.status.take():
-        return _status(faults.status)
-    if faults.redirect and faults.redirect.take():
-        return RedirectResponse(faults.redirect.location or str(request.url), faults.redirect.code)
-    return None
-
-
 def _status(fault: Status) -> Response:
     headers = {} if fault.retry_after is None else {"retry-after": str(fault.retry_after)}
     return _problem(fault.code, "a fault set through the control API", headers)
@@ -178,7 +176,7 @@ def _problem(code: int, detail: str, headers: dict[str, str]) -> Response:
 
 
 def _content(
-    export: Export, behaviour: Behaviour, asked: Range | None, write_size: int, *, with_body: bool = True
+    export: Export, behaviour: Behaviour, asked: Range | None, write_size: int, *, with_body: bool
 ) -> Content:
     faults, archive = behaviour.faults, export.archive
     headers = export.headers() | {"content-type": "application/zip"}
@@ -188,7 +186,6 @@ def _content(
             asked = _shifted(asked, archive.size)
         start, length = asked.start, asked.end + 1 - asked.start
         headers["content-range"] = f"bytes {asked.start}-{asked.end}/{archive.size}"
-    write_size = min(max(write_size, _WRITE_SIZES[0]), _WRITE_SIZES[1])
     chunks: Iterable[bytes] = archive.chunks(start, start + length, write_size) if with_body else ()
     if with_body and length and happens(faults.wrong_body):
         chunks = flipped(chunks, length // 2)

@@ -273,13 +273,15 @@ def test_faults_combine(site: MockSite) -> None:
     site.set(
         3 * MIB,
         status={"code": 429, "times": 1},
-        noRange=True,
+        noRange={"times": 2},
         weakEtag=True,
         truncateAt={"bytes": MIB, "times": 1},
         hang={"afterBytes": 100, "seconds": 0.1, "times": 1},
     )
     assert get(site, "0-9").status_code == 429
+    assert requests.get(site.control_url, timeout=10).json()["faults"]["noRange"] == {"times": 2}
     cut = get_raw(site)
     assert cut.headers["etag"].startswith("W/")
+    assert cut.headers["accept-ranges"] == "none"
     assert read_until_broken(cut) == (site.content[:MIB], http.client.IncompleteRead)
     assert read_until_broken(get_raw(site)) == (site.content, None)

@@ -77,7 +77,7 @@ def test_sizes_around_the_end_of_an_entry(beyond: int) -> None:
 
 @pytest.mark.parametrize(
     "size",
-    [4 * GIB - 1, 4 * GIB, 4 * GIB + 1, 4 * GIB + 100 * MIB, 10 * GIB, (1 << 42) + 65_600 * MIB],
+    [4 * GIB - 1, 4 * GIB, 4 * GIB + 1, 4 * GIB + 100 * MIB, 10 * GIB],
 )
 def test_the_layout_beyond_4_gib_is_read_through_its_central_directory(size: int) -> None:
     file = ArchiveFile(archive(size))
@@ -91,6 +91,13 @@ def test_the_layout_beyond_4_gib_is_read_through_its_central_directory(size: int
                 assert len(stream.read(100)) == min(100, last.file_size)
     assert sum(entry.file_size for entry in entries) <= size
     assert file.bytes_read < 300 * len(entries) + 3 * MIB
+
+
+def test_more_entries_than_a_16_bit_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Archive, "_entry_crc", lambda *_: 0)  # the layout alone: those CRCs take seconds
+    with zipfile.ZipFile(ArchiveFile(archive(65_600 * ENTRY_SIZE))) as opened:
+        assert len(opened.infolist()) in (65_599, 65_600)
+        assert opened.infolist()[-1].header_offset > 65_590 * ENTRY_SIZE
 
 
 def test_an_entry_beyond_4_gib_has_the_crc_its_header_says() -> None:
