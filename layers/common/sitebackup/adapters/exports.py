@@ -3,6 +3,7 @@
 Ranges and validators follow RFC 9110 (sections 13 and 14): only a strong ETag may join ranges of one export.
 """
 
+import http.client
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ class Export:
         self.validator = validator
         """A strong ETag if the export can be read by ranges, else None."""
         self._response = response
+        self._body = _Body(response.raw)
 
     @property
     def ranged(self) -> bool:
@@ -47,8 +49,8 @@ class Export:
     def readinto(self, buffer: memoryview) -> int:
         """Fills the front of `buffer` with what has come; 0 only at the end. Raises Transient."""
         try:
-            return int(self._response.raw.readinto(buffer))
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            return self._body.readinto(buffer)
+        except (http.client.HTTPException, OSError, ValueError) as error:
             raise Transient(f"The export broke off: {type(error).__name__}.") from error
 
     def close(self) -> None:
@@ -62,6 +64,37 @@ class Export:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Body:
+    """Reads a body without copying it: urllib3 makes new bytes for each read, http.client's file need not.
+
+    Each read takes what one `recv` brings, so that a trickle can't hold the caller beyond its deadline.
+    """
+
+    def __init__(self, raw: urllib3.HTTPResponse) -> None:
+        self._raw = raw
+        self._http: http.client.HTTPResponse = raw._fp  # type: ignore[assignment]
+
+    def readinto(self, buffer: memoryview) -> int:
+        """0 only at the end. Raises OSError or HTTPException if it comes too early."""
+        body = self._http
+        if body.fp is None:  # read to its end
+            return 0
+        if body.length is None:  # chunked, or until the connection closes
+            data = body.read1(len(buffer))
+            count = len(data)
+            buffer[:count] = data
+        else:
+            count = body.fp.readinto1(buffer[: body.length])
+            if count == 0 and body.length > 0:
+                raise http.client.IncompleteRead(b"", body.length)
+            body.length -= count
+            if body.length == 0:
+                body.read()  # lets http.client see that the body has ended
+        if body.fp is None:
+            self._raw.release_conn()
+        return count
 
 
 class Exports:

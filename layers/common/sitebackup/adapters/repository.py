@@ -6,13 +6,16 @@ DocumentDB knows no pipeline updates before 5.0 and no `$in` in a partial index:
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 from pymongo import ASCENDING, DESCENDING, MongoClient
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
 
 from ..domain.errors import Conflict, RepositoryUnavailable
 from ..domain.job import Job, Part
+from ..telemetry import logger
 
 MAX_CONFLICTS = 50
 PART_RECORDS_KEPT_SECONDS = 45 * 24 * 3600
@@ -135,12 +138,14 @@ class Repository:
             return self._jobs.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
 
     def due(self, now: datetime, limit: int) -> list[Job]:
-        """Jobs whose `nextDriveAt` has come, the longest due first."""
+        """Jobs whose `nextDriveAt` has come, the longest due first.
+
+        A document that can't be read is logged, and takes no place of others.
+        """
         with reachable():
-            found = (
-                self._jobs.find({"nextDriveAt": {"$lte": now}}).sort("nextDriveAt", ASCENDING).limit(limit)
-            )
-            return [Job.from_document(document) for document in found]
+            found = self._jobs.find({"nextDriveAt": {"$lte": now}}).sort("nextDriveAt", ASCENDING)
+            with found.batch_size(limit):
+                return list(islice((job for job in map(_readable, found) if job), limit))
 
     def change(self, job_id: str, change: Change, known: Job | None = None) -> Changed | None:
         """Compare-and-set: stores what `change` makes of the job, if its version is still the one it saw.
@@ -163,11 +168,9 @@ class Repository:
 
     def _replace(self, before: Job, after: Job) -> bool:
         """Writes only the fields that differ, so that a field of a newer release survives an older one."""
-        old, new = before.to_document(), after.to_document()
-        update: dict[str, Any] = {
-            "$set": {name: value for name, value in new.items() if old.get(name) != value}
-        }
-        if gone := old.keys() - new.keys():
+        changes, gone = differences(before.to_document(), after.to_document())
+        update: dict[str, Any] = {"$set": changes}
+        if gone:
             update["$unset"] = dict.fromkeys(gone, "")
         try:
             with reachable():
@@ -198,7 +201,12 @@ class Repository:
         """Done parts with numbers above `past`, in order."""
         with reachable():
             found = self._parts.find({"_id": {"$gt": _part_id(upload_id, past), "$lt": f"{upload_id};"}})
-            return [Part.from_document(document) for document in found.sort("_id", ASCENDING)]
+            # The range also holds the parts of an upload whose id is this one's, a colon and more.
+            return [
+                Part.from_document(document)
+                for document in found.sort("_id", ASCENDING)
+                if document["_id"] == _part_id(upload_id, document["number"])
+            ]
 
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Of these (uploadId, number), those that are done; one read."""
@@ -207,6 +215,36 @@ class Repository:
             return {
                 ids[found["_id"]] for found in self._parts.find({"_id": {"$in": sorted(ids)}}, {"_id": 1})
             }
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What to set and what to unset so that `old` becomes `new`, by dotted path.
+
+    Tasks are compared field by field, other values as a whole: a task has several writers and may have got fields
+    of a newer release, too.
+    """
+    changes: dict[str, Any] = {}
+    gone: list[str] = []
+
+    def compare(old: Mapping[str, Any], new: Mapping[str, Any], path: str, depth: int) -> None:
+        gone.extend(f"{path}{name}" for name in old.keys() - new.keys())
+        for name, value in new.items():
+            if depth and isinstance(value, dict) and isinstance(old.get(name), dict):
+                compare(old[name], value, f"{path}{name}.", depth - 1)
+            elif old.get(name) != value:
+                changes[f"{path}{name}"] = value
+
+    compare({**old, "tasks": {}}, {**new, "tasks": {}}, "", 0)
+    compare(old.get("tasks", {}), new.get("tasks", {}), "tasks.", 1)
+    return changes, gone
+
+
+def _readable(document: dict[str, Any]) -> Job | None:
+    try:
+        return Job.from_document(document)
+    except msgspec.ValidationError as error:
+        logger.error("job can't be read", extra={"jobId": str(document.get("_id")), "error": str(error)})
+        return None
 
 
 def _part_id(upload_id: str, number: int) -> str:

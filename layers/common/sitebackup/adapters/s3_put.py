@@ -10,7 +10,6 @@ import os
 import select
 import ssl
 import struct
-import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -170,3 +169,47 @@ class _Listening(HTTPConnection):
 
     Not for TLS, where what has come may be the protocol's own.
     """
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Raises BrokenPipeError, after which urllib3 reads the answer, or TimeoutError."""
+        if self.sock is None:
+            self.connect()
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN | select.POLLOUT)
+        rest = memoryview(data)
+        while rest:
+            ready = poll.poll(self.sock.gettimeout() * 1000)
+            if not ready:
+                raise TimeoutError("S3 takes no more bytes.")
+            if ready[0][1] & select.POLLIN:
+                raise BrokenPipeError
+            rest = rest[self.sock.send(rest) :]
+
+
+def fill(source: Source, buffer: memoryview) -> int:
+    """Reads until the buffer is full or the source ends; returns how much was read."""
+    filled = 0
+    while filled < len(buffer):
+        count = source.readinto(buffer[filled:])
+        if count == 0:
+            break
+        filled += count
+    return filled
+
+
+def encode_crc(crc: int) -> str:
+    """As S3 writes a CRC64NVME: base64 of 8 bytes, big endian."""
+    return base64.b64encode(struct.pack(">Q", crc)).decode()
+
+
+def _tail(crc64nvme: str, length: int) -> bytes:
+    """What follows the bytes: the end of their chunk, the last chunk, the trailer."""
+    return f"{'\r\n' if length else ''}0\r\n{_CHECKSUM}:{crc64nvme}\r\n\r\n".encode()
+
+
+def _error_code(status: int, document: bytes) -> str:
+    try:
+        code = ElementTree.fromstring(document).findtext("Code") if document else None
+    except ElementTree.ParseError:
+        code = None
+    return code or str(status)

@@ -7,7 +7,7 @@ import base64
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from awscrt import checksums
 from botocore.exceptions import BotoCoreError, ClientError
@@ -16,6 +16,7 @@ from ..domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Tran
 from ..domain.job import Part, StoredObject
 from ..domain.plan import Plan
 from ..domain.reason import Code
+from .s3_put import OnePassPut, Refused, Source, encode_crc, fill
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 _PERMANENT = frozenset(
     {"AccessDenied", "AllAccessDisabled", "InvalidBucketName", "NoSuchBucket", "EntityTooLarge"}
 )
-
-
-class Source(Protocol):
-    """Where bytes are read from."""
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fills the front of `buffer`; 0 only at the end."""
 
 
 class Versions(NamedTuple):
@@ -44,6 +38,7 @@ class Storage:
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self._client = client
+        self._put = OnePassPut(client, bucket)
         self.bucket = bucket
 
     def create_upload(self, key: str) -> str:
@@ -63,36 +58,16 @@ class Storage:
 
         Raises Transient (a short source, too), Permanent or NoSuchUpload.
         """
-        data = read_exactly(source, length)
-        crc = encode_crc(checksums.crc64nvme(data))
         with _translated():
-            answer = self._client.upload_part(
-                Bucket=self.bucket,
-                Key=key,
-                UploadId=upload_id,
-                PartNumber=number,
-                Body=data,
-                ContentLength=length,
-                ChecksumCRC64NVME=crc,
-            )
-        _compare(answer.get("ChecksumCRC64NVME"), crc)
-        return Part(number=number, length=length, etag=answer["ETag"], crc64nvme=crc)
+            sent = self._put(key, source, length, query={"partNumber": number, "uploadId": upload_id})
+        return Part(number=number, length=length, etag=sent.etag, crc64nvme=sent.crc64nvme)
 
     def put_object(self, key: str, source: Source, length: int) -> StoredObject:
         """Moves `length` bytes from the source into an object of its own. Raises Transient or Permanent."""
-        data = read_exactly(source, length)
-        crc = encode_crc(checksums.crc64nvme(data))
         with _translated():
-            answer = self._client.put_object(
-                Bucket=self.bucket,
-                Key=key,
-                Body=data,
-                ContentLength=length,
-                ContentType="application/zip",
-                ChecksumCRC64NVME=crc,
-            )
-        stored = self.head(key, answer.get("VersionId"))
-        if stored is None or (stored.size, stored.checksum_crc64nvme) != (length, crc):
+            sent = self._put(key, source, length, headers={"Content-Type": "application/zip"})
+        stored = self.head(key, sent.version_id)
+        if stored is None or (stored.size, stored.checksum_crc64nvme) != (length, sent.crc64nvme):
             raise Transient("S3 does not show the object that it took.")
         return stored
 
@@ -185,31 +160,6 @@ class Storage:
             self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
 
 
-def read_exactly(source: Source, length: int) -> bytearray:
-    """`length` bytes of the source. Raises Transient if it ends before."""
-    data = bytearray(length)
-    filled = fill(source, memoryview(data))
-    if filled < length:
-        raise Transient(f"The export ended after {filled} of {length} bytes.")
-    return data
-
-
-def fill(source: Source, buffer: memoryview) -> int:
-    """Reads until the buffer is full or the source ends; returns how much was read."""
-    filled = 0
-    while filled < len(buffer):
-        count = source.readinto(buffer[filled : filled + 1024 * 1024])
-        if count == 0:
-            break
-        filled += count
-    return filled
-
-
-def encode_crc(crc: int) -> str:
-    """As S3 writes a CRC64NVME: base64 of 8 bytes, big endian."""
-    return base64.b64encode(struct.pack(">Q", crc)).decode()
-
-
 def combine_crcs(parts: Sequence[Part]) -> str:
     """The checksum of the whole object from those of its parts, in order; no byte is read again."""
     crc = 0
@@ -223,29 +173,29 @@ class _NotFound(Exception):
     """404 without a code: HEAD has no body."""
 
 
-def _compare(theirs: str | None, ours: str) -> None:
-    if theirs != ours:
-        raise Transient(f"S3 stored a part with checksum {theirs}, sent was {ours}.")
-
-
 @contextmanager
 def _translated() -> Iterator[None]:
     """Tells S3's errors apart. Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html"""
     try:
         yield
     except ClientError as error:
-        code = error.response["Error"]["Code"]
         status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
-        if code == "NoSuchUpload":
-            raise NoSuchUpload from error
-        if code in ("InvalidPart", "InvalidPartOrder"):
-            raise InvalidPart from error
-        if status == 412 or code in ("ConditionalRequestConflict", "PreconditionFailed"):
-            raise KeyTaken from error
-        if code in _PERMANENT:
-            raise Permanent(Code.STORAGE_REFUSED, f"S3 answered {code}.") from error
-        if code in ("404", "NoSuchKey", "NoSuchVersion"):
-            raise _NotFound from error
-        raise Transient(f"S3 answered {code}.") from error
+        raise _meaning(status, error.response["Error"]["Code"]) from error
+    except Refused as error:
+        raise _meaning(error.status, error.code) from error
     except BotoCoreError as error:
         raise Transient(f"S3 can't be reached: {type(error).__name__}.") from error
+
+
+def _meaning(status: int, code: str) -> Exception:
+    if code == "NoSuchUpload":
+        return NoSuchUpload()
+    if code in ("InvalidPart", "InvalidPartOrder"):
+        return InvalidPart()
+    if status == 412 or code in ("ConditionalRequestConflict", "PreconditionFailed"):
+        return KeyTaken()
+    if code in _PERMANENT:
+        return Permanent(Code.STORAGE_REFUSED, f"S3 answered {code}.")
+    if code in ("404", "NoSuchKey", "NoSuchVersion"):
+        return _NotFound()
+    return Transient(f"S3 answered {code}.")

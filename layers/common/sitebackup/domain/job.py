@@ -55,6 +55,8 @@ class Upload(Model, frozen=True, kw_only=True):
     attempt: int
     released: int = 0
     """Parts up to this number have been handed out."""
+    window: int = 64
+    """At most so many parts are handed out and not done."""
 
 
 class StoredObject(Model, frozen=True, kw_only=True):
@@ -117,11 +119,11 @@ class Job(Model, frozen=True, kw_only=True):
     id: Id = msgspec.field(name="_id")
     user_id: Id
     site_id: Id
-    status: Status = Status.PENDING
-    reason: Reason | None = None
+    status: Status
+    version: int
     attempt: int = 1
-    version: int = 1
-    active: Literal[True] | None = True
+    reason: Reason | None = None
+    active: Literal[True] | None = None
     """Present while the job is the site's active one: the unique index is on it (I10)."""
     tasks: dict[ProviderName, Task]
     created_at: datetime

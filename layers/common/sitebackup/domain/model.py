@@ -10,7 +10,10 @@ ProviderName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,31}$")]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A value object that converts to and from plain documents (JSON, BSON)."""
+    """A value object that converts to and from plain documents (JSON, BSON).
+
+    Fields at their default are left out of documents: what a query filters on must have none.
+    """
 
     def to_document(self) -> dict[str, Any]:
         """As a plain document; datetimes stay datetimes, fields at their default are left out."""

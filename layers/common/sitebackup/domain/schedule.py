@@ -28,7 +28,7 @@ class Schedule(Model, frozen=True, kw_only=True):
     expires_after_days: int
     providers: list[ProviderName] | None = None
     paused: bool = False
-    version: int = 1
+    version: int
     created_at: datetime
     updated_at: datetime
     next_tick: datetime | None = None

@@ -78,7 +78,7 @@ def release_parts(
     plan = task.upload.plan
     released = task.upload.released
     if plan:
-        released = max(released, min(plan.parts, progress.parts + policy.parts_in_flight))
+        released = max(released, min(plan.parts, progress.parts + task.upload.window))
     if progress.parts <= task.progress.parts and released == task.upload.released:
         return None
     advanced = task.replace(

@@ -12,7 +12,7 @@ from ..adapters.bus import Bus
 from ..adapters.repository import DuplicateJob, Repository
 from ..domain.errors import Conflict
 from ..domain.events import UploadJobCreated
-from ..domain.job import Job, Task
+from ..domain.job import Job, Status, Task
 from ..domain.model import Id, Model, ProviderName
 from ..domain.policy import Policy, seconds
 from ..domain.provider import Provider
@@ -63,6 +63,9 @@ class CreateJob:
             id=self.new_id(),
             user_id=request.user_id,
             site_id=request.site_id,
+            status=Status.PENDING,
+            version=1,
+            active=True,
             tasks={name: Task() for name in names},
             created_at=now,
             updated_at=now,

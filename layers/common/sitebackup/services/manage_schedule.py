@@ -54,6 +54,7 @@ class ManageSchedule:
             expires_after_days=request.expires_after_days,
             providers=request.providers,
             paused=request.paused,
+            version=seen.version if seen else 1,
             created_at=seen.created_at if seen else now,
             updated_at=now,
             last_tick=seen.last_tick if seen else None,

@@ -118,7 +118,7 @@ class Outcomes:
             raise ValueError("only a planned upload has parts to be emitted")
         upload, through = task.upload, task.progress.through
         done = {part.number for part in self.repository.done_parts(upload.upload_id, past=through)}
-        numbers = list(missing(through, done, upload.released))[: self.policy.parts_in_flight]
+        numbers = list(missing(through, done, upload.released))[: upload.window]
         if not numbers:
             return [
                 PartUpdated(job_id=job.id, attempt=job.attempt, provider=provider, upload_id=upload.upload_id)

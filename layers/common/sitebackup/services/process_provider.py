@@ -78,7 +78,7 @@ class ProcessProvider:
                 )
                 self.outcomes.done(event, stored, parts=1)
             elif export.ranged:
-                self._fan_out(event, job, export, deadline)
+                self._fan_out(event, job, provider, export, deadline)
             else:
                 self.stream(event, job, export, limit, owner, deadline)
 
@@ -86,14 +86,19 @@ class ProcessProvider:
         """Another run, or the attempt before, planned this task: what is missing is handed out."""
         self.outcomes.emit(self.outcomes.missing_parts(job, event.provider, event.tried))
 
-    def _fan_out(self, event: UploadJobCreated, job: Job, export: Export, deadline: datetime) -> None:
+    def _fan_out(
+        self, event: UploadJobCreated, job: Job, provider: Provider, export: Export, deadline: datetime
+    ) -> None:
         """Plans the parts, hands out a window of them, and moves part 1, which the probe holds already."""
         assert export.size is not None
         plan = plan_parts(export.size, self.part_size, export.validator)
         key = job.key(event.provider)
         upload_id = self.storage.create_upload(key)
-        window = min(plan.parts, self.outcomes.policy.parts_in_flight)
-        upload = Upload(upload_id=upload_id, plan=plan, attempt=event.attempt, released=window)
+        window = provider.parts_in_flight or self.outcomes.policy.parts_in_flight
+        released = min(plan.parts, window)
+        upload = Upload(
+            upload_id=upload_id, plan=plan, attempt=event.attempt, released=released, window=window
+        )
         adopted = self.repository.change(
             event.job_id,
             lambda job: transitions.adopt_upload(
@@ -115,7 +120,7 @@ class ProcessProvider:
                 upload_id=upload_id,
                 number=number,
             )
-            for number in range(2, window + 1)
+            for number in range(2, released + 1)
         ]
         self.outcomes.emit(parts)
         try:
