@@ -6,7 +6,6 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup import records
 from sitebackup.bootstrap import Bootstrap
-from sitebackup.domain.errors import Conflict, Unavailable
 from sitebackup.domain.events import TaskUpdated
 from sitebackup.telemetry import logger, metrics
 
@@ -17,12 +16,4 @@ finish_job = Bootstrap().finish_job()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A batch of Kafka records; answers which of them to deliver again."""
-    batch = records.read(event, TaskUpdated)
-    failed = set()
-    for position, record in enumerate(batch.events):
-        try:
-            finish_job(record)
-        except (Unavailable, Conflict) as error:
-            logger.warning("outcome not stored", extra={"error": str(error)})
-            failed.add(position)
-    return batch.response(failed)
+    return records.read(event, TaskUpdated).run(finish_job)

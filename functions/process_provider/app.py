@@ -6,7 +6,6 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup import records
 from sitebackup.bootstrap import Bootstrap, deadline
-from sitebackup.domain.errors import Conflict, Unavailable
 from sitebackup.domain.events import UploadJobCreated
 from sitebackup.telemetry import logger, metrics
 
@@ -17,12 +16,6 @@ process_provider = Bootstrap().process_provider()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A batch of Kafka records; answers which of them to deliver again."""
-    batch = records.read(event, UploadJobCreated)
-    failed = set()
-    for position, record in enumerate(batch.events):
-        try:
-            process_provider(record, context.aws_request_id, deadline(context))
-        except (Unavailable, Conflict) as error:
-            logger.warning("outcome not stored", extra={"error": str(error)})
-            failed.add(position)
-    return batch.response(failed)
+    return records.read(event, UploadJobCreated).run(
+        lambda record: process_provider(record, context.aws_request_id, deadline(context))
+    )

@@ -93,7 +93,9 @@ class Bootstrap:
     def exports(self) -> "Exports":
         from .adapters.exports import Exports
 
-        return Exports(self.settings.part_size, lambda arn: self.secrets(arn), self.now)
+        return Exports(
+            self.settings.part_size, self.settings.export_timeout, lambda arn: self.secrets(arn), self.now
+        )
 
     @cached_property
     def storage(self) -> "Storage":

@@ -4,7 +4,7 @@ Event: https://docs.aws.amazon.com/lambda/latest/dg/with-msk.html
 Response: https://docs.aws.amazon.com/lambda/latest/dg/kafka-retry-configurations.html
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,9 @@ import msgspec
 from aws_lambda_powertools.utilities.data_classes import KafkaEvent
 from aws_lambda_powertools.utilities.data_classes.kafka_event import KafkaEventRecord
 
+from .domain.errors import Conflict, Unavailable
 from .domain.events import TaskEvent
-from .telemetry import logger
+from .telemetry import about, logger
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,23 @@ class Batch[E: TaskEvent]:
             ]
         }
 
+    def run(self, call: Callable[[E], None]) -> dict[str, Any]:
+        """Calls once for each distinct event, and answers which records to deliver again.
+
+        An error that nobody foresaw fails its own record and no other one.
+        """
+        failed: set[E] = set()
+        for event in dict.fromkeys(self.events):
+            try:
+                call(event)
+            except (Unavailable, Conflict) as error:
+                logger.warning("outcome not stored", extra={**about(event), "error": str(error)})
+                failed.add(event)
+            except Exception:  # noqa: BLE001 - told in full, and the record ends in the dead letters
+                logger.exception("unexpected error", extra=about(event))
+                failed.add(event)
+        return self.response(position for position, event in enumerate(self.events) if event in failed)
+
 
 def read[E: TaskEvent](event: dict[str, Any], kind: type[E]) -> Batch[E]:
     """Decodes and validates every record of an `aws:kafka` event."""
@@ -50,7 +68,7 @@ def read[E: TaskEvent](event: dict[str, Any], kind: type[E]) -> Batch[E]:
     for record in KafkaEvent(event).records:
         try:
             batch.good.append((record, msgspec.json.decode(record.decoded_value, type=kind)))
-        except (msgspec.DecodeError, ValueError, KeyError) as error:
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
             where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             logger.error("poison record", extra={**where, "error": str(error)})
             batch.poison.append(record)

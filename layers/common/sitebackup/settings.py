@@ -30,6 +30,7 @@ class Settings:
     part_size: int
     parts_per_invocation: int
     max_bytes: int | None
+    export_timeout: int
     schedule_window: timedelta
     policy: Policy
 
@@ -56,6 +57,7 @@ class Settings:
             part_size=part_size,
             parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
+            export_timeout=_number(env, "EXPORT_TIMEOUT_SECONDS", 30),
             schedule_window=timedelta(seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600)),
             policy=_policy(env),
         )

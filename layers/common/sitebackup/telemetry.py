@@ -1,5 +1,7 @@
 """Structured logs and CloudWatch metrics (embedded metric format), the same for every function."""
 
+from datetime import timedelta
+from threading import Lock
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -10,6 +12,15 @@ from .domain.job import Job
 
 logger = Logger(service="site-backup")
 metrics = Metrics(namespace="SiteBackup", service="site-backup")
+
+MILLISECOND = timedelta(milliseconds=1)
+_counting = Lock()
+
+
+def count(name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count) -> None:
+    """Adds to a metric of this invocation; parts are moved by several threads."""
+    with _counting:
+        metrics.add_metric(name, unit, value)
 
 
 def about(event: TaskEvent) -> dict[str, Any]:

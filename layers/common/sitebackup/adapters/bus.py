@@ -49,7 +49,7 @@ class KafkaBus:
                     event.topic,
                     key=event.key.encode(),
                     value=msgspec.json.encode(event),
-                    headers=[("jobId", event.job_id.encode()), ("taskId", event.task_id.encode())],
+                    headers=[(name, value.encode()) for name, value in event.correlation.items()],
                 )
                 for event in events
             ]

@@ -20,8 +20,8 @@ from ..domain.provider import Provider
 from ..domain.reason import Code
 
 CONNECT_TIMEOUT_SECONDS = 5
-READ_TIMEOUT_SECONDS = 30
 MAX_REDIRECTS = 5
+_COPIED_BYTES = 64 * 1024  # of a body without Content-Length, at once
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
@@ -82,7 +82,7 @@ class _Body:
         if body.fp is None:  # read to its end
             return 0
         if body.length is None:  # chunked, or until the connection closes
-            data = body.read1(len(buffer))
+            data = body.read1(min(len(buffer), _COPIED_BYTES))
             count = len(data)
             buffer[:count] = data
         else:
@@ -98,10 +98,16 @@ class _Body:
 
 
 class Exports:
-    """Opens exports. Connections are kept and shared by threads."""
+    """Opens exports. Connections are kept and shared by threads.
 
-    def __init__(self, chunk_size: int, token: Callable[[str], str], now: Callable[[], datetime]) -> None:
+    `chunk_size` (bytes) is for the URL; `timeout` (seconds) is how long an export may stay silent.
+    """
+
+    def __init__(
+        self, chunk_size: int, timeout: float, token: Callable[[str], str], now: Callable[[], datetime]
+    ) -> None:
         self._chunk_size = chunk_size
+        self._timeout = timeout
         self._token = token
         self._now = now
         self._session = requests.Session()
@@ -176,7 +182,7 @@ class Exports:
                 provider.url(user_id, site_id, self._chunk_size),
                 headers=headers,
                 stream=True,
-                timeout=(CONNECT_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS),
+                timeout=(CONNECT_TIMEOUT_SECONDS, self._timeout),
             )
         except requests.TooManyRedirects as error:
             raise Permanent(Code.EXPORT_INVALID, f"{provider.name} redirects without end.") from error

@@ -27,6 +27,11 @@ class TaskEvent(Model, frozen=True, kw_only=True):
         return f"{self.job_id}/{self.provider}"
 
     @property
+    def correlation(self) -> dict[str, str]:
+        """What the record's headers carry: by it the records, logs and metrics of a backup are found."""
+        return {"jobId": self.job_id, "taskId": self.task_id, "attempt": str(self.attempt)}
+
+    @property
     def key(self) -> str:
         """Records of one key stay in order."""
         return self.task_id

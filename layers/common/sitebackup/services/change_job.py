@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from aws_lambda_powertools.metrics import MetricUnit
-
 from ..adapters.bus import Bus
 from ..adapters.repository import Change, DuplicateJob, Repository
 from ..domain import lifecycle, transitions
@@ -14,7 +12,7 @@ from ..domain.events import TaskEvent, TaskUpdated, UploadJobCreated
 from ..domain.job import UNFINISHED, DeleteCause, Job
 from ..domain.policy import Policy
 from ..errors import ActiveJob, BadRequest, NotFound, StateForbids
-from ..telemetry import logger, metrics
+from ..telemetry import count, logger
 from .emit import emit
 
 
@@ -33,7 +31,7 @@ class ChangeJob:
             job = self._change(job_id, "retried", lambda job: lifecycle.retry(job, self.now(), self.policy))
         except DuplicateJob:
             raise self._other_active(job_id) from None
-        metrics.add_metric("JobsRetried", MetricUnit.Count, 1)
+        count("JobsRetried")
         open_tasks = [name for name, task in job.tasks.items() if task.status in UNFINISHED]
         events: list[TaskEvent] = [
             UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name) for name in open_tasks
@@ -45,7 +43,7 @@ class ChangeJob:
     def cancel(self, job_id: str) -> Job:
         """Stops what has not started; what runs stops at its next step."""
         job = self._change(job_id, "cancelled", lambda job: transitions.cancel(job, self.now(), self.policy))
-        metrics.add_metric("JobsCancelled", MetricUnit.Count, 1)
+        count("JobsCancelled")
         return job
 
     def delete(self, job_id: str, at: datetime | None) -> Job:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from aws_lambda_powertools.metrics import MetricUnit
-
 from ..adapters.repository import Changed, Repository
 from ..adapters.storage import Storage, Versions
 from ..domain import lifecycle
@@ -13,7 +11,7 @@ from ..domain.errors import Permanent, Transient
 from ..domain.job import DeleteCause, Job, Status
 from ..domain.policy import Policy
 from ..domain.retention import Action, decide
-from ..telemetry import logger, metrics
+from ..telemetry import count, logger
 
 COUNTED_AS = {
     Action.MARK: "JobsExpired",
@@ -61,7 +59,7 @@ class CleanUp:
             logger.warning("clean-up is tried again", extra={"jobId": job.id, "error": str(error)})
             return False
         if moved:
-            metrics.add_metric(COUNTED_AS[decision.action], MetricUnit.Count, 1)
+            count(COUNTED_AS[decision.action])
             about = {"jobId": job.id, "attempt": job.attempt, "action": decision.action}
             logger.info("cleaned up", extra={**about, "reason": decision.reason})
         return moved

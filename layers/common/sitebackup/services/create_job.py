@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Annotated
 
 import msgspec
-from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.bus import Bus
 from ..adapters.repository import DuplicateJob, Repository
@@ -17,7 +16,7 @@ from ..domain.model import Id, Model, ProviderName
 from ..domain.policy import Policy, seconds
 from ..domain.provider import Provider
 from ..errors import ActiveJob, BadRequest, IdempotencyKeyReused
-from ..telemetry import logger, metrics
+from ..telemetry import count, logger
 from .emit import emit
 
 MAX_DAYS = 3650
@@ -79,7 +78,7 @@ class CreateJob:
             self.repository.add(job)
         except DuplicateJob:
             return self._existing(job)
-        metrics.add_metric("JobsCreated", MetricUnit.Count, 1)
+        count("JobsCreated")
         logger.info("job created", extra={"jobId": job.id, "attempt": job.attempt, "siteId": job.site_id})
         emit(
             self.bus, [UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name) for name in names]

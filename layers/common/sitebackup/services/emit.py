@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from aws_lambda_powertools.metrics import MetricUnit
-
 from ..adapters.bus import Bus
 from ..domain.errors import BusUnavailable
 from ..domain.events import TaskEvent
-from ..telemetry import logger, metrics
+from ..telemetry import count, logger
 
 
 def emit(bus: Bus, events: Sequence[TaskEvent]) -> None:
@@ -15,5 +13,5 @@ def emit(bus: Bus, events: Sequence[TaskEvent]) -> None:
     try:
         bus.emit(events)
     except BusUnavailable as error:
-        metrics.add_metric("EventsLost", MetricUnit.Count, len(events))
+        count("EventsLost", len(events))
         logger.warning("events left to the sweep", extra={"events": len(events), "error": str(error)})

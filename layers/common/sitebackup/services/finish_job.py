@@ -10,7 +10,7 @@ from ..adapters.repository import Repository
 from ..domain import transitions
 from ..domain.events import TaskUpdated
 from ..domain.policy import Policy
-from ..telemetry import about, logger, metrics
+from ..telemetry import about, count, logger
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,6 @@ class FinishJob:
             return
         job = changed.after
         took = (job.updated_at - job.created_at).total_seconds()
-        metrics.add_metric("JobsDone", MetricUnit.Count, 1)
-        metrics.add_metric("JobDuration", MetricUnit.Seconds, took)
+        count("JobsDone")
+        count("JobDuration", took, MetricUnit.Seconds)
         logger.info("job done", extra={**about(event), "seconds": took})

@@ -16,7 +16,7 @@ from ..domain.job import Job, Status, StoredObject
 from ..domain.policy import Policy
 from ..domain.progress import missing
 from ..domain.reason import Reason
-from ..telemetry import about, job_failed, logger, metrics
+from ..telemetry import about, count, job_failed, logger
 from .emit import emit
 
 LONGEST_BACKOFF_SECONDS = 900.0
@@ -49,7 +49,7 @@ class Outcomes:
         if changed is None:
             self._give_up(event, stored)
             return
-        metrics.add_metric("BytesStored", MetricUnit.Bytes, stored.size)
+        count("BytesStored", stored.size, MetricUnit.Bytes)
         logger.info("task done", extra={**about(event), "bytes": stored.size, "parts": parts})
         self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
         if changed.after.tasks[event.provider].runs > 1:
@@ -77,7 +77,7 @@ class Outcomes:
             seconds=min(2.0 ** (tried + 1), LONGEST_BACKOFF_SECONDS) * (0.5 + self.random() / 2)
         )
         now = self.now()
-        metrics.add_metric("TransientErrors", MetricUnit.Count, 1)
+        count("TransientErrors")
         logger.warning(
             "task waits", extra={**about(event), "error": str(error), "seconds": wait.total_seconds()}
         )

@@ -10,7 +10,7 @@ from ..adapters.schedules import Schedules
 from ..domain.errors import Conflict
 from ..domain.schedule import Schedule, arm, runs, tick_key
 from ..errors import ActiveJob, RequestError
-from ..telemetry import logger, metrics
+from ..telemetry import count, logger
 from .create_job import CreateBackup, CreateJob
 
 PAGE = 100
@@ -36,7 +36,7 @@ class RunSchedule:
             moved += len(moved_on)
             if not moved_on:
                 break
-        metrics.add_metric("SchedulesDue", MetricUnit.Count, moved)
+        count("SchedulesDue", moved)
         return moved
 
     def _run(self, schedule: Schedule) -> bool:
@@ -69,11 +69,11 @@ class RunSchedule:
 
     def _report(self, schedule: Schedule, trouble: str | None, now: datetime) -> None:
         due_at = schedule.next_run_at or now
-        metrics.add_metric("ScheduleLag", MetricUnit.Seconds, (now - due_at).total_seconds())
+        count("ScheduleLag", (now - due_at).total_seconds(), MetricUnit.Seconds)
         if now - due_at > MISSED_AFTER:
-            metrics.add_metric("SchedulesMissed", MetricUnit.Count, self._missed(schedule, now))
+            count("SchedulesMissed", self._missed(schedule, now))
         if trouble:
-            metrics.add_metric("SchedulesSkipped", MetricUnit.Count, 1)
+            count("SchedulesSkipped")
             logger.warning("no backup", extra={"siteId": schedule.site_id, "error": trouble})
 
     def _missed(self, schedule: Schedule, now: datetime) -> int:

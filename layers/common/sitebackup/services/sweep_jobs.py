@@ -11,7 +11,7 @@ from ..domain import transitions
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated
 from ..domain.job import UNFINISHED, Job, Status
 from ..domain.reason import Code, Reason
-from ..telemetry import job_failed, metrics
+from ..telemetry import count, job_failed
 from .clean_up import CleanUp
 from .outcomes import Outcomes
 
@@ -36,7 +36,7 @@ class SweepJobs:
             driven += len(claimed)
             if not claimed:
                 break
-        metrics.add_metric("JobsDriven", MetricUnit.Count, driven)
+        count("JobsDriven", driven)
         return driven
 
     def _drive(self, job: Job) -> bool:
@@ -61,7 +61,7 @@ class SweepJobs:
         if changed is None:
             return False
         late = (self.now() - (changed.before.next_drive_at or self.now())).total_seconds()
-        metrics.add_metric("SweepLag", MetricUnit.Seconds, late)
+        count("SweepLag", late, MetricUnit.Seconds)
         self.outcomes.emit(list(self._lost_events(changed.after)))
         return True
 

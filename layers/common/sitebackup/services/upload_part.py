@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
+from aws_lambda_powertools.metrics import MetricUnit
+
 from ..adapters.exports import Exports
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
@@ -15,7 +17,7 @@ from ..domain.job import Job, Part
 from ..domain.plan import PartRange
 from ..domain.provider import Provider
 from ..domain.reason import Code, Reason
-from ..telemetry import about, logger
+from ..telemetry import MILLISECOND, about, count, logger
 from .outcomes import Outcomes
 from .retrying import in_place
 from .sources import Bounded
@@ -45,6 +47,9 @@ class UploadPart:
                 self._one(event, (event.upload_id, event.number) in done, deadline)
             except (Unavailable, Conflict) as error:
                 logger.warning("outcome not stored", extra={**about(event), "error": str(error)})
+                return False
+            except Exception:  # noqa: BLE001 - told in full, and the record ends in the dead letters
+                logger.exception("unexpected error", extra=about(event))
                 return False
             return True
 
@@ -93,16 +98,22 @@ class UploadPart:
     ) -> Part:
         """From the export's range straight into the part."""
         validator = _validator(job, event)
+        started = self.now()
         with self.exports.open_range(
             provider, job.user_id, job.site_id, part.start, part.length, validator
         ) as export:
-            return self.storage.put_part(
+            opened = self.now()
+            moved = self.storage.put_part(
                 job.key(event.provider),
                 event.upload_id,
                 event.number,
                 Bounded(export, deadline, self.now),
                 part.length,
             )
+        count("PartsMoved")
+        count("ExportLatency", (opened - started) / MILLISECOND, MetricUnit.Milliseconds)
+        count("PartDuration", (self.now() - opened) / MILLISECOND, MetricUnit.Milliseconds)
+        return moved
 
     def _tell(self, event: UploadPartCreated) -> None:
         self.outcomes.emit(
