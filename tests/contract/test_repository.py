@@ -1,0 +1,395 @@
+"""One suite for the repository in MongoDB and its twin in memory, and what only a server can show."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pymongo import MongoClient
+
+from local import processes
+from local.services import Mongo, Service
+from sitebackup.adapters.repository import DuplicateJob, Repository, connect
+from sitebackup.domain import lifecycle, transitions
+from sitebackup.domain.errors import Conflict, RepositoryUnavailable
+from sitebackup.domain.job import DeleteCause, Job, Part, Status, Task, Upload
+from sitebackup.domain.policy import Policy
+from sitebackup.domain.progress import Progress
+from tests.unit.twins import MemoryRepository
+
+NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
+_numbers = count(1)
+
+
+def an_id() -> str:
+    return f"{next(_numbers):024x}"
+
+
+def a_job(**changes: Any) -> Job:
+    fields: dict[str, Any] = {
+        "id": an_id(),
+        "user_id": an_id(),
+        "site_id": an_id(),
+        "status": Status.PENDING,
+        "version": 1,
+        "active": True,
+        "tasks": {"site": Task(), "db": Task()},
+        "created_at": NOW,
+        "updated_at": NOW,
+        "deadline_at": NOW + timedelta(hours=6),
+        "next_drive_at": NOW + timedelta(minutes=1),
+    }
+    return Job(**fields | changes)
+
+
+def a_part(number: int, length: int = 5) -> Part:
+    return Part(number=number, length=length, etag=f'"{number}"', crc64nvme="AAAAAAAAAAA=")
+
+
+def touched(job: Job) -> Job:
+    """Any change."""
+    return job.replace(drive_delay=job.drive_delay + 1)
+
+
+@pytest.fixture
+def database(mongo: Service) -> Iterator[Any]:
+    name = f"contract-{uuid4().hex}"
+    with MongoClient[dict[str, Any]](mongo.address, tz_aware=True) as client:
+        yield client[name]
+        client.drop_database(name)
+
+
+@pytest.fixture
+def in_mongo(mongo: Service, database: Any) -> Iterator[Repository]:
+    client = connect(mongo.address)
+    repository = Repository(client, database.name)
+    repository.create_indexes()
+    yield repository
+    client.close()
+
+
+@pytest.fixture(params=["mongo", "twin"])
+def repository(request: pytest.FixtureRequest) -> Repository:
+    if request.param == "twin":
+        return MemoryRepository()
+    found: Repository = request.getfixturevalue("in_mongo")
+    return found
+
+
+# --- jobs
+
+
+def test_a_job_comes_back_as_it_was_added(repository: Repository) -> None:
+    job = a_job(
+        tasks={"site": Task(upload=Upload(upload_id="u", attempt=1), progress=Progress(parts=1))},
+        idempotency_key="once",
+        max_bytes=2**53,
+    )
+    repository.add(job)
+    assert repository.get(job.id) == job
+    assert repository.active(job.user_id, job.site_id) == job
+    assert repository.by_idempotency_key("once") == job
+    assert repository.get_many([job.id, an_id()]) == {job.id: job}
+    assert repository.version(job.id) == 1
+
+
+def test_what_is_not_there_is_none(repository: Repository) -> None:
+    assert repository.get(an_id()) is None
+    assert repository.active(an_id(), an_id()) is None
+    assert repository.by_idempotency_key("never") is None
+    assert repository.version(an_id()) is None
+    assert repository.change(an_id(), touched) is None
+
+
+def test_one_active_job_a_site(repository: Repository) -> None:
+    first = a_job()
+    repository.add(first)
+    with pytest.raises(DuplicateJob):
+        repository.add(a_job(user_id=first.user_id, site_id=first.site_id))
+    repository.add(a_job(user_id=first.user_id))
+    repository.add(a_job(site_id=first.site_id))
+
+
+def test_the_end_of_a_job_frees_its_site_and_a_retry_takes_it_again(repository: Repository) -> None:
+    first = a_job()
+    repository.add(first)
+    assert repository.change(first.id, lambda job: transitions.cancel(job, NOW, Policy()))
+    assert repository.active(first.user_id, first.site_id) is None
+    second = a_job(user_id=first.user_id, site_id=first.site_id)
+    repository.add(second)
+    with pytest.raises(DuplicateJob):
+        repository.change(first.id, lambda job: lifecycle.retry(job, NOW, Policy()))
+    assert repository.change(second.id, lambda job: transitions.cancel(job, NOW, Policy()))
+    assert repository.change(first.id, lambda job: lifecycle.retry(job, NOW, Policy()))
+    assert repository.active(first.user_id, first.site_id) == repository.get(first.id)
+
+
+def test_one_job_an_idempotency_key(repository: Repository) -> None:
+    repository.add(a_job(idempotency_key="k", active=None))
+    with pytest.raises(DuplicateJob):
+        repository.add(a_job(idempotency_key="k"))
+    repository.add(a_job())
+    repository.add(a_job())
+
+
+def test_a_change_stores_and_counts_the_version(repository: Repository) -> None:
+    job = a_job()
+    repository.add(job)
+    changed = repository.change(job.id, touched)
+    assert changed is not None
+    assert changed.before == job
+    assert changed.after == touched(job).replace(version=2) == repository.get(job.id)
+    assert repository.version(job.id) == 2
+
+
+def test_nothing_to_change_stores_nothing(repository: Repository) -> None:
+    job = a_job()
+    repository.add(job)
+    assert repository.change(job.id, lambda job: None) is None
+    assert repository.get(job.id) == job
+
+
+def test_a_job_that_is_known_but_old_is_read_anew(repository: Repository) -> None:
+    job = a_job()
+    repository.add(job)
+    repository.change(job.id, touched)
+    changed = repository.change(job.id, touched, known=job)
+    assert changed is not None
+    assert (changed.before.version, changed.after.drive_delay) == (2, 2)
+
+
+def test_a_change_that_always_loses_is_a_conflict(repository: Repository) -> None:
+    job = a_job()
+    repository.add(job)
+
+    def slow(seen: Job) -> Job:
+        repository.change(job.id, touched)
+        return seen.replace(max_bytes=1)
+
+    with pytest.raises(Conflict):
+        repository.change(job.id, slow)
+    found = repository.get(job.id)
+    assert found is not None
+    assert found.max_bytes is None
+
+
+def test_no_change_of_sixteen_threads_is_lost(repository: Repository) -> None:
+    """Without the version in the filter of `_replace` changes overwrite one another, and this fails."""
+    job = a_job()
+    repository.add(job)
+
+    def work(number: int) -> None:
+        for _ in range(8):
+            while True:
+                try:
+                    repository.change(job.id, touched)
+                    break
+                except Conflict:
+                    continue
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(work, range(16)))
+    found = repository.get(job.id)
+    assert found is not None
+    assert (found.drive_delay, found.version) == (128, 129)
+
+
+def test_a_field_that_is_unset_is_gone(repository: Repository) -> None:
+    job = a_job(tasks={"site": Task(upload=Upload(upload_id="u", attempt=1))})
+    repository.add(job)
+    repository.change(job.id, lambda job: job.replace(tasks={"site": Task()}, next_drive_at=None))
+    found = repository.get(job.id)
+    assert found is not None
+    assert found.tasks == {"site": Task()}
+    assert found.next_drive_at is None
+
+
+def test_due_is_in_order_and_at_most_so_many(repository: Repository) -> None:
+    minutes = [5, 1, 3, 2, 9]
+    for minute in minutes:
+        repository.add(a_job(next_drive_at=NOW + timedelta(minutes=minute)))
+    repository.add(a_job(next_drive_at=None))
+    due = repository.due(NOW + timedelta(minutes=5), 3)
+    assert [job.next_drive_at for job in due] == [NOW + timedelta(minutes=minute) for minute in (1, 2, 3)]
+    assert len(repository.due(NOW + timedelta(minutes=5), 10)) == 4
+    assert repository.due(NOW, 10) == []
+
+
+def test_a_page_is_newest_first_and_filtered(repository: Repository) -> None:
+    site = an_id()
+    ids = []
+    for number in range(5):
+        job = a_job(site_id=site, status=Status.DONE if number % 2 else Status.PENDING)
+        repository.add(job)
+        ids.append(job.id)
+    repository.add(a_job())
+    found = repository.page({"siteId": site}, 2, None)
+    assert [job.id for job in found] == [ids[4], ids[3]]
+    assert [job.id for job in repository.page({"siteId": site}, 9, ids[3])] == [ids[2], ids[1], ids[0]]
+    assert [job.id for job in repository.page({"siteId": site, "status": "done"}, 9, None)] == [
+        ids[3],
+        ids[1],
+    ]
+    assert [job.id for job in repository.page({"siteId": site, "status": "pending"}, 9, None)] == ids[4::-2]
+
+
+def test_a_record_is_forgotten_only_as_it_was_seen(repository: Repository) -> None:
+    job = a_job()
+    repository.add(job)
+    repository.change(job.id, touched)
+    assert not repository.forget(job)
+    found = repository.get(job.id)
+    assert found is not None
+    assert repository.forget(found)
+    assert repository.get(job.id) is None
+    assert not repository.forget(found)
+
+
+def test_the_newest_good_job_is_done_and_not_to_be_deleted(repository: Repository) -> None:
+    user, site = an_id(), an_id()
+    jobs = [a_job(user_id=user, site_id=site, status=Status.DONE, active=None) for _ in range(3)]
+    for job in jobs:
+        repository.add(job)
+    repository.add(a_job(user_id=user, site_id=site, status=Status.FAILED, active=None))
+    assert repository.newest_good(user, site) == jobs[2].id
+    requested = DeleteCause.REQUESTED
+    repository.change(jobs[2].id, lambda job: lifecycle.mark_deleted(job, NOW, requested, NOW, Policy()))
+    assert repository.newest_good(user, site) == jobs[1].id
+    assert repository.newest_good(user, an_id()) is None
+
+
+# --- parts
+
+ODD_IDS = [
+    "u",
+    "u:",
+    "u:00001",  # its parts lie between those of "u"
+    "u;",
+    "u/1",
+    "u~",
+    "2~VmFsdWU.-_=+",
+    "\u00e9\U0001f4be",
+    "u\uffff",
+]
+
+
+def test_parts_of_any_upload_id_keep_apart(repository: Repository) -> None:
+    for position, upload_id in enumerate(ODD_IDS, 1):
+        for number in (1, 2, 10, position + 10, 10_000):
+            repository.save_part(upload_id, a_part(number, length=position), NOW)
+    for position, upload_id in enumerate(ODD_IDS, 1):
+        numbers = sorted({1, 2, 10, position + 10, 10_000})
+        assert repository.done_parts(upload_id) == [a_part(number, position) for number in numbers]
+        assert [part.number for part in repository.done_parts(upload_id, past=2)] == numbers[2:]
+        assert repository.done_parts(upload_id, past=10_000) == []
+
+
+def test_which_of_these_parts_are_done(repository: Repository) -> None:
+    for upload_id in ODD_IDS:
+        repository.save_part(upload_id, a_part(3), NOW)
+    asked = {(upload_id, number) for upload_id in ODD_IDS for number in (2, 3)}
+    assert repository.which_done(asked) == {(upload_id, 3) for upload_id in ODD_IDS}
+    assert repository.which_done(set()) == set()
+
+
+def test_a_part_that_is_saved_again_is_replaced_and_can_be_forgotten(repository: Repository) -> None:
+    repository.save_part("u", a_part(1, length=5), NOW)
+    repository.save_part("u", a_part(1, length=6), NOW)
+    assert repository.done_parts("u") == [a_part(1, length=6)]
+    repository.forget_part("u", 1)
+    repository.forget_part("u", 1)
+    assert repository.done_parts("u") == []
+
+
+# --- only a server shows these
+
+
+def test_the_indexes_can_be_created_again(in_mongo: Repository, database: Any) -> None:
+    in_mongo.create_indexes()
+    indexes = database.jobs.index_information()
+    assert indexes["one_active_job_per_site"]["unique"]
+    assert indexes["one_active_job_per_site"]["partialFilterExpression"] == {"active": True}
+    assert indexes["one_job_per_idempotency_key"]["unique"]
+    assert "expireAfterSeconds" in database.parts.index_information()["forget"]
+
+
+def test_fields_of_a_newer_release_survive(in_mongo: Repository, database: Any) -> None:
+    job = a_job()
+    in_mongo.add(job)
+    newer = {"priority": 7, "tasks.site.region": "eu", "tasks.db.region": "us"}
+    database.jobs.update_one({"_id": job.id}, {"$set": newer})
+    started = in_mongo.change(job.id, lambda job: transitions.start_task(job, 1, "site", 0, NOW, Policy()))
+    assert started is not None
+    document = database.jobs.find_one({"_id": job.id})
+    assert document["priority"] == 7
+    assert document["tasks"]["site"] == {"status": "running", "runs": 1, "region": "eu"}
+    assert document["tasks"]["db"] == {"region": "us"}
+
+
+BROKEN: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+    lambda document: document | {"status": "on holiday"},
+    lambda document: document | {"tasks": 3},
+    lambda document: document | {"createdAt": "yesterday"},
+    lambda document: {"_id": document["_id"], "nextDriveAt": document["nextDriveAt"]},
+]
+
+
+def test_documents_that_cannot_be_read_neither_stop_the_sweep_nor_take_places(
+    in_mongo: Repository, database: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = [spoil(a_job(next_drive_at=NOW).to_document()) for spoil in BROKEN]
+    database.jobs.insert_many(broken)
+    good = a_job(next_drive_at=NOW + timedelta(minutes=1))
+    in_mongo.add(good)
+    assert in_mongo.due(NOW + timedelta(minutes=1), 2) == [good]
+    assert [record.__dict__["jobId"] for record in caplog.records] == [document["_id"] for document in broken]
+
+
+def test_no_server_is_told_within_seconds() -> None:
+    client = connect(f"mongodb://127.0.0.1:{processes.free_port()}/?directConnection=true")
+    repository = Repository(client, "none")
+    calls: list[Callable[[], object]] = [
+        lambda: repository.get(an_id()),
+        lambda: repository.due(NOW, 1),
+        lambda: repository.change(an_id(), touched),
+        lambda: repository.add(a_job()),
+        lambda: repository.save_part("u", a_part(1), NOW),
+        lambda: repository.which_done({("u", 1)}),
+    ]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
+        for future in futures:
+            with pytest.raises(RepositoryUnavailable, match="MongoDB does not answer"):
+                future.result(timeout=20)
+    client.close()
+
+
+def test_a_server_that_went_away_is_unavailable_until_it_is_back(tmp_path: Path) -> None:
+    server = Mongo(tmp_path)
+    try:
+        server.start()
+        server.wait_ready()
+        client = connect(server.address)
+        repository = Repository(client, "contract")
+        job = a_job()
+        repository.add(job)
+        server.kill()
+        with pytest.raises(RepositoryUnavailable):
+            repository.get(job.id)
+        server.start()
+        server.wait_ready()
+        limit = time.monotonic() + 20
+        while True:
+            try:
+                assert repository.get(job.id) == job
+                break
+            except RepositoryUnavailable:
+                assert time.monotonic() < limit
+        client.close()
+    finally:
+        server.stop()

@@ -1,0 +1,413 @@
+"""In-memory twins of the ports. The repository twin passes the contract suite of the real one.
+
+Each call of a port goes through a `Gate`, where a test can let others run, crash the caller or spoil the answer.
+"""
+
+import base64
+import hashlib
+import struct
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from awscrt import checksums
+
+from sitebackup.adapters.exports import Export, Exports
+from sitebackup.adapters.repository import DuplicateJob, Repository, differences
+from sitebackup.adapters.source import Source
+from sitebackup.adapters.storage import Storage, Versions
+from sitebackup.domain.errors import ExportChanged, InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
+from sitebackup.domain.events import TaskEvent
+from sitebackup.domain.job import Job, Part, StoredObject
+from sitebackup.domain.plan import Plan
+from sitebackup.domain.provider import Provider
+from sitebackup.domain.reason import Code
+
+
+class Gate(Protocol):
+    """Stands before and behind every call of a port."""
+
+    def __call__[T](self, port: str, name: str, call: Callable[[], T]) -> T: ...
+
+
+def open_gate[T](port: str, name: str, call: Callable[[], T]) -> T:
+    return call()
+
+
+def crc_of(data: bytes) -> str:
+    return base64.b64encode(struct.pack(">Q", checksums.crc64nvme(data))).decode()
+
+
+class MemoryRepository(Repository):
+    """Documents in dicts, under the real compare-and-set loop."""
+
+    def __init__(self, gate: Gate = open_gate) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.parts: dict[tuple[str, int], Part] = {}
+        self.gate = gate
+        self.stored: Callable[[Job, Job], None] = lambda before, after: None
+        """Told of every change that is stored."""
+
+    def create_indexes(self) -> None:
+        return
+
+    def add(self, job: Job) -> None:
+        def add() -> None:
+            if job.id in self.jobs or self._clashes(job.to_document()):
+                raise DuplicateJob
+            self.jobs[job.id] = deepcopy(job.to_document())
+
+        self.gate("repository", "add", add)
+
+    def _clashes(self, new: Mapping[str, Any]) -> bool:
+        def same(old: Mapping[str, Any], *names: str) -> bool:
+            return all(new.get(name) is not None and new.get(name) == old.get(name) for name in names)
+
+        return any(
+            same(old, "userId", "siteId", "active") or same(old, "idempotencyKey")
+            for old in self.jobs.values()
+            if old["_id"] != new["_id"]
+        )
+
+    def _first(self, query: Mapping[str, Any]) -> Job | None:
+        def first() -> Job | None:
+            for document in self.jobs.values():
+                if all(document.get(name) == value for name, value in query.items()):
+                    return Job.from_document(deepcopy(document))
+            return None
+
+        return self.gate("repository", "get", first)
+
+    def get_many(self, job_ids: Collection[str]) -> dict[str, Job]:
+        found = {job_id: self.get(job_id) for job_id in job_ids}
+        return {job_id: job for job_id, job in found.items() if job}
+
+    def version(self, job_id: str) -> int | None:
+        job = self.get(job_id)
+        return job.version if job else None
+
+    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+        found = [
+            Job.from_document(deepcopy(document))
+            for document in self.jobs.values()
+            if all(document.get(name) == value for name, value in filters.items())
+            and (before is None or document["_id"] < before)
+        ]
+        return sorted(found, key=lambda job: job.id, reverse=True)[:limit]
+
+    def newest_good(self, user_id: str, site_id: str) -> str | None:
+        good = [
+            document["_id"]
+            for document in self.jobs.values()
+            if (document["userId"], document["siteId"], document.get("status")) == (user_id, site_id, "done")
+            and document.get("deleteCause") != "requested"
+        ]
+        return max(good, default=None)
+
+    def forget(self, job: Job) -> bool:
+        def forget() -> bool:
+            if self._version(job.id) != job.version:
+                return False
+            del self.jobs[job.id]
+            return True
+
+        return self.gate("repository", "forget", forget)
+
+    def due(self, now: datetime, limit: int) -> list[Job]:
+        def due() -> list[Job]:
+            due = [job for job in self.jobs.values() if "nextDriveAt" in job and job["nextDriveAt"] <= now]
+            due.sort(key=lambda job: job["nextDriveAt"])
+            return [Job.from_document(deepcopy(document)) for document in due[:limit]]
+
+        return self.gate("repository", "due", due)
+
+    def _version(self, job_id: str) -> int | None:
+        return self.jobs[job_id].get("version", 1) if job_id in self.jobs else None
+
+    def _replace(self, before: Job, after: Job) -> bool:
+        def replace() -> bool:
+            if self._version(before.id) != before.version:
+                return False
+            if self._clashes(after.to_document()):
+                raise DuplicateJob
+            changes, gone = differences(before.to_document(), after.to_document())
+            document = self.jobs[before.id]
+            for path, value in changes.items():
+                _parent(document, path)[path.rpartition(".")[2]] = deepcopy(value)
+            for path in gone:
+                _parent(document, path).pop(path.rpartition(".")[2], None)
+            self.stored(before, after)
+            return True
+
+        return self.gate("repository", "replace", replace)
+
+    def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
+        self.gate("repository", "save_part", lambda: self.parts.update({(upload_id, part.number): part}))
+
+    def forget_part(self, upload_id: str, number: int) -> None:
+        self.gate("repository", "forget_part", lambda: self.parts.pop((upload_id, number), None))
+
+    def done_parts(self, upload_id: str, past: int = 0) -> list[Part]:
+        def done() -> list[Part]:
+            of_upload = sorted((key, part) for key, part in self.parts.items() if key[0] == upload_id)
+            return [part for (_, number), part in of_upload if number > past]
+
+        return self.gate("repository", "done_parts", done)
+
+    def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+        return self.gate("repository", "which_done", lambda: set(parts) & self.parts.keys())
+
+
+def _parent(document: dict[str, Any], path: str) -> dict[str, Any]:
+    for name in path.split(".")[:-1]:
+        document = document.setdefault(name, {})
+    return document
+
+
+@dataclass
+class MemoryExport:
+    """What a provider serves for a site, and how."""
+
+    content: bytes
+    revision: int = 1
+    ranged: bool = True
+    says_size: bool = True
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.revision}"'
+
+    def change(self) -> None:
+        """The site goes on living: same size, other bytes."""
+        self.revision += 1
+        self.content = some_bytes(f"revision {self.revision}", len(self.content))
+
+
+def some_bytes(seed: str, size: int) -> bytes:
+    """Bytes that depend on the seed; no two of its blocks are alike."""
+    blocks = (hashlib.sha256(f"{seed} {number}".encode()).digest() for number in range(size // 32 + 1))
+    return b"".join(blocks)[:size]
+
+
+class _OpenExport(Export):
+    def __init__(
+        self, gate: Gate, data: bytes, *, size: int | None, length: int | None, validator: str | None
+    ) -> None:
+        self.size, self.length, self.validator = size, length, validator
+        self._gate = gate
+        self._data = data
+
+    def readinto(self, buffer: memoryview) -> int:
+        def read() -> int:
+            count = min(len(buffer), len(self._data))
+            buffer[:count] = self._data[:count]
+            self._data = self._data[count:]
+            return count
+
+        return self._gate("exports", "read", read)
+
+    def close(self) -> None:
+        return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+
+class MemoryExports(Exports):
+    """Exports by provider name; they may change between two calls."""
+
+    def __init__(self, gate: Gate = open_gate) -> None:
+        self.gate = gate
+        self.sites: dict[str, MemoryExport] = {}
+
+    def probe(self, provider: Provider, user_id: str, site_id: str, length: int | None) -> Export:
+        def probe() -> Export:
+            site = self._site(provider)
+            size = len(site.content)
+            if length and site.ranged:
+                data = site.content[:length]
+                return _OpenExport(self.gate, data, size=size, length=len(data), validator=site.etag)
+            said = size if site.says_size else None
+            return _OpenExport(self.gate, site.content, size=said, length=said, validator=None)
+
+        return self.gate("exports", "probe", probe)
+
+    def open_range(
+        self, provider: Provider, user_id: str, site_id: str, start: int, length: int, validator: str
+    ) -> Export:
+        def open_range() -> Export:
+            site = self._site(provider)
+            if not site.ranged or site.etag != validator:
+                raise ExportChanged
+            data = site.content[start : start + length]
+            assert len(data) == length
+            return _OpenExport(self.gate, data, size=len(site.content), length=length, validator=validator)
+
+        return self.gate("exports", "open_range", open_range)
+
+    def _site(self, provider: Provider) -> MemoryExport:
+        if provider.name not in self.sites:
+            raise Permanent(Code.EXPORT_NOT_FOUND, f"{provider.name} answered 404.")
+        return self.sites[provider.name]
+
+
+@dataclass
+class _OpenUpload:
+    key: str
+    parts: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+
+
+class MemoryStorage(Storage):
+    """A versioned bucket. Every PUT of a part gets an ETag of its own, as under SSE-KMS."""
+
+    def __init__(self, gate: Gate = open_gate, *, condition_first: bool = False) -> None:
+        self.bucket = "backups"
+        self.gate = gate
+        self.uploads: dict[str, _OpenUpload] = {}
+        self.versions: dict[str, list[tuple[str, bytes]]] = {}
+        self.condition_first = condition_first
+        """Whether Complete looks at If-None-Match before it looks for the upload; servers differ."""
+        self.lies = 0
+        """So many Completes answer 200 and make no object."""
+        self._ids = 0
+
+    def _new_id(self, prefix: str) -> str:
+        self._ids += 1
+        return f"{prefix}{self._ids}"
+
+    def create_upload(self, key: str) -> str:
+        def create() -> str:
+            upload_id = self._new_id("u")
+            self.uploads[upload_id] = _OpenUpload(key)
+            return upload_id
+
+        return self.gate("storage", "create_upload", create)
+
+    def put_part(self, key: str, upload_id: str, number: int, source: Source, length: int) -> Part:
+        data = _read(source, length)
+
+        def put() -> Part:
+            etag = self._new_id("e")
+            self._upload(key, upload_id).parts[number] = (data, etag)
+            return Part(number=number, length=length, etag=etag, crc64nvme=crc_of(data))
+
+        return self.gate("storage", "put_part", put)
+
+    def put_object(self, key: str, source: Source, length: int) -> StoredObject:
+        data = _read(source, length)
+
+        def put() -> StoredObject:
+            return self._stored(key, *self._add_version(key, data))
+
+        return self.gate("storage", "put_object", put)
+
+    def complete(self, key: str, upload_id: str, plan: Plan, parts: Sequence[Part], crc: str) -> None:
+        def complete() -> None:
+            if self.condition_first and self.versions.get(key):
+                raise KeyTaken
+            upload = self._upload(key, upload_id)
+            if self.versions.get(key):
+                raise KeyTaken
+            held = {number: etag for number, (_, etag) in upload.parts.items()}
+            if any(held.get(part.number) != part.etag for part in parts):
+                raise InvalidPart
+            data = b"".join(upload.parts[part.number][0] for part in parts)
+            assert crc_of(data) == crc, "the combined checksum is not that of the object"
+            assert len(data) == plan.size
+            if self.lies:
+                self.lies -= 1
+                return
+            del self.uploads[upload_id]
+            self._add_version(key, data)
+
+        self.gate("storage", "complete", complete)
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        def head() -> StoredObject | None:
+            found = self.versions.get(key, [])
+            if version_id:
+                found = [version for version in found if version[0] == version_id]
+            return self._stored(key, *found[-1]) if found else None
+
+        return self.gate("storage", "head", head)
+
+    def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
+        def etags() -> dict[int, tuple[int, str]]:
+            parts = self._upload(key, upload_id).parts
+            return {number: (len(data), etag) for number, (data, etag) in parts.items()}
+
+        return self.gate("storage", "part_etags", etags)
+
+    def abort(self, key: str, upload_id: str) -> None:
+        self.gate("storage", "abort", lambda: self.uploads.pop(upload_id, None))
+
+    def at_key(self, key: str) -> Versions:
+        def at_key() -> Versions:
+            uploads = [upload_id for upload_id, upload in self.uploads.items() if upload.key == key]
+            return Versions(uploads, [version_id for version_id, _ in self.versions.get(key, [])])
+
+        return self.gate("storage", "at_key", at_key)
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        def delete() -> None:
+            self.versions[key] = [
+                version for version in self.versions.get(key, []) if version[0] != version_id
+            ]
+
+        self.gate("storage", "delete_version", delete)
+
+    def _upload(self, key: str, upload_id: str) -> _OpenUpload:
+        if upload_id not in self.uploads:
+            raise NoSuchUpload
+        assert self.uploads[upload_id].key == key
+        return self.uploads[upload_id]
+
+    def _add_version(self, key: str, data: bytes) -> tuple[str, bytes]:
+        version = (self._new_id("v"), data)
+        self.versions.setdefault(key, []).append(version)
+        return version
+
+    def _stored(self, key: str, version_id: str, data: bytes) -> StoredObject:
+        return StoredObject(
+            bucket=self.bucket,
+            key=key,
+            size=len(data),
+            checksum_crc64nvme=crc_of(data),
+            version_id=version_id,
+        )
+
+
+def _read(source: Source, length: int) -> bytes:
+    data = bytearray(length)
+    filled = 0
+    while filled < length:
+        count = source.readinto(memoryview(data)[filled:])
+        if count == 0:
+            raise Transient(f"The export ended after {filled} of {length} bytes.")
+        filled += count
+    return bytes(data)
+
+
+class MemoryBus:
+    """A bag of events that were emitted."""
+
+    def __init__(self, gate: Gate = open_gate) -> None:
+        self.gate = gate
+        self.bag: list[TaskEvent] = []
+
+    def emit(self, events: Sequence[TaskEvent]) -> None:
+        if events:
+            self.gate("bus", "emit", lambda: self.bag.extend(events))
+
+    def drain(self) -> Iterator[TaskEvent]:
+        """Every event, oldest first, and those that are emitted meanwhile."""
+        while self.bag:
+            yield self.bag.pop(0)
