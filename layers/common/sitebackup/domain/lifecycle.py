@@ -37,7 +37,7 @@ def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
         upload_released_at=None,
         cleared_at=None,
         drive_delay=0,
-        next_drive_at=now + seconds(policy.stall_seconds),
+        next_drive_at=now + seconds(policy.start_seconds),
     )
 
 

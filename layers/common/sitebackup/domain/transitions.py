@@ -31,9 +31,14 @@ def _after_progress(job: Job, now: datetime, policy: Policy) -> datetime:
 def start_task(
     job: Job, attempt: int, provider: str, tried: int, now: datetime, policy: Policy
 ) -> Job | None:
-    """The task is about to be planned: running, one more run, and its re-drive claimed."""
+    """The task is about to be planned: running, one more run, and its re-drive claimed.
+
+    What this attempt has planned already is not planned again; if its parts got lost the sweep emits them.
+    """
     task = job.live_task(attempt, provider)
     if task is None or task.tried > tried or (task.lease and task.lease.until > now):
+        return None
+    if task.upload and task.upload.attempt == attempt and not task.stream_only:
         return None
     started = task.replace(status=Status.RUNNING, runs=task.runs + 1, tried=tried, next_try_at=None)
     return _with_task(
@@ -299,7 +304,8 @@ def claim_drive(job: Job, now: datetime, policy: Policy) -> Job | None:
     """The sweep takes a job that is due; the next look is twice as far away."""
     if job.next_drive_at is None or job.next_drive_at > now or job.status not in UNFINISHED:
         return None
-    delay = min(max(job.drive_delay * 2, policy.stall_seconds), policy.max_stall_seconds)
+    shortest = policy.start_seconds if job.status is Status.PENDING else policy.stall_seconds
+    delay = min(max(job.drive_delay * 2, shortest), policy.max_stall_seconds)
     return job.replace(
         updated_at=now, drive_delay=delay, next_drive_at=min(now + seconds(delay), job.deadline_at)
     )

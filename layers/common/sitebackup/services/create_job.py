@@ -69,7 +69,7 @@ class CreateJob:
             created_at=now,
             updated_at=now,
             deadline_at=now + seconds(self.policy.attempt_seconds),
-            next_drive_at=now + seconds(self.policy.stall_seconds),
+            next_drive_at=now + seconds(self.policy.start_seconds),
             max_bytes=request.max_bytes,
             expires_after_days=request.expires_after_days,
             idempotency_key=key,

@@ -9,11 +9,12 @@ from ..adapters.repository import Repository
 from ..adapters.storage import Storage
 from ..domain import transitions
 from ..domain.errors import NoSuchUpload, Permanent, Transient
-from ..domain.events import PartUpdated, TaskEvent, UploadJobCreated, UploadPartCreated
+from ..domain.events import PartUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, Upload
 from ..domain.plan import plan_parts
 from ..domain.provider import Provider
 from ..domain.reason import Code, Reason
+from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
 from .sources import Bounded, check_size, size_limit
@@ -65,7 +66,7 @@ class ProcessProvider:
         if job is None or task is None:
             return
         if task.upload and task.upload.plan and not task.stream_only:
-            self._resume(event, job)
+            self.outcomes.emit(self.outcomes.missing_parts(job, event.provider, event.tried))
             return
         limit = size_limit(job, provider, self.max_bytes)
         length = None if task.stream_only else self.part_size
@@ -81,10 +82,6 @@ class ProcessProvider:
                 self._fan_out(event, job, provider, export, deadline)
             else:
                 self.stream(event, job, export, limit, owner, deadline)
-
-    def _resume(self, event: UploadJobCreated, job: Job) -> None:
-        """Another run, or the attempt before, planned this task: what is missing is handed out."""
-        self.outcomes.emit(self.outcomes.missing_parts(job, event.provider, event.tried))
 
     def _fan_out(
         self, event: UploadJobCreated, job: Job, provider: Provider, export: Export, deadline: datetime
@@ -107,27 +104,17 @@ class ProcessProvider:
         )
         if adopted is None:
             self.outcomes.abort(event, key, upload_id)
-            current = self.repository.get(event.job_id)
-            task = current.live_task(event.attempt, event.provider) if current else None
-            if current and task and task.upload and task.upload.plan:
-                self._resume(event, current)
             return
-        parts: list[TaskEvent] = [
-            UploadPartCreated(
-                job_id=event.job_id,
-                attempt=event.attempt,
-                provider=event.provider,
-                upload_id=upload_id,
-                number=number,
-            )
-            for number in range(2, released + 1)
-        ]
-        self.outcomes.emit(parts)
+        self.outcomes.emit([self._part(event, upload_id, number) for number in range(2, released + 1)])
         try:
             part = self.storage.put_part(
                 key, upload_id, 1, Bounded(export, deadline, self.now), plan.part(1).length
             )
         except NoSuchUpload:
+            return
+        except Transient as error:
+            logger.warning("part 1 is left to upload_part", extra={**about(event), "error": str(error)})
+            self.outcomes.emit([self._part(event, upload_id, 1)])
             return
         self.repository.save_part(upload_id, part, self.now())
         self.outcomes.emit(
@@ -136,4 +123,14 @@ class ProcessProvider:
                     job_id=event.job_id, attempt=event.attempt, provider=event.provider, upload_id=upload_id
                 )
             ]
+        )
+
+    @staticmethod
+    def _part(event: UploadJobCreated, upload_id: str, number: int) -> UploadPartCreated:
+        return UploadPartCreated(
+            job_id=event.job_id,
+            attempt=event.attempt,
+            provider=event.provider,
+            upload_id=upload_id,
+            number=number,
         )
