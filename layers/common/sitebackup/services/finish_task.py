@@ -85,7 +85,10 @@ class FinishTask:
             try:
                 stored = in_place(lambda: self._object(key, upload, plan, parts), deadline, self.now)
             except InvalidPart:
-                self._redo_parts(event, key, upload, parts, tried)
+                if plan.validator is None:  # a part of a stream can't be read alone
+                    self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+                else:
+                    self._redo_parts(event, key, upload, parts, tried)
                 return
         except NoSuchUpload:
             stored = None
