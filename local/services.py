@@ -1,7 +1,8 @@
 """The services the functions need, as real servers on this machine: Kafka, MongoDB's protocol, S3.
 
-Each is one process group on loopback with its own port and data folder, and can be killed and started again
-on both. All parts come from PyPI, and Kafka's jars from Maven Central on the first run.
+Each is one process group with its own port and data folder, and can be killed and started again on both. It
+listens on loopback, or on another address of this machine for functions that run in containers. All parts come
+from PyPI, and Kafka's jars from Maven Central on the first run.
 """
 
 from __future__ import annotations
@@ -57,8 +58,9 @@ class Service(ABC):
     name: str
     port_setting: str  # the environment variable that chooses the port of the local run
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
+    def __init__(self, folder: Path, port: int | None = None, host: str = HOST) -> None:
         """`folder` holds the data and `<name>.log`; without a port a free one is taken."""
+        self.host = host
         self.folder = folder.resolve()
         self.data = self.folder / self.name
         self.log = self.folder / f"{self.name}.log"
@@ -93,7 +95,7 @@ class Service(ABC):
         """
         if self.running:
             return
-        if not processes.port_is_free(self.port):
+        if not processes.port_is_free(self.port, self.host):
             raise ServiceError(
                 f"{self.name}: port {self.port} is in use. Stop what listens there "
                 f"(`ss -ltnp 'sport = :{self.port}'` shows it) or set {self.port_setting} to another port."
@@ -115,7 +117,7 @@ class Service(ABC):
                 raise ServiceError(
                     f"{self.name} ended with code {code} while starting:\n{processes.last_lines(self.log)}"
                 )
-            if _listens(self.port):
+            if _listens(self.host, self.port):
                 try:
                     self.prepare()
                     return
@@ -147,13 +149,13 @@ class Kafka(Service):
     name = "kafka"
     port_setting = "KAFKA_PORT"
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
-        super().__init__(folder, port)
+    def __init__(self, folder: Path, port: int | None = None, host: str = HOST) -> None:
+        super().__init__(folder, port, host)
         self.controller_port = processes.free_port()
 
     @property
     def address(self) -> str:
-        return f"{HOST}:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def command(self) -> list[str]:
         logs = self.data / "logs"
@@ -162,7 +164,7 @@ class Kafka(Service):
             "node.id": 1,
             "controller.quorum.voters": f"1@{HOST}:{self.controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
+            "listeners": f"PLAINTEXT://{self.host}:{self.port},CONTROLLER://{HOST}:{self.controller_port}",
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             "log.dirs": logs,
             "auto.create.topics.enable": "false",
@@ -201,11 +203,11 @@ class Mongo(Service):
 
     @property
     def address(self) -> str:
-        return f"mongodb://{HOST}:{self.port}/?directConnection=true"
+        return f"mongodb://{self.host}:{self.port}/?directConnection=true"
 
     def command(self) -> list[str]:
         return [
-            *(_tool("secantusd-py"), "--host", HOST, "--port", str(self.port)),
+            *(_tool("secantusd-py"), "--host", self.host, "--port", str(self.port)),
             *("--storage-path", str(self.data), "--cache-size", "256M", "--log-level", "WARNING"),
             # Else kill -9 loses what was acknowledged in the last 100 ms; costs about 0.1 ms a write.
             "--sync-on-commit",
@@ -222,15 +224,15 @@ class S3(Service):
     name = "s3"
     port_setting = "S3_PORT"
 
-    def __init__(self, folder: Path, port: int | None = None) -> None:
-        super().__init__(folder, port)
+    def __init__(self, folder: Path, port: int | None = None, host: str = HOST) -> None:
+        super().__init__(folder, port, host)
         parts = ["master.port", "volume.port", "filer.port", "admin.port"]
         parts += [f"{part}.grpc" for part in (*parts, "s3.port")]
         self.internal_ports = {part: processes.free_port() for part in parts}
 
     @property
     def address(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def command(self) -> list[str]:
         credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
@@ -240,7 +242,8 @@ class S3(Service):
             json.dumps({"identities": [{"name": "local", "credentials": credentials, "actions": actions}]})
         )
         return [
-            *(_tool("weed"), "-logtostderr", "mini", f"-dir={self.data}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *(_tool("weed"), "-logtostderr", "mini", f"-dir={self.data}"),
+            *(f"-ip={self.host}", f"-ip.bind={self.host}"),
             *(f"-s3.port={self.port}", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
             *("-webdav=false", "-admin.ui=false", "-master.telemetry=false", "-s3.autoCreateBucket=false"),
             *(f"-{part}={port}" for part, port in self.internal_ports.items()),
@@ -303,10 +306,10 @@ def create_bucket(endpoint_url: str) -> None:
     s3.delete_object(Bucket=BUCKET, Key="ready", VersionId=version)
 
 
-def _listens(port: int) -> bool:
+def _listens(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
-        return probe.connect_ex((HOST, port)) == 0
+        return probe.connect_ex((host, port)) == 0
 
 
 @cache
