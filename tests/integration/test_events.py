@@ -1,0 +1,116 @@
+"""The sample events: one for each function, of the exact shape, and each function answers to its own."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from local.services import Service
+from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from tests.integration.lambda_harness import Harness, running
+
+ROOT = Path(__file__).parents[2]
+EVENTS = {path.stem: path for path in sorted((ROOT / "events").glob("*.json"))}
+KINDS: dict[str, type[TaskEvent]] = {
+    "upload-job-created": UploadJobCreated,
+    "upload-part-created": UploadPartCreated,
+    "part-updated": PartUpdated,
+    "task-updated": TaskUpdated,
+}
+
+
+def status(expected: int) -> Callable[[Any], bool]:
+    return lambda answer: answer["statusCode"] == expected
+
+
+def nothing_failed(answer: Any) -> bool:
+    return bool(answer == {"batchItemFailures": []})
+
+
+# Each runs on an empty database: a record of a job that is not known has nothing to be done, and is acknowledged.
+ANSWERS: dict[str, Callable[[Any], bool]] = {
+    "create_job": status(202),
+    "get_job": status(404),
+    "change_job": status(404),
+    "manage_schedule": status(404),
+    "get_retention": status(200),
+    "process_provider": nothing_failed,
+    "upload_part": nothing_failed,
+    "finish_task": nothing_failed,
+    "finish_job": nothing_failed,
+    "sweep_jobs": lambda answer: answer["driven"] == 0,
+    "run_schedule": lambda answer: isinstance(answer, dict),
+}
+
+
+@pytest.fixture(scope="module")
+def lambdas(kafka: Service, mongo: Service, s3: Service) -> Iterator[Harness]:
+    """The real template on the real services."""
+    providers = [{"name": name, "exportUrl": "http://127.0.0.1:1/export"} for name in ("site", "db")]
+    parameters = {
+        "Providers": json.dumps(providers),
+        "BackupBucketName": "backups",
+        "KafkaBootstrapServers": kafka.address,
+        "KafkaAuth": "none",
+        "MongoUri": mongo.address,
+        "MongoDatabase": "test-events",
+        "S3EndpointUrl": s3.address,
+    }
+    credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "localsecret"}
+    with running(ROOT, parameters=parameters, credentials=credentials) as harness:
+        yield harness
+
+
+def load(name: str) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(EVENTS[name].read_text())
+    return event
+
+
+def test_every_function_has_a_sample() -> None:
+    functions = {path.parent.name for path in (ROOT / "functions").glob("*/app.py")}
+    assert set(EVENTS) == functions == set(ANSWERS)
+
+
+@pytest.mark.parametrize("name", [name for name in EVENTS if load(name).get("eventSource") == "aws:kafka"])
+def test_records_decode_to_events_as_they_are_emitted(name: str) -> None:
+    for partition, records in load(name)["records"].items():
+        for record in records:
+            event = msgspec.json.decode(
+                base64.b64decode(record["value"], validate=True), type=KINDS[record["topic"]]
+            )
+            assert partition == f"{record['topic']}-{record['partition']}"
+            assert base64.b64decode(record["key"]).decode() == event.key
+            assert msgspec.json.encode(event) == base64.b64decode(record["value"])
+            headers = {
+                key: bytes(value).decode() for each in record["headers"] for key, value in each.items()
+            }
+            assert headers == {"jobId": event.job_id, "taskId": event.task_id}
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_the_function_answers_to_its_sample(lambdas: Harness, name: str) -> None:
+    function = lambdas.service.find(name)
+    answer = lambdas.client.invoke(FunctionName=function.name, Payload=EVENTS[name].read_bytes())
+    payload = json.loads(answer["Payload"].read())
+    assert "FunctionError" not in answer, payload
+    assert ANSWERS[name](payload), payload
+
+
+@pytest.mark.parametrize("name", EVENTS)
+def test_the_sample_is_of_a_source_that_the_template_declares(lambdas: Harness, name: str) -> None:
+    template, function, event = lambdas.template, lambdas.service.find(name).name, load(name)
+    if event.get("version") == "2.0":
+        declared = {f"{route.method} {route.path}" for route in template.routes if route.function == function}
+        assert event["routeKey"] in declared
+        assert event["requestContext"]["routeKey"] == event["routeKey"]
+        assert event["requestContext"]["http"]["path"] == event["rawPath"]
+    elif event.get("eventSource") == "aws:kafka":
+        topics = {mapping.topic for mapping in template.mappings if mapping.function == function}
+        assert {record["topic"] for records in event["records"].values() for record in records} == topics
+    else:
+        assert event["detail-type"] == "Scheduled Event"
+        assert any(schedule.function == function for schedule in template.schedules)

@@ -1,0 +1,223 @@
+"""template.yaml as AWS will see it: run through the SAM transform, and held against the code it deploys."""
+
+import json
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+
+from local.intrinsics import parse
+from local.services import TOPICS
+from sitebackup.domain.policy import Policy
+
+ROOT = Path(__file__).parents[2]
+TOOLS = ROOT / ".venv-tools/bin/python"
+IAM = {"JwtIssuer": "", "JwtAudience": ""}
+JWT = {"JwtIssuer": "https://login.example.com/", "JwtAudience": "site-backup,console"}
+
+# The SAM CLI's own translator, in its own virtual environment. Only where code lies differs from a real deployment.
+TRANSFORM = """
+import json, sys
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from samtranslator.yaml_helper import yaml_parse
+
+template, given = yaml_parse(open(sys.argv[1]).read()), json.loads(sys.argv[2])
+for resource in template["Resources"].values():
+    for place in {"CodeUri", "ContentUri"} & set(resource.get("Properties", {})):
+        resource["Properties"][place] = "s3://bucket/key"
+defaults = {name: each["Default"] for name, each in template["Parameters"].items() if "Default" in each}
+json.dump(Translator({}, Parser()).translate(template, parameter_values={**defaults, **given}), sys.stdout)
+"""
+
+
+def transform(parameters: dict[str, str], path: Path = ROOT / "template.yaml") -> dict[str, Any]:
+    assert TOOLS.exists(), "The SAM CLI is missing: run `make setup`."
+    run = subprocess.run(
+        [TOOLS, "-c", TRANSFORM, path, json.dumps(parameters)],
+        env={"AWS_DEFAULT_REGION": "us-east-1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    transformed: dict[str, Any] = json.loads(run.stdout)
+    return transformed
+
+
+def choose(value: Any, conditions: dict[str, bool]) -> Any:
+    """The value with every Fn::If decided."""
+    if isinstance(value, list):
+        return [choose(item, conditions) for item in value]
+    if isinstance(value, dict):
+        if "Fn::If" in value:
+            name, then, otherwise = value["Fn::If"]
+            return choose(then if conditions[name] else otherwise, conditions)
+        return {key: choose(item, conditions) for key, item in value.items()}
+    return value
+
+
+@pytest.fixture(scope="module")
+def transformed() -> dict[str, Any]:
+    return transform(IAM)
+
+
+@pytest.fixture(scope="module")
+def resources(transformed: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = transformed["Resources"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def source() -> dict[str, Any]:
+    return parse((ROOT / "template.yaml").read_text())
+
+
+def events(source: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    functions = [each["Properties"] for each in source["Resources"].values() if "Function" in each["Type"]]
+    all_events = [event for each in functions for event in each.get("Events", {}).values()]
+    return [event["Properties"] for event in all_events if event["Type"] == kind]
+
+
+def statements(resources: dict[str, Any], function: str) -> list[dict[str, Any]]:
+    role = resources[f"{function}Role"]["Properties"]
+    documents = [policy["PolicyDocument"] for policy in role.get("Policies", [])]
+    everything = {"HasKmsKey": True, "HasProviderSecrets": True}
+    return [choose(each, everything) for document in documents for each in document["Statement"]]
+
+
+@pytest.mark.parametrize(("parameters", "jwt"), [(IAM, False), (JWT, True)], ids=["iam", "jwt"])
+def test_every_route_has_an_authorizer(source: dict[str, Any], parameters: dict[str, str], jwt: bool) -> None:
+    body = choose(transform(parameters)["Resources"]["Api"]["Properties"]["Body"], {"UsesJwt": jwt})
+    schemes = body["components"]["securitySchemes"]
+    routes = {(path, method): each for path, item in body["paths"].items() for method, each in item.items()}
+    declared = {(each["Path"], each["Method"].lower()) for each in events(source, "HttpApi")}
+    assert set(routes) == declared, "the definition of the API and the functions' events list the same routes"
+    for route, operation in routes.items():
+        (requirement,) = operation["security"]
+        (name,) = requirement
+        assert name == "Caller", f"{route} is not open to tokens"
+        if jwt:
+            authorizer = schemes[name]["x-amazon-apigateway-authorizer"]
+            assert authorizer["type"] == "jwt"
+            assert set(authorizer["jwtConfiguration"]) == {"issuer", "audience"}
+        else:
+            assert schemes[name]["x-amazon-apigateway-authtype"] == "awsSigv4"
+        assert operation["x-amazon-apigateway-integration"]["payloadFormatVersion"] == "2.0"
+
+
+def test_a_forgotten_route_is_closed(tmp_path: Path) -> None:
+    text = (ROOT / "template.yaml").read_text()
+    listed = "            delete: { security: [Caller: []] }\n"
+    assert text.count(listed) == 2
+    path = tmp_path / "template.yaml"
+    path.write_text(text.replace(listed, ""))
+    body = transform(JWT, path)["Resources"]["Api"]["Properties"]["Body"]
+    assert body["paths"]["/backup/{jobId}"]["delete"]["security"] == [{"AWS_IAM": []}]
+    assert body["components"]["securitySchemes"]["AWS_IAM"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+
+
+def test_preflight_requests_need_no_authorizer(resources: dict[str, Any]) -> None:
+    body = resources["Api"]["Properties"]["Body"]
+    assert not [path for path, item in body["paths"].items() if "options" in item]
+    assert body["x-amazon-apigateway-cors"]["allowOrigins"] == ["*"]
+    assert {"authorization", "idempotency-key"} <= set(body["x-amazon-apigateway-cors"]["allowHeaders"])
+
+
+def test_no_statement_allows_everything(resources: dict[str, Any]) -> None:
+    functions = [name for name, each in resources.items() if each["Type"] == "AWS::Lambda::Function"]
+    assert functions
+    for function in functions:
+        for statement in statements(resources, function):
+            actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            assert not [action for action in actions if "*" in action], (function, statement)
+            assert statement["Resource"] != "*"
+            # Objects are removed by version only, so that nobody's good backup is hidden by a delete marker.
+            assert "s3:DeleteObject" not in actions
+
+
+def test_every_consumer_may_read_its_topic_and_write_dead_letters(
+    source: dict[str, Any], resources: dict[str, Any]
+) -> None:
+    for name, resource in source["Resources"].items():
+        for event in (resource.get("Properties", {}).get("Events") or {}).values():
+            if event["Type"] != "MSK":
+                continue
+            (topic,), group = event["Properties"]["Topics"], event["Properties"]["ConsumerGroupId"]
+            allowed = json.dumps(statements(resources, name))
+            for needed in (f"${{Topics}}/{topic}", f"${{Groups}}/{group}", "${Topics}/dead-letters"):
+                assert f'"{needed}"' in allowed, (name, needed)
+            mapping = event["Properties"]
+            assert mapping["DestinationConfig"]["OnFailure"]["Destination"] == "kafka://dead-letters"
+            assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+            assert mapping["MaximumRetryAttempts"] > 0
+            assert mapping["ProvisionedPollerConfig"], "retry limits need provisioned pollers"
+
+
+def test_the_functions_log_to_a_group_with_a_retention(resources: dict[str, Any]) -> None:
+    for name, each in resources.items():
+        if each["Type"] == "AWS::Lambda::Function":
+            logging = each["Properties"]["LoggingConfig"]
+            group = resources[logging["LogGroup"]["Ref"]]
+            assert group["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}, name
+            # Metrics travel as log lines without a level, which count as INFO.
+            assert logging["ApplicationLogLevel"] in ("TRACE", "DEBUG", "INFO")
+
+
+def test_every_time_and_limit_of_the_policy_can_be_set(source: dict[str, Any]) -> None:
+    variables = source["Globals"]["Function"]["Environment"]["Variables"]
+    fixed = {"max_stall_seconds", "max_tries", "max_stream_stops"}  # internal to the sweep
+    for field in msgspec.structs.fields(Policy):
+        if field.name in fixed:
+            continue
+        parameter = source["Parameters"][variables[field.name.upper()]["Ref"]]
+        assert parameter["Default"] == field.default, field.name
+
+
+def test_every_parameter_is_described_and_grouped(source: dict[str, Any]) -> None:
+    groups = source["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"]
+    grouped = [name for group in groups for name in group["Parameters"]]
+    assert sorted(grouped) == sorted(source["Parameters"])
+    assert all(each.get("Description") for each in source["Parameters"].values())
+
+
+def test_the_dashboard_is_json_and_names_metrics_that_the_code_emits() -> None:
+    monitoring = parse((ROOT / "infrastructure/monitoring.yaml").read_text())
+    body = json.loads(monitoring["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"])
+    code = "".join(path.read_text() for path in (ROOT / "layers/common/sitebackup").rglob("*.py"))
+    alarms = json.dumps({**monitoring["Resources"], "Dashboard": None})
+    queries = json.dumps(body) + alarms
+    names = {
+        word.partition("(")[2].partition(")")[0]
+        for word in queries.split()
+        if word.startswith(("SUM(", "MAX("))
+    }
+    names.discard("METRICS(")
+    assert {"JobsFailed", "SweepLag", "SchedulesMissed", "JobsDone", "BytesStored"} <= names
+    assert not [name for name in names if f'"{name}"' not in code]
+
+
+def test_the_topics_of_a_deployment_are_those_of_a_local_run() -> None:
+    script = (ROOT / "infrastructure/create_topics.py").read_text()
+    assert not [topic for topic in TOPICS if f'"{topic}":' not in script]
+
+
+def test_samconfig_names_only_parameters_of_the_template(source: dict[str, Any]) -> None:
+    config = tomllib.loads((ROOT / "samconfig.toml").read_text())
+    assert {"dev", "prod"} <= set(config)
+    for name in ("dev", "prod"):
+        overrides = config[name]["deploy"]["parameters"]["parameter_overrides"]
+        assert {each.partition("=")[0] for each in overrides} <= set(source["Parameters"]), name
+
+
+def test_checkov_exceptions_say_why() -> None:
+    text = (ROOT / ".checkov.yaml").read_text()
+    skipped = yaml.safe_load(text)["skip-check"]
+    lines = text.splitlines()
+    for check in skipped:
+        assert lines[lines.index(f"  - {check}") - 1].lstrip().startswith("#"), check
