@@ -11,7 +11,7 @@ import select
 import ssl
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -19,24 +19,19 @@ import certifi
 import urllib3
 from awscrt import checksums
 from botocore.awsrequest import AWSRequest
-from urllib3.connection import HTTPConnection
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..domain.errors import Transient
+from .source import Source, fill
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUFFER_BYTES = 256 * 1024
+SEND_SECONDS = 60
 _CHECKSUM = "x-amz-checksum-crc64nvme"
 _CONNECTIONS = 32
-
-
-class Source(Protocol):
-    """Where bytes are read from."""
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Fills the front of `buffer`; 0 only at the end."""
 
 
 class Sent(NamedTuple):
@@ -80,6 +75,7 @@ class OnePassPut:
             self._pool = HTTPSConnectionPool(
                 name, port, maxsize=_CONNECTIONS, timeout=timeout, ssl_context=trusted
             )
+            self._pool.ConnectionCls = _Patient
         else:
             self._pool = HTTPConnectionPool(name, port, maxsize=_CONNECTIONS, timeout=timeout)
             self._pool.ConnectionCls = _Listening
@@ -157,11 +153,19 @@ class _Body:
             count = fill(self._source, buffer[: self._length - moved])
             if count == 0:
                 raise Transient(f"The export ended after {moved} of {self._length} bytes.")
-            crc = checksums.crc64nvme(buffer[:count], crc)
+            crc = checksums.crc64nvme(cast(bytes, buffer[:count]), crc)
             yield buffer[:count]
             moved += count
         self.crc64nvme = encode_crc(crc)
         yield _tail(self.crc64nvme, self._length)
+
+
+class _Patient(HTTPSConnection):
+    """urllib3 lets the body be sent under the time-out of the connect."""
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock.settimeout(SEND_SECONDS)
 
 
 class _Listening(HTTPConnection):
@@ -170,31 +174,34 @@ class _Listening(HTTPConnection):
     Not for TLS, where what has come may be the protocol's own.
     """
 
-    def send(self, data: bytes | memoryview) -> None:
+    _cut = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Never again once a body was cut: the server may still wait for the rest of it."""
+        return not self._cut and super().is_connected
+
+    def connect(self) -> None:
+        super().connect()
+        self._cut = False
+
+    def send(self, data: Any) -> None:
         """Raises BrokenPipeError, after which urllib3 reads the answer, or TimeoutError."""
         if self.sock is None:
             self.connect()
+        connection = self.sock
+        connection.settimeout(SEND_SECONDS)
         poll = select.poll()
-        poll.register(self.sock, select.POLLIN | select.POLLOUT)
+        poll.register(connection, select.POLLIN | select.POLLOUT)
         rest = memoryview(data)
         while rest:
-            ready = poll.poll(self.sock.gettimeout() * 1000)
+            ready = poll.poll(SEND_SECONDS * 1000)
             if not ready:
-                raise TimeoutError("S3 takes no more bytes.")
+                raise TimeoutError
             if ready[0][1] & select.POLLIN:
+                self._cut = True
                 raise BrokenPipeError
-            rest = rest[self.sock.send(rest) :]
-
-
-def fill(source: Source, buffer: memoryview) -> int:
-    """Reads until the buffer is full or the source ends; returns how much was read."""
-    filled = 0
-    while filled < len(buffer):
-        count = source.readinto(buffer[filled:])
-        if count == 0:
-            break
-        filled += count
-    return filled
+            rest = rest[connection.send(rest) :]
 
 
 def encode_crc(crc: int) -> str:

@@ -16,7 +16,8 @@ from ..domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Tran
 from ..domain.job import Part, StoredObject
 from ..domain.plan import Plan
 from ..domain.reason import Code
-from .s3_put import OnePassPut, Refused, Source, encode_crc, fill
+from .s3_put import OnePassPut, Refused, encode_crc
+from .source import Source
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -11,7 +11,9 @@ MIB = 1024 * 1024
 MAX_PARTS = 10_000
 MIN_PART_SIZE = 5 * MIB  # bytes; of every part but the last
 MAX_PART_SIZE = 5 * 1024 * MIB  # bytes
-MAX_OBJECT_SIZE = 5 * 1024 * 1024 * MIB  # bytes
+MAX_OBJECT_SIZE = (
+    MAX_PARTS - 1
+) * MAX_PART_SIZE  # bytes; S3 takes one part more, which the probe may not fill
 
 
 class PartRange(NamedTuple):

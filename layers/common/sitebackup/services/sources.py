@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from ..adapters.storage import Source
+from ..adapters.source import Source
 from ..domain.errors import Permanent, Transient
 from ..domain.job import Job
+from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.provider import Provider
 from ..domain.reason import Code
 
@@ -39,9 +40,9 @@ class Held:
         return count
 
 
-def size_limit(job: Job, provider: Provider, of_service: int | None) -> int | None:
-    """The lowest of the limits (bytes) that the request, the provider and the service set."""
-    return min((limit for limit in (job.max_bytes, provider.max_bytes, of_service) if limit), default=None)
+def size_limit(job: Job, provider: Provider, of_service: int | None) -> int:
+    """The lowest of the limits (bytes) that the request, the provider, the service and S3 set."""
+    return min(limit for limit in (job.max_bytes, provider.max_bytes, of_service, MAX_OBJECT_SIZE) if limit)
 
 
 def check_size(size: int, limit: int | None, *, at_least: bool = False) -> None:

@@ -1,33 +1,26 @@
-"""Moves an export that can't be read by ranges: one reader, chunk by chunk, straight into parts."""
+"""Moves an export that can't be read by ranges: one reader, piece by piece, straight into parts."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from itertools import chain
 
 from ..adapters.exports import Export
 from ..adapters.repository import Repository
-from ..adapters.storage import Source, Storage, fill
+from ..adapters.storage import Storage
 from ..domain import transitions
 from ..domain.errors import NoSuchUpload, Permanent, Transient
 from ..domain.events import PartUpdated, UploadJobCreated
 from ..domain.job import Job, Part, Status, Upload
-from ..domain.plan import MAX_PARTS, Plan
+from ..domain.plan import MAX_PARTS, Plan, plan_parts
 from ..domain.reason import Code
 from .outcomes import Outcomes
-from .sources import Held, check_size
+from .pieces import BUFFERS, Piece, chunks, shares
+from .sources import check_size
 
 STOPS_BEFORE_DEADLINE = timedelta(seconds=60)
-UPLOADS_AT_ONCE = 2
-
-
-class Chunk(NamedTuple):
-    """One part's bytes."""
-
-    number: int
-    data: memoryview
-    last: bool
+UPLOADS_AT_ONCE = BUFFERS - 1
 
 
 class LostStream(Exception):
@@ -36,23 +29,6 @@ class LostStream(Exception):
 
 class OutOfTime(Exception):
     """The invocation ends before the stream does."""
-
-
-def chunks(source: Source, size: int) -> Iterator[Chunk]:
-    """Cuts a source into chunks of `size` bytes; only the last may be shorter, and it is told as the last.
-
-    One byte more than a chunk is read each time: that is how the end shows.
-    """
-    number, carry = 1, b""
-    while True:
-        buffer = memoryview(bytearray(size + 1))
-        buffer[: len(carry)] = carry
-        filled = len(carry) + fill(source, buffer[len(carry) :])
-        last = filled <= size
-        yield Chunk(number, buffer[: min(filled, size)], last)
-        if last:
-            return
-        number, carry = number + 1, bytes(buffer[size:])
 
 
 @dataclass(frozen=True)
@@ -87,25 +63,28 @@ class MoveStream:
         before = begun.before.tasks[event.provider].upload
         if before:
             self.outcomes.abort(event, key, before.upload_id)
-        read = chunks(_Watched(export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now), self.part_size)
+        source = _Watched(export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now)
         started = self.now()
-        try:
-            first = next(read)
-        except OutOfTime:
-            self._stop(event, owner, 0, started)
-            return
-        if first.last:
-            self._check_whole(export, len(first.data))
-            stored = self.storage.put_object(key, Held(first.data), len(first.data))
-            self.outcomes.done(event, stored, parts=1)
-            return
+        if export.size is None:
+            read = chunks(source, self.part_size)
+            try:
+                first = next(read)
+            except OutOfTime:
+                self._stop(event, owner, 0, started)
+                return
+            if first.last:
+                stored = self.storage.put_object(key, first.source, first.length)
+                self.outcomes.done(event, stored, parts=1)
+                return
+            pieces: Iterator[Piece] = chain([first], read)
+        else:
+            pieces = shares(source, plan_parts(export.size, self.part_size, None))
         upload_id = self.storage.create_upload(key)
         moved = _Moved()
         try:
             self._adopt(event, owner, upload_id)
-            self._move(event, owner, key, upload_id, first, read, moved)
-            self._check_whole(export, moved.bytes)
-            self._seal(event, owner, moved.bytes)
+            self._move(event, owner, key, upload_id, pieces, moved)
+            self._seal(event, owner, self._plan(export, moved.bytes))
         except (LostStream, NoSuchUpload):
             self.outcomes.abort(event, key, upload_id)
             return
@@ -120,34 +99,34 @@ class MoveStream:
         owner: str,
         key: str,
         upload_id: str,
-        first: Chunk,
-        rest: Iterator[Chunk],
+        pieces: Iterator[Piece],
         moved: "_Moved",
     ) -> None:
-        """Reads the next chunk while the ones before are being uploaded; memory is three chunks."""
-        under_way: list[tuple[Future[Part], int]] = []
+        """Moves the next piece while S3 still takes or confirms the one before."""
+        under_way: list[tuple[Future[Part], Piece]] = []
 
         def settle(limit: int) -> None:
             while len(under_way) > limit:
-                future, length = under_way.pop(0)
+                future, piece = under_way.pop(0)
                 self.repository.save_part(upload_id, future.result(), self.now())
-                moved.bytes += length
+                piece.free()
+                moved.bytes += piece.length
                 self._renew(event, owner)
                 self.outcomes.emit([self._updated(event, upload_id)])
 
         with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
             try:
-                for chunk in _and_then(first, rest):
-                    if chunk.number > MAX_PARTS:
+                for piece in pieces:
+                    if piece.number > MAX_PARTS:
                         raise Permanent(
                             Code.SIZE_LIMIT_EXCEEDED, f"The stream is longer than {MAX_PARTS} parts."
                         )
                     settle(UPLOADS_AT_ONCE - 1)
-                    length = len(chunk.data)
                     future = pool.submit(
-                        self.storage.put_part, key, upload_id, chunk.number, Held(chunk.data), length
+                        self.storage.put_part, key, upload_id, piece.number, piece.source, piece.length
                     )
-                    under_way.append((future, length))
+                    future.add_done_callback(piece.ended)
+                    under_way.append((future, piece))
                 settle(0)
             finally:
                 wait([future for future, _ in under_way])
@@ -173,8 +152,7 @@ class MoveStream:
         if renewed is None:
             raise LostStream
 
-    def _seal(self, event: UploadJobCreated, owner: str, size: int) -> None:
-        plan = Plan(size=size, part_size=self.part_size, first_size=self.part_size)
+    def _seal(self, event: UploadJobCreated, owner: str, plan: Plan) -> None:
         sealed = self.repository.change(
             event.job_id,
             lambda job: transitions.seal_stream(
@@ -201,10 +179,12 @@ class MoveStream:
         else:
             self.outcomes.emit([event])
 
-    @staticmethod
-    def _check_whole(export: Export, moved: int) -> None:
-        if export.size is not None and moved != export.size:
+    def _plan(self, export: Export, moved: int) -> Plan:
+        if export.size is None:
+            return Plan(size=moved, part_size=self.part_size, first_size=self.part_size)
+        if moved != export.size:
             raise Transient(f"The export ended after {moved} of {export.size} bytes.")
+        return plan_parts(export.size, self.part_size, None)
 
     @staticmethod
     def _updated(event: UploadJobCreated, upload_id: str) -> PartUpdated:
@@ -237,8 +217,3 @@ class _Watched:
         self._read += count
         check_size(self._read, self._limit, at_least=True)
         return count
-
-
-def _and_then(first: Chunk, rest: Iterator[Chunk]) -> Iterator[Chunk]:
-    yield first
-    yield from rest

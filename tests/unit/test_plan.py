@@ -1,0 +1,73 @@
+"""Tiling an export into parts within S3's limits."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sitebackup.domain.plan import (
+    MAX_OBJECT_SIZE,
+    MAX_PART_SIZE,
+    MAX_PARTS,
+    MIB,
+    MIN_PART_SIZE,
+    Plan,
+    plan_parts,
+)
+
+TIB = 1024 * 1024 * MIB
+
+
+@given(size=st.integers(0, MAX_OBJECT_SIZE), probe=st.integers(MIN_PART_SIZE, 64 * MIB))
+def test_any_plan_keeps_the_limits(size: int, probe: int) -> None:
+    plan = plan_parts(size, probe, '"v"')
+    assert plan.validator == '"v"'
+    assert 1 <= plan.parts <= MAX_PARTS
+    first, last = plan.part(1), plan.part(plan.parts)
+    assert (first.start, first.length) == (0, min(size, probe))
+    assert last.end == size
+    if plan.parts > 1:
+        assert MIN_PART_SIZE <= plan.part_size <= MAX_PART_SIZE
+        assert plan.part(2).start == first.end
+        assert 0 < last.length <= plan.part_size
+
+
+@given(parts=st.integers(2, 40), rest=st.integers(1, MIN_PART_SIZE))
+def test_parts_tile_the_export(parts: int, rest: int) -> None:
+    size = (parts - 1) * MIN_PART_SIZE + rest
+    plan = plan_parts(size, MIN_PART_SIZE, None)
+    ranges = [plan.part(number) for number in range(1, plan.parts + 1)]
+    assert len(ranges) == parts
+    assert [part.start for part in ranges] == [0, *(part.end for part in ranges[:-1])]
+    assert sum(part.length for part in ranges) == size
+
+
+@pytest.mark.parametrize(
+    ("size", "probe", "parts", "part_size"),
+    [
+        (0, 16 * MIB, 1, 16 * MIB),
+        (16 * MIB, 16 * MIB, 1, 16 * MIB),
+        (16 * MIB + 1, 16 * MIB, 2, 16 * MIB),
+        (16 * MIB * MAX_PARTS, 16 * MIB, MAX_PARTS, 16 * MIB),
+        (16 * MIB * MAX_PARTS + 1, 16 * MIB, 9412, 17 * MIB),
+        (TIB, 16 * MIB, 9988, 105 * MIB),
+        (MAX_OBJECT_SIZE, 16 * MIB, MAX_PARTS, MAX_PART_SIZE),
+    ],
+)
+def test_part_sizes(size: int, probe: int, parts: int, part_size: int) -> None:
+    plan = plan_parts(size, probe, None)
+    assert (plan.parts, plan.part_size) == (parts, part_size)
+
+
+@pytest.mark.parametrize(
+    ("size", "probe"),
+    [(-1, 16 * MIB), (MAX_OBJECT_SIZE + 1, 16 * MIB), (1, MIN_PART_SIZE - 1), (1, MAX_PART_SIZE + 1)],
+)
+def test_what_s3_cannot_hold(size: int, probe: int) -> None:
+    with pytest.raises(ValueError, match="outside S3's"):
+        plan_parts(size, probe, None)
+
+
+@pytest.mark.parametrize("number", [0, -1, 3])
+def test_no_part_outside_the_plan(number: int) -> None:
+    with pytest.raises(ValueError, match=f"part {number} is outside 1..2"):
+        Plan(size=20, part_size=10, first_size=10).part(number)
