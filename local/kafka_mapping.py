@@ -11,11 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
@@ -124,7 +123,8 @@ class Mapping:
                 while not self._stop.is_set() and not self._broken.is_set():
                     self._turn(consumer)
                     wait = _RECONNECT_SECONDS[0]
-                with self._idle:  # what is in flight may end and be committed
+                self._commit(consumer)
+                with self._idle:  # what is in flight may end and be committed too
                     self._idle.wait_for(lambda: self._in_flight == 0, 5.0)
                 self._commit(consumer)
             except KafkaError as error:
@@ -154,21 +154,18 @@ class Mapping:
             session_timeout_ms=10_000,
             metrics_enabled=False,
         )
-        consumer.subscribe([self.mapping.topic], listener=_Assigned(self._assigned))
+        consumer.subscribe([self.mapping.topic])
         return consumer
-
-    def _assigned(self, partitions: Sequence[int]) -> None:
-        with self._lock:
-            self._partitions.assign(partitions)
-            self._lag = {number: self._lag.get(number) for number in partitions}
 
     def _turn(self, consumer: KafkaConsumer) -> None:
         with self._lock:
             wait = self._partitions.next_due(time.monotonic())
+        _unpark(consumer)
         polled = consumer.poll(timeout_ms=int(min(_POLL_SECONDS, wait or _POLL_SECONDS) * 1000) + 1)
         with self._lock:
             for partition, records in polled.items():
-                self._partitions.take(partition.partition, map(_record, records), time.monotonic())
+                end = consumer.highwater(partition)
+                self._partitions.take(partition.partition, map(_record, records), end, time.monotonic())
             self._dispatch()
             self._hold_back(consumer)
         self._commit(consumer)
@@ -196,6 +193,8 @@ class Mapping:
             with self._idle:
                 self._in_flight -= 1
                 self._partitions.finish(batch, all_done=finished)
+                if self._broken.is_set():
+                    self._partitions.forget(batch)
                 self._idle.notify_all()
                 self._dispatch()
 
@@ -204,15 +203,14 @@ class Mapping:
             self._partitions.progress(number, done)
 
     def _hold_back(self, consumer: KafkaConsumer) -> None:
-        assigned = consumer.assignment()
-        for number, known in self._partitions.items():
-            partition = TopicPartition(self.mapping.topic, number)
-            if known.full and not known.paused and partition in assigned:
+        """Stop reading what is full, go on with what has room."""
+        paused = consumer.paused()
+        for partition in consumer.assignment():
+            known = self._partitions[partition.partition]
+            if known.full and partition not in paused:
                 consumer.pause(partition)
-                known.paused = True
-            elif known.has_room and known.paused and partition in assigned:
+            elif known.has_room and partition in paused:
                 consumer.resume(partition)
-                known.paused = False
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         with self._lock:
@@ -243,15 +241,15 @@ class Mapping:
             self._lag = lag
 
 
-class _Assigned(ConsumerRebalanceListener):
-    def __init__(self, assigned: Callable[[Sequence[int]], None]) -> None:
-        self._call = assigned
+def _unpark(consumer: KafkaConsumer) -> None:
+    """Let the consumer find again what it had read of a partition before that was paused.
 
-    def on_partitions_revoked(self, revoked: object) -> None:
-        """Nothing: what was in flight goes on, and its commit is refused if another member took over."""
-
-    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        self._call([partition.partition for partition in assigned])
+    kafka-python 3.0.12 looks for it only while its current records are None, but leaves them drained, which
+    is false and not None: without this a resumed partition stands still until another one has data.
+    """
+    fetcher = consumer._fetcher
+    if not fetcher._next_partition_records:
+        fetcher._next_partition_records = None
 
 
 def _record(from_kafka: Any) -> Record:

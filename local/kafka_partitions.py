@@ -25,7 +25,6 @@ class Partition:
     position: int | None = None  # the next offset that was not read yet
     done: int | None = None
     committed: int | None = None
-    paused: bool = False
 
     @property
     def full(self) -> bool:
@@ -55,26 +54,18 @@ class Partitions(dict[int, Partition]):
         self[number] = Partition()
         return self[number]
 
-    def assign(self, numbers: Iterable[int]) -> None:
-        """Kafka gave us these, to be read from their committed offsets: forget all but what is in flight."""
-        for number in numbers:
-            known = self[number]
-            if known.busy:
-                known.position = known.pending[0].offset if known.pending else known.position
-                known.pending.clear()
-                known.pending_bytes = 0
-                known.paused = False
-            elif known.done == known.committed:
-                self[number] = Partition()
-            else:  # done, but the commit did not get through
-                self[number] = Partition(position=known.done, done=known.done)
+    def take(self, number: int, records: Iterable[Record], end: int, now: float) -> None:
+        """Add records just read, without those already known or filtered out; `end` is the partition's end.
 
-    def take(self, number: int, records: Iterable[Record], now: float) -> None:
-        """Add records just read, without those already known or filtered out."""
+        After a rebalance or a reconnection the consumer goes on where it was or begins at the committed
+        offset: what it then reads again is pending, in flight or done here, and is dropped.
+        """
         known = self[number]
+        if known.position is not None and end < known.position and not known.busy:
+            known = self[number] = Partition()  # the topic was deleted and made anew
         for record in records:
             if known.position is not None and record.offset < known.position:
-                continue  # read again after a rebalance, and in flight or done
+                continue
             if known.done is None:
                 known.done = known.committed = record.offset
             known.position = record.offset + 1
@@ -122,6 +113,11 @@ class Partitions(dict[int, Partition]):
             known.busy = False
             if all_done and not known.pending:
                 known.done = known.position  # records that were filtered out since are done too
+
+    def forget(self, batch: Sequence[Record]) -> None:
+        """The batch was given up: a new consumer reads its partitions again from their committed offsets."""
+        for number in {record.partition for record in batch}:
+            self[number] = Partition()
 
     def next_due(self, now: float) -> float | None:
         """Seconds until a batching window ends that still runs."""

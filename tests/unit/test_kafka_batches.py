@@ -31,6 +31,10 @@ def _partitions(batch_size: int = 10, window: float = 0.0, filters: Sequence[str
     return Partitions(batch_size, window, Filters(filters))
 
 
+def _take(partitions: Partitions, number: int, records: Sequence[Record], now: float) -> None:
+    partitions.take(number, records, records[-1].offset + 1, now)
+
+
 def test_the_event_has_the_shape_of_aws() -> None:
     record = replace(_record(0, 15, b'{"key":"value"}'), headers=(("headerKey", b"headerValue"),))
     event = json.loads(to_event([record, _record(1, 7)], "b-1:9092,b-2:9092"))
@@ -109,7 +113,7 @@ def test_a_malformed_answer_fails_the_whole_batch(answer: Any) -> None:
 
 def test_a_batch_is_cut_by_its_size_and_the_partition_stays_busy() -> None:
     partitions = _partitions(batch_size=3)
-    partitions.take(0, [_record(0, offset) for offset in range(5)], now=0)
+    _take(partitions, 0, [_record(0, offset) for offset in range(5)], now=0)
     assert [r.offset for r in partitions.next_batch(0)] == [0, 1, 2]
     assert partitions.next_batch(0) == []
     partitions.finish([_record(0, 0)], all_done=True)
@@ -119,7 +123,7 @@ def test_a_batch_is_cut_by_its_size_and_the_partition_stays_busy() -> None:
 def test_a_batch_is_cut_by_the_payload_limit() -> None:
     partitions = _partitions(batch_size=10_000)
     records = [_record(0, offset, b"x" * 900_000) for offset in range(12)]
-    partitions.take(0, records, now=0)
+    _take(partitions, 0, records, now=0)
     batch = partitions.next_batch(0)
     assert 1 < len(batch) < 12
     assert len(to_event(batch, "b:9092")) <= 6 * 1024 * 1024
@@ -128,14 +132,14 @@ def test_a_batch_is_cut_by_the_payload_limit() -> None:
 
 def test_a_record_over_the_limit_is_sent_alone() -> None:
     partitions = _partitions()
-    partitions.take(0, [_record(0, 0, b"x" * 5_000_000), _record(0, 1)], now=0)
+    _take(partitions, 0, [_record(0, 0, b"x" * 5_000_000), _record(0, 1)], now=0)
     assert [r.offset for r in partitions.next_batch(0)] == [0]
 
 
 def test_partitions_share_a_batch_only_as_a_whole() -> None:
     partitions = _partitions(batch_size=4)
     for number, count in enumerate([3, 2, 1, 4]):
-        partitions.take(number, [_record(number, offset) for offset in range(count)], now=0)
+        _take(partitions, number, [_record(number, offset) for offset in range(count)], now=0)
     batches = []
     while batch := partitions.next_batch(0):
         batches.append([(r.partition, r.offset) for r in batch])
@@ -148,54 +152,54 @@ def test_partitions_share_a_batch_only_as_a_whole() -> None:
 
 def test_the_window_waits_for_more_but_not_for_a_full_batch() -> None:
     partitions = _partitions(batch_size=3, window=0.5)
-    partitions.take(0, [_record(0, 0)], now=10.0)
+    _take(partitions, 0, [_record(0, 0)], now=10.0)
     assert partitions.next_batch(10.4) == []
     assert partitions.next_due(10.4) == pytest.approx(0.1)
-    partitions.take(0, [_record(0, 1)], now=10.4)
+    _take(partitions, 0, [_record(0, 1)], now=10.4)
     assert [r.offset for r in partitions.next_batch(10.5)] == [0, 1]
-    partitions.take(1, [_record(1, offset) for offset in range(3)], now=11.0)
+    _take(partitions, 1, [_record(1, offset) for offset in range(3)], now=11.0)
     assert len(partitions.next_batch(11.0)) == 3
 
 
-def test_records_read_again_after_a_rebalance_are_not_delivered_beside_the_batch_in_flight() -> None:
+def test_records_read_again_after_a_rebalance_are_not_delivered_twice() -> None:
     partitions = _partitions(batch_size=2)
     records = [_record(0, offset) for offset in range(4)]
-    partitions.take(0, records, now=0)
+    _take(partitions, 0, records, now=0)
     in_flight = partitions.next_batch(0)
-    partitions.assign([0])
-    partitions.take(0, records, now=0)
+    _take(partitions, 0, records, now=0)
     assert partitions.next_batch(0) == []
     partitions.progress(0, 2)
     partitions.finish(in_flight, all_done=True)
+    assert partitions.uncommitted() == {0: 2}
+    _take(partitions, 0, records, now=0)
     assert [r.offset for r in partitions.next_batch(0)] == [2, 3]
 
 
-def test_what_is_done_but_not_committed_is_not_delivered_again_after_a_rebalance() -> None:
+def test_a_topic_made_anew_is_read_from_its_start() -> None:
     partitions = _partitions()
-    partitions.take(0, [_record(0, 0)], now=0)
+    _take(partitions, 0, [_record(0, offset) for offset in range(5)], now=0)
+    partitions.finish(partitions.next_batch(0), all_done=True)
+    _take(partitions, 0, [_record(0, 0), _record(0, 1)], now=0)
+    assert [r.offset for r in partitions.next_batch(0)] == [0, 1]
+
+
+def test_a_batch_given_up_is_read_again_from_the_committed_offset() -> None:
+    partitions = _partitions()
+    _take(partitions, 0, [_record(0, 5)], now=0)
     batch = partitions.next_batch(0)
-    partitions.progress(0, 1)
-    partitions.finish(batch, all_done=True)
-    partitions.assign([0])
-    assert partitions.uncommitted() == {0: 1}
-    partitions.take(0, [_record(0, 0), _record(0, 1)], now=0)
-    assert [r.offset for r in partitions.next_batch(0)] == [1]
-
-
-def test_a_partition_given_again_is_read_from_its_committed_offset() -> None:
-    partitions = _partitions()
-    partitions.take(0, [_record(0, 5)], now=0)
-    partitions.assign([0])  # not in flight: a topic made anew begins at 0
-    partitions.take(0, [_record(0, 0)], now=0)
-    assert [r.offset for r in partitions.next_batch(0)] == [0]
+    partitions.finish(batch, all_done=False)
+    partitions.forget(batch)
+    assert partitions.uncommitted() == {}
+    _take(partitions, 0, [_record(0, 5)], now=0)
+    assert partitions.next_batch(0) == batch
 
 
 def test_filtered_records_are_done() -> None:
     partitions = _partitions(filters=['{"value": {"kind": ["a"]}}'])
-    partitions.take(0, [_record(0, 0, b'{"kind":"b"}')], now=0)
+    _take(partitions, 0, [_record(0, 0, b'{"kind":"b"}')], now=0)
     assert partitions.next_batch(0) == []
     assert partitions.uncommitted() == {0: 1}
-    partitions.take(0, [_record(0, 1, b'{"kind":"a"}'), _record(0, 2, b'{"kind":"b"}')], now=0)
+    _take(partitions, 0, [_record(0, 1, b'{"kind":"a"}'), _record(0, 2, b'{"kind":"b"}')], now=0)
     batch = partitions.next_batch(0)
     assert [r.offset for r in batch] == [1]
     assert partitions.uncommitted() == {0: 1}
@@ -259,7 +263,7 @@ def test_every_record_is_delivered_once_and_in_order(
         partitions.finish(batch, all_done=True)
 
     for number, count in reads:
-        partitions.take(number, [_record(number, ends[number] + i) for i in range(count)], now=0)
+        _take(partitions, number, [_record(number, ends[number] + i) for i in range(count)], now=0)
         ends[number] += count
         deliver()
         if in_flight and data.draw(st.booleans()):
