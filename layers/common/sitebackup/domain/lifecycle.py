@@ -10,8 +10,9 @@ CLAIM_SECONDS = 600
 
 
 def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
-    """Opens the next attempt: done tasks stay done, the others keep their upload and its done parts.
+    """Opens the next attempt: done tasks stay done, the others keep a planned upload and its done parts.
 
+    The upload of a stream that was not read to its end is of no use: the next run clears the task's key of it.
     Once what the attempt left in S3 is being removed nothing can be kept: then every task starts anew.
     """
     if job.status not in RETRYABLE or job.delete_at is not None:
@@ -22,6 +23,8 @@ def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
             return Task(runs=task.runs)
         if task.status is Status.DONE:
             return task
+        if task.upload is None or task.upload.plan is None:
+            return Task(runs=task.runs)
         return Task(upload=task.upload, progress=task.progress, runs=task.runs)
 
     return job.replace(
@@ -65,6 +68,13 @@ def cleared(job: Job, now: datetime, policy: Policy) -> Job | None:
         return None
     forget_at = (job.finished_at or now) + seconds(policy.failed_record_days * policy.day_seconds)
     return job.replace(cleared_at=now, updated_at=now, next_drive_at=forget_at)
+
+
+def tidied(job: Job, now: datetime) -> Job | None:
+    """Nothing but the objects of the done job is left at its keys."""
+    if job.status is not Status.DONE or job.cleared_at is not None:
+        return None
+    return job.replace(cleared_at=now, updated_at=now, next_drive_at=now)
 
 
 def mark_deleted(job: Job, at: datetime, cause: DeleteCause, now: datetime, policy: Policy) -> Job | None:

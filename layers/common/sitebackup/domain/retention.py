@@ -14,6 +14,8 @@ class Action(StrEnum):
     KEEP = "keep"
     RELEASE = "release"
     """Remove what a failed attempt has left in S3; the record stays."""
+    TIDY = "tidy"
+    """Remove what earlier runs have left in S3 beside the objects of a done job."""
     MARK = "mark"
     """It has expired: mark it for deletion, and let the grace period run."""
     REMOVE = "remove"
@@ -28,6 +30,7 @@ class Why(StrEnum):
     ACTIVE = "active"
     RETRY_POSSIBLE = "retry_possible"
     RETRY_OVER = "retry_over"
+    RUNS_OVER = "runs_over"
     NO_EXPIRY = "no_expiry"
     NOT_EXPIRED = "not_expired"
     NEWEST_GOOD = "newest_good"
@@ -54,6 +57,20 @@ def expires_at(job: Job, policy: Policy) -> datetime | None:
     return job.finished_at + seconds(job.expires_after_days * policy.day_seconds)
 
 
+def tidy_at(job: Job, policy: Policy) -> datetime | None:
+    """When nothing of an earlier run of a done job's tasks can be under way any more; None: nothing to tidy."""
+    if job.status is not Status.DONE or job.finished_at is None or job.cleared_at is not None:
+        return None
+    if all(task.runs <= 1 for task in job.tasks.values()):
+        return None
+    return job.finished_at + seconds(policy.upload_grace_seconds)
+
+
+def first_look(job: Job, policy: Policy) -> datetime | None:
+    """When a job that has just got done is to be looked at; None: never."""
+    return _sooner(expires_at(job, policy), tidy_at(job, policy))
+
+
 def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
     """`newest_good` is the id of the site's newest done job that nobody asked to delete."""
     if job.status in UNFINISHED:
@@ -61,26 +78,30 @@ def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> 
     if job.status is Status.DELETED:
         days = policy.failed_record_days if job.reason else policy.completed_record_days
         return _record(job.deleted_at or now, days, now, policy)
+    if job.removing_at is not None:
+        return Decision(action=Action.REMOVE, reason=Why.GRACE_OVER)
     protected = bool(policy.keep_newest) and job.id == newest_good
     if job.delete_at is not None and not (protected and job.delete_cause is DeleteCause.EXPIRED):
         return _marked(job, job.delete_at, now, policy)
     if job.status in RETRYABLE:
         return _after_failure(job, now, policy)
-    expires = expires_at(job, policy)
+    expires, tidy = expires_at(job, policy), tidy_at(job, policy)
+    if tidy and tidy <= now:
+        return Decision(action=Action.TIDY, reason=Why.RUNS_OVER)
     if expires is None:
-        return _keep(Why.NO_EXPIRY, None)
+        return _keep(Why.NO_EXPIRY, tidy)
     if now < expires:
-        return _keep(Why.NOT_EXPIRED, expires)
+        return _keep(Why.NOT_EXPIRED, _sooner(expires, tidy))
     if protected:
-        return _keep(Why.NEWEST_GOOD, now + seconds(policy.day_seconds))
+        return _keep(Why.NEWEST_GOOD, _sooner(now + seconds(policy.day_seconds), tidy))
     return Decision(action=Action.MARK, reason=Why.EXPIRED)
 
 
 def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Decision:
     remove_at = delete_at + seconds(policy.delete_grace_seconds)
-    if job.removing_at is None and now < delete_at:
+    if now < delete_at:
         return _keep(Why.MARKED, remove_at)
-    if job.removing_at is None and now < remove_at:
+    if now < remove_at:
         return _keep(Why.IN_GRACE, remove_at)
     return Decision(action=Action.REMOVE, reason=Why.GRACE_OVER)
 
@@ -100,6 +121,10 @@ def _record(since: datetime, days: int, now: datetime, policy: Policy) -> Decisi
     if now < until:
         return _keep(Why.RECORD_KEPT, until)
     return Decision(action=Action.FORGET, reason=Why.RECORD_OVER)
+
+
+def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((moment for moment in (one, other) if moment), default=None)
 
 
 def _keep(reason: Why, until: datetime | None) -> Decision:

@@ -12,7 +12,7 @@ from .plan import Plan
 from .policy import Policy, seconds
 from .progress import Progress
 from .reason import Code, Reason
-from .retention import expires_at
+from .retention import first_look
 
 
 def _with_task(job: Job, provider: str, task: Task, now: datetime, **changes: object) -> Job:
@@ -50,6 +50,12 @@ def start_task(
         started_at=job.started_at or now,
         next_drive_at=_after_progress(job, now, policy),
     )
+
+
+def run_again(job: Job, attempt: int, provider: str, now: datetime) -> Job | None:
+    """The run begins anew after a transient error; what failed may have left something in S3 all the same."""
+    task = job.live_task(attempt, provider)
+    return _with_task(job, provider, task.replace(runs=task.runs + 1), now) if task else None
 
 
 def claim_try(job: Job, attempt: int, provider: str, tried: int, now: datetime) -> Job | None:
@@ -258,7 +264,7 @@ def finish_job(job: Job, attempt: int, now: datetime, policy: Policy) -> Job | N
     if any(task.status is not Status.DONE for task in job.tasks.values()):
         return None
     done = job.replace(status=Status.DONE, active=None, finished_at=now, updated_at=now, drive_delay=0)
-    return done.replace(next_drive_at=expires_at(done, policy))
+    return done.replace(next_drive_at=first_look(done, policy))
 
 
 def time_out(job: Job, now: datetime, policy: Policy) -> Job | None:

@@ -9,13 +9,14 @@ from ..adapters.storage import Storage, Versions
 from ..domain import lifecycle
 from ..domain.errors import Permanent, Transient
 from ..domain.job import DeleteCause, Job, Status
-from ..domain.policy import Policy
+from ..domain.policy import Policy, seconds
 from ..domain.retention import Action, decide
 from ..telemetry import count, logger
 
 COUNTED_AS = {
     Action.MARK: "JobsExpired",
     Action.RELEASE: "JobsReleased",
+    Action.TIDY: "JobsTidied",
     Action.REMOVE: "JobsRemoved",
     Action.FORGET: "JobsForgotten",
 }
@@ -51,13 +52,17 @@ class CleanUp:
                     moved = changed is not None
                 case Action.RELEASE:
                     moved = self._release(job)
+                case Action.TIDY:
+                    moved = self._tidy(job)
                 case Action.REMOVE:
                     moved = self._remove(job)
                 case Action.FORGET:
                     moved = self.repository.forget(job)
         except (Transient, Permanent) as error:
             logger.warning("clean-up is tried again", extra={"jobId": job.id, "error": str(error)})
-            return False
+            later = self.now() + seconds(lifecycle.CLAIM_SECONDS)
+            self.repository.change(job.id, lambda job: lifecycle.look_again(job, later, self.now()))
+            return True
         if moved:
             count(COUNTED_AS[decision.action])
             about = {"jobId": job.id, "attempt": job.attempt, "action": decision.action}
@@ -77,6 +82,19 @@ class CleanUp:
         self._delete(found)
         self._change(claimed.after, lambda job: lifecycle.cleared(job, self.now(), self.policy))
         return True
+
+    def _tidy(self, job: Job) -> bool:
+        """Removes what is not an object of the done job; no run of it can be under way, and none can come."""
+        kept = {task.object.version_id for task in job.tasks.values() if task.object}
+        if None not in kept:  # without versioning an object could not be told from a leftover
+            found = self._at_keys(job)
+            self._delete(
+                {
+                    key: Versions(uploads, [version for version in versions if version not in kept])
+                    for key, (uploads, versions) in found.items()
+                }
+            )
+        return self._change(job, lambda job: lifecycle.tidied(job, self.now())) is not None
 
     def _remove(self, job: Job) -> bool:
         """Removes the data for good; nothing can open the job again once that is claimed."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 
 from ..adapters.exports import Export, Exports
 from ..adapters.repository import Repository
@@ -53,8 +54,18 @@ class ProcessProvider:
             message = f"No provider {event.provider} is configured."
             self.outcomes.fail(event, Reason(code=Code.PROVIDER_UNKNOWN, message=message))
             return
+        tries = count()
+
+        def move() -> None:
+            if next(tries):
+                self.repository.change(
+                    event.job_id,
+                    lambda job: transitions.run_again(job, event.attempt, event.provider, self.now()),
+                )
+            self._move(event, provider, owner, deadline)
+
         try:
-            in_place(lambda: self._move(event, provider, owner, deadline), deadline, self.now)
+            in_place(move, deadline, self.now)
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
         except Transient as error:
