@@ -1,6 +1,6 @@
 """Makes the application's topics on a Kafka cluster, from a machine that reaches it.
 
-    python create_topics.py BOOTSTRAP_SERVERS [--auth iam|none] [--replicas 3]
+    python create_topics.py BOOTSTRAP_SERVERS [--auth iam|none] [--replicas 3] [--timeout 30]
 
 MSK Serverless has no API for topics; this works with it and with any other Kafka. A topic that exists keeps its
 settings, and a difference in its partitions is told. The exit status is 1 if a topic could not be made.
@@ -22,7 +22,6 @@ PARTITIONS = {
     "task-updated": 16,
     "dead-letters": 1,
 }
-TIMEOUT_MILLISECONDS = 30_000
 SECURITY: dict[str, dict[str, Any]] = {
     "iam": {"security_protocol": "SASL_SSL", "sasl_mechanism": "AWS_MSK_IAM"},
     "none": {},
@@ -35,12 +34,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("bootstrap_servers", help="host:port list, as aws kafka get-bootstrap-brokers tells")
     parser.add_argument("--auth", choices=sorted(SECURITY), default="iam")
     parser.add_argument("--replicas", type=int, default=3, help="copies of each partition (3 on Amazon MSK)")
+    parser.add_argument("--timeout", type=int, default=30, help="seconds that a broker may take to answer")
     options = parser.parse_args(arguments)
     try:
         admin = KafkaAdminClient(
             bootstrap_servers=options.bootstrap_servers.split(","),
-            request_timeout_ms=TIMEOUT_MILLISECONDS,
-            bootstrap_timeout_ms=TIMEOUT_MILLISECONDS,
+            request_timeout_ms=options.timeout * 1000,
+            bootstrap_timeout_ms=options.timeout * 1000,
             **SECURITY[options.auth],
         )
     except KafkaError as error:
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 def _create(admin: KafkaAdminClient, name: str, partitions: int, replicas: int) -> int:
     """1 if the topic can't be made."""
     try:
-        admin.create_topics([NewTopic(name, partitions, replicas)], timeout_ms=TIMEOUT_MILLISECONDS)
+        admin.create_topics([NewTopic(name, partitions, replicas)])
         print(f"{name}: made with {partitions} partitions")
     except TopicAlreadyExistsError:
         found = len(admin.describe_topics([name])[0]["partitions"])

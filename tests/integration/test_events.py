@@ -43,7 +43,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "finish_task": nothing_failed,
     "finish_job": nothing_failed,
     "sweep_jobs": lambda answer: answer["driven"] == 0,
-    "run_schedule": lambda answer: isinstance(answer, dict),
+    "run_schedule": lambda answer: answer["moved"] == 0,
 }
 
 
