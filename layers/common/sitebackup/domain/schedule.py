@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import dropwhile, islice
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -51,17 +51,33 @@ def ticks(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     """The ticks after a moment, in UTC.
 
     As with Debian's cron, a tick that a clock change skips comes right after the gap, and one that it repeats comes
-    once; only an expression for every hour or minute follows the real hours. Raises ScheduleError.
+    once; only an expression for every hour follows the real hours. Raises ScheduleError.
     """
     try:
         zone = ZoneInfo(time_zone)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ScheduleError(f"timeZone: no IANA time zone {time_zone!r}") from error
     try:
-        simulated = CronSim(NAMED.get(cron, cron), after.astimezone(zone))
+        simulated = CronSim(_by_the_clock(NAMED.get(cron, cron)), after.astimezone(zone))
     except CronSimError as error:
         raise ScheduleError(f"cron: {error}") from error
-    return (to_milliseconds(tick.astimezone(UTC)) for tick in simulated)
+    upcoming = (to_milliseconds(tick.astimezone(UTC)) for tick in simulated)
+    # Within an hour that is repeated, cronsim also answers the ticks of the hour before.
+    return dropwhile(lambda tick: tick <= after, upcoming)
+
+
+def _by_the_clock(cron: str) -> str:
+    """The same expression, so written that cronsim goes by the clock on the wall unless the hour is `*`.
+
+    It takes any star, also in `*/2`, to mean real hours: then a tick that a clock change skips never comes.
+    """
+    fields = cron.split()
+    if len(fields) != 5:
+        raise ScheduleError("cron: must be daily, weekly, or five fields: minute hour day month weekday")
+    minute, hour, *rest = fields
+    if hour != "*":
+        minute, hour = minute.replace("*", "0-59"), hour.replace("*", "0-23")
+    return " ".join([minute, hour, *rest])
 
 
 def jitter(site_id: str, gap: timedelta, window: timedelta) -> timedelta:
@@ -91,10 +107,16 @@ def preview(schedule: Schedule, now: datetime, window: timedelta, count: int = 5
 
 
 def arm(schedule: Schedule, now: datetime, window: timedelta) -> Schedule:
-    """The next tick after `now` is the one to come: whatever was missed before is caught up once at most."""
+    """The first run after `now` is the one to come: whatever was missed before is caught up once at most.
+
+    The tick of that run may be past already, by up to the window; the tick that ran last never comes again.
+    Raises ScheduleError.
+    """
     if schedule.paused:
         return schedule.replace(next_tick=None, next_run_at=None, updated_at=now)
-    tick, run_at = next(runs(schedule, now, window), (None, None))
+    after = max(now - window, schedule.last_tick or now - window)
+    coming = ((tick, run_at) for tick, run_at in runs(schedule, after, window) if run_at > now)
+    tick, run_at = next(coming, (None, None))
     return schedule.replace(next_tick=tick, next_run_at=run_at, updated_at=now)
 
 
