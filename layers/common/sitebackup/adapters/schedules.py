@@ -1,13 +1,16 @@
 """Schedules in MongoDB or Amazon DocumentDB."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from pymongo import ASCENDING, MongoClient
 from pymongo.errors import DuplicateKeyError
 
 from ..domain.errors import Conflict
 from ..domain.schedule import Schedule
+from ..telemetry import logger
 from .repository import reachable
 
 
@@ -53,16 +56,29 @@ class Schedules:
             return self._schedules.delete_one({"_id": site_id}).deleted_count == 1
 
     def page(self, limit: int, past: str | None) -> list[Schedule]:
-        """By site id, past the one given."""
+        """By site id, past the one given. A document that can't be read is logged and left out."""
         query = {"_id": {"$gt": past}} if past else {}
-        with reachable():
-            found = self._schedules.find(query).sort("_id", ASCENDING).limit(limit)
-            return [Schedule.from_document(document) for document in found]
+        with reachable(), self._schedules.find(query).sort("_id", ASCENDING).batch_size(limit) as found:
+            return _readable(found, limit)
 
     def due(self, now: datetime, limit: int) -> list[Schedule]:
-        """Schedules whose time has come, the longest due first."""
-        with reachable():
-            found = (
-                self._schedules.find({"nextRunAt": {"$lte": now}}).sort("nextRunAt", ASCENDING).limit(limit)
-            )
-            return [Schedule.from_document(document) for document in found]
+        """Schedules whose time has come, the longest due first.
+
+        A document that can't be read is logged, and takes no place of others.
+        """
+        query = {"nextRunAt": {"$lte": now}}
+        with reachable(), self._schedules.find(query).sort("nextRunAt", ASCENDING).batch_size(limit) as found:
+            return _readable(found, limit)
+
+
+def _readable(documents: Iterable[dict[str, Any]], limit: int) -> list[Schedule]:
+    schedules: list[Schedule] = []
+    for document in documents:
+        try:
+            schedules.append(Schedule.from_document(document))
+        except msgspec.ValidationError as error:
+            about = {"siteId": str(document.get("_id")), "error": str(error)}
+            logger.error("schedule can't be read", extra=about)
+        if len(schedules) == limit:
+            break
+    return schedules

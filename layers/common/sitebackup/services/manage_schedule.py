@@ -91,8 +91,11 @@ class ManageSchedule:
         return self._store(seen, arm(seen.replace(paused=paused), self.now(), self.window))
 
     def next_runs(self, schedule: Schedule) -> list[datetime]:
-        """A preview."""
-        return preview(schedule, self.now(), self.window)
+        """A preview; empty if it is paused or was stopped."""
+        try:
+            return preview(schedule, self.now(), self.window)
+        except ScheduleError:
+            return []
 
     def _store(self, seen: Schedule, schedule: Schedule) -> Schedule:
         if not self.schedules.replace(seen, schedule):

@@ -8,7 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.schedules import Schedules
 from ..domain.errors import Conflict
-from ..domain.schedule import Schedule, arm, runs, tick_key
+from ..domain.schedule import Schedule, ScheduleError, arm, runs, tick_key
 from ..errors import ActiveJob, RequestError
 from ..telemetry import count, logger
 from .create_job import CreateBackup, CreateJob
@@ -57,30 +57,33 @@ class RunSchedule:
             trouble = f"Not started: {error}"
         except Conflict:
             return False
-        moved = self.schedules.replace(
-            schedule,
-            arm(schedule, now, self.window).replace(
-                last_tick=schedule.next_tick, last_job_id=job_id, last_error=trouble
-            ),
-        )
-        if moved:
-            self._report(schedule, trouble, now)
-        return moved
+        ran = schedule.replace(last_tick=schedule.next_tick, last_job_id=job_id, last_error=trouble)
+        try:
+            after = arm(ran, now, self.window)
+        except ScheduleError as error:
+            # It was checked when it was set, so the time zone must be gone. It must not stop the others.
+            trouble = f"Stopped until it is set again: {error}"
+            after = ran.replace(next_tick=None, next_run_at=None, last_error=trouble, updated_at=now)
+        if not self.schedules.replace(schedule, after):
+            return False
+        if after.next_run_at:
+            self._report_lag(schedule, now)
+        if trouble:
+            count("SchedulesSkipped")
+            logger.warning("no backup", extra={"siteId": schedule.site_id, "error": trouble})
+        return True
 
-    def _report(self, schedule: Schedule, trouble: str | None, now: datetime) -> None:
+    def _report_lag(self, schedule: Schedule, now: datetime) -> None:
         due_at = schedule.next_run_at or now
         count("ScheduleLag", (now - due_at).total_seconds(), MetricUnit.Seconds)
         if now - due_at > MISSED_AFTER:
             count("SchedulesMissed", self._missed(schedule, now))
-        if trouble:
-            count("SchedulesSkipped")
-            logger.warning("no backup", extra={"siteId": schedule.site_id, "error": trouble})
 
     def _missed(self, schedule: Schedule, now: datetime) -> int:
         """Ticks whose time went by; this one is the only one that is caught up."""
-        count = 1
+        missed = 1
         for _, run_at in runs(schedule, schedule.next_tick or now, self.window):
-            if run_at > now or count == 1000:
+            if run_at > now or missed == 1000:
                 break
-            count += 1
-        return count
+            missed += 1
+        return missed
