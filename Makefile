@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
-SOURCES := layers/common/sitebackup functions local mock_providers
+SOURCES := layers/common/sitebackup functions local mock_providers infrastructure
 export SAM_CLI_TELEMETRY := 0
 
 # The first interpreter that really runs, is new enough and can make virtual environments: a shim on PATH may
@@ -37,10 +37,10 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test up down status logs invoke lint lock
+.PHONY: help setup demo test up down status logs invoke lint lint-infra lock
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.test .venv-tools/.tools ## Install everything for development into .venv and .venv-tools
 	@echo "Ready. Next: make demo, or make test."
@@ -81,6 +81,12 @@ lint: .venv/.test .venv-tools/.tools ## Check style, types, import rules and tem
 	@echo "sam validate: template.yaml"
 	@.venv-tools/bin/sam validate --lint --region us-east-1 --template-file template.yaml
 
+lint-infra: .venv-tools/.tools .venv-infra/.infra ## Check infrastructure/ and the security rules of all templates
+	@echo "cfn-lint: infrastructure"
+	@.venv-tools/bin/cfn-lint --regions us-east-1 -- infrastructure/*.yaml
+	@echo "checkov: security rules (.checkov.yaml tells the exceptions and why)"
+	@.venv-infra/bin/checkov --config-file .checkov.yaml
+
 lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@echo "Resolving the dependency groups of pyproject.toml (with uv, in a virtual environment thrown away)"
 	@set -e; $(find_python); \
@@ -95,7 +101,8 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	compile layer layers/common/requirements.txt; \
 	compile local requirements/local.txt -c layers/common/requirements.txt; \
 	compile test requirements/test.txt -c requirements/local.txt; \
-	compile tools requirements/tools.txt
+	compile tools requirements/tools.txt; \
+	compile infra requirements/infra.txt
 
 .venv/.local: requirements/local.txt
 	@$(call make_venv,.venv)
@@ -113,4 +120,10 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@$(call make_venv,.venv-tools)
 	@echo "Installing the AWS SAM CLI ($<)"
 	@.venv-tools/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv-infra/.infra: requirements/infra.txt
+	@$(call make_venv,.venv-infra)
+	@echo "Installing checkov ($<)"
+	@.venv-infra/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
