@@ -34,7 +34,7 @@ from sitebackup.services.sweep_jobs import SweepJobs
 from sitebackup.services.upload_part import UploadPart
 from sitebackup.telemetry import logger
 from tests.unit.invariants import check_change
-from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports, MemoryRepository, MemoryStorage
+from tests.unit.twins import Gate, MemoryBus, MemoryExport, MemoryExports, MemoryRepository, MemoryStorage
 
 PART_SIZE = 4
 """Bytes. S3's limits don't count in memory."""
@@ -185,6 +185,10 @@ class World:
         clean_up = CleanUp(repository=repository, storage=storage, policy=policy, now=clock)
         self.sweep_jobs = SweepJobs(repository=repository, outcomes=outcomes, clean_up=clean_up, now=clock)
 
+    def set_gate(self, gate: Gate) -> None:
+        """Puts a gate of the test before all ports."""
+        self.repository.gate = self.storage.gate = self.exports.gate = self.bus.gate = gate
+
     # --- what a test does
 
     @property
@@ -263,10 +267,11 @@ class World:
     @contextmanager
     def _invocation(self) -> Iterator[list[bool]]:
         """A process of its own: its crash is its alone, and an outage is an answer."""
+        acknowledged: list[bool] = []
         self.invocations += 1
         self.depth += 1
         try:
-            yield (acknowledged := [])
+            yield acknowledged
         except Crash:
             assert not acknowledged
         except (Unavailable, Conflict, RequestError):

@@ -30,7 +30,7 @@ from sitebackup.domain.reason import Code
 class Gate(Protocol):
     """Stands before and behind every call of a port."""
 
-    def __call__[T](self, port: str, name: str, call: Callable[[], T]) -> T: ...
+    def __call__[T](self, port: str, name: str, call: Callable[[], T], /) -> T: ...
 
 
 def open_gate[T](port: str, name: str, call: Callable[[], T]) -> T:

@@ -59,10 +59,11 @@ class UploadPartCreated(TaskEvent, frozen=True, kw_only=True):
 
 
 class PartUpdated(TaskEvent, frozen=True, kw_only=True):
-    """A part of this upload is done, or the size of its stream is known."""
+    """A part of this upload is done, or the size of its stream is known. `tried` as for the other events."""
 
     topic = "part-updated"
     upload_id: UploadId
+    tried: Try = 0
 
 
 class TaskUpdated(TaskEvent, frozen=True, kw_only=True):

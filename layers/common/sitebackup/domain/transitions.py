@@ -38,7 +38,7 @@ def start_task(
     task = job.live_task(attempt, provider)
     if task is None or task.tried > tried or (task.lease and task.lease.until > now):
         return None
-    if task.upload and task.upload.attempt == attempt and not task.stream_only:
+    if task.upload and task.upload.attempt == attempt and (task.upload.plan or not task.stream_only):
         return None
     started = task.replace(status=Status.RUNNING, runs=task.runs + 1, tried=tried, next_try_at=None)
     return _with_task(
@@ -105,9 +105,14 @@ def release_parts(
 def begin_stream(
     job: Job, attempt: int, provider: str, owner: str, now: datetime, policy: Policy
 ) -> Job | None:
-    """`owner` becomes the only reader of the stream; what an earlier reader uploaded is given up (I13)."""
+    """`owner` becomes the only reader of the stream; what an earlier reader uploaded is given up (I13).
+
+    Unless that is planned: then its stream was read to its end, or the export turned out to be ranged.
+    """
     task = job.live_task(attempt, provider)
-    if task is None or (task.lease and task.lease.owner != owner and task.lease.until > now):
+    if task is None or (task.upload and task.upload.plan):
+        return None
+    if task.lease and task.lease.owner != owner and task.lease.until > now:
         return None
     lease = Lease(owner=owner, until=now + seconds(policy.lease_seconds))
     leased = task.replace(lease=lease, upload=None, progress=Progress(), stream_only=True)
@@ -134,7 +139,7 @@ def seal_stream(
     task = job.live_task(attempt, provider)
     if task is None or task.lease is None or task.lease.owner != owner or task.upload is None:
         return None
-    sealed = task.replace(upload=task.upload.replace(plan=plan, released=plan.parts))
+    sealed = task.replace(upload=task.upload.replace(plan=plan, released=plan.parts), lease=None)
     return _with_task(job, provider, sealed, now, next_drive_at=_after_progress(job, now, policy))
 
 
@@ -153,7 +158,7 @@ def stop_stream(
             job, attempt, provider, Reason(code=Code.STREAM_TOO_LONG, message=message), now, policy
         )
     job = _with_task(job, provider, task.replace(stream_stops=stops, lease=None), now)
-    return note_trouble(job, attempt, provider, message, now, now)
+    return note_trouble(job, attempt, provider, message, now, owner, now)
 
 
 def replan_changed(
@@ -206,14 +211,23 @@ def redo_parts(
 
 
 def note_trouble(
-    job: Job, attempt: int, provider: str, message: str, next_try_at: datetime, now: datetime
+    job: Job,
+    attempt: int,
+    provider: str,
+    message: str,
+    next_try_at: datetime,
+    owner: str | None,
+    now: datetime,
 ) -> Job | None:
     """A transient error outlived its retries in place: the sweep tries again at `next_try_at`.
 
     Of the errors of many parts at once only the first is written: a task that waits already has its next try.
+    While somebody reads its stream only that `owner` can be in trouble.
     """
     task = job.live_task(attempt, provider)
-    if task is None or (task.next_try_at is not None and task.next_try_at > now):
+    if task is None or (task.lease and task.lease.owner != owner and task.lease.until > now):
+        return None
+    if task.next_try_at is not None and task.next_try_at > now:
         return None
     count = task.trouble.count + 1 if task.trouble else 1
     waiting = task.replace(

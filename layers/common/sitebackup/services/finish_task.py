@@ -32,6 +32,15 @@ class FinishTask:
         task = job.live_task(event.attempt, event.provider) if job else None
         if job is None or task is None or task.upload is None or task.upload.upload_id != event.upload_id:
             return
+        if event.tried:
+            claimed = self.repository.change(
+                event.job_id,
+                lambda job: transitions.claim_try(
+                    job, event.attempt, event.provider, event.tried, self.now()
+                ),
+                known=job,
+            )
+            job = claimed.after if claimed else job
         read = self.repository.done_parts(event.upload_id, past=task.progress.through)
         progress = advance(task.progress, [(part.number, part.length) for part in read])
         changed = self.repository.change(
@@ -83,7 +92,7 @@ class FinishTask:
         tried = job.tasks[event.provider].tried
         try:
             try:
-                stored = in_place(lambda: self._object(key, upload, plan, parts), deadline, self.now)
+                stored = in_place(lambda: self._object(event, key, plan, parts), deadline, self.now)
             except InvalidPart:
                 if plan.validator is None:  # a part of a stream can't be read alone
                     self.outcomes.plan_anew(event, upload.upload_id, lost=True)
@@ -103,40 +112,44 @@ class FinishTask:
         else:
             self.outcomes.plan_anew(event, upload.upload_id, lost=True)
 
-    def _object(self, key: str, upload: Upload, plan: Plan, parts: Sequence[Part]) -> StoredObject | None:
+    def _object(self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part]) -> StoredObject | None:
         """The verified object; None if the upload is gone and has left no such object (I5).
 
         An answer of S3 to Complete proves nothing: only a HEAD that shows size and checksum does.
         """
         crc = combine_crcs(parts)
 
-        def verified() -> StoredObject | None:
-            found = self.storage.head(key)
-            return found if found and (found.size, found.checksum_crc64nvme) == (plan.size, crc) else None
+        def is_it(found: StoredObject | None) -> bool:
+            return found is not None and (found.size, found.checksum_crc64nvme) == (plan.size, crc)
 
-        stored = verified()
-        if stored:
-            return stored
-        try:
-            self.storage.complete(key, upload.upload_id, plan, parts, crc)
-        except NoSuchUpload:
-            return verified()
-        except KeyTaken:
-            stored = verified()
-            if stored is None:
-                self._make_way(key)
-                raise Transient("Another object was in the way; the upload is completed again.") from None
-            return stored
-        stored = verified()
-        if stored is None:
-            raise Transient("S3 said that the upload was completed, but shows no such object.")
-        return stored
-
-    def _make_way(self, key: str) -> None:
-        """Removes an object that an earlier upload of this very task left: this upload has replaced that one."""
         found = self.storage.head(key)
-        if found and found.version_id:
-            self.storage.delete_version(key, found.version_id)
+        if is_it(found):
+            return found
+        try:
+            self.storage.complete(key, event.upload_id, plan, parts, crc)
+        except NoSuchUpload:
+            found = self.storage.head(key)
+            return found if is_it(found) else None
+        except KeyTaken:
+            found = self.storage.head(key)
+            if is_it(found):
+                return found
+            # Seen before this look at the task: a task that is still on this upload has none that came later.
+            if not self._is_current(event):
+                return None
+            if found and found.version_id:
+                self.storage.delete_version(key, found.version_id)
+            raise Transient("Another object was in the way; the upload is completed again.") from None
+        found = self.storage.head(key)
+        if not is_it(found):
+            raise Transient("S3 said that the upload was completed, but shows no such object.")
+        return found
+
+    def _is_current(self, event: PartUpdated) -> bool:
+        """Whether the event's upload is still the task's."""
+        job = self.repository.get(event.job_id)
+        task = job.live_task(event.attempt, event.provider) if job else None
+        return task is not None and task.upload is not None and task.upload.upload_id == event.upload_id
 
     def _redo_parts(
         self, event: PartUpdated, key: str, upload: Upload, parts: Sequence[Part], tried: int

@@ -71,8 +71,8 @@ class Outcomes:
         job_failed(job)
         self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
 
-    def trouble(self, event: TaskEvent, error: Transient, tried: int) -> None:
-        """A transient error: the sweep drives the task on when its wait is over."""
+    def trouble(self, event: TaskEvent, error: Transient, tried: int, owner: str | None = None) -> None:
+        """A transient error: the sweep drives the task on when its wait is over. `owner` as for `note_trouble`."""
         wait = error.retry_after or timedelta(
             seconds=min(2.0 ** (tried + 1), LONGEST_BACKOFF_SECONDS) * (0.5 + self.random() / 2)
         )
@@ -84,7 +84,7 @@ class Outcomes:
         self.repository.change(
             event.job_id,
             lambda job: transitions.note_trouble(
-                job, event.attempt, event.provider, str(error), now + wait, now
+                job, event.attempt, event.provider, str(error), now + wait, owner, now
             ),
         )
 
@@ -121,7 +121,13 @@ class Outcomes:
         numbers = list(missing(through, done, upload.released))[: upload.window]
         if not numbers:
             return [
-                PartUpdated(job_id=job.id, attempt=job.attempt, provider=provider, upload_id=upload.upload_id)
+                PartUpdated(
+                    job_id=job.id,
+                    attempt=job.attempt,
+                    provider=provider,
+                    upload_id=upload.upload_id,
+                    tried=tried,
+                )
             ]
         return [
             UploadPartCreated(
@@ -151,7 +157,10 @@ class Outcomes:
         job = self.repository.get(event.job_id)
         recorded = job.tasks[event.provider].object if job else None
         if recorded and stored.version_id and recorded.version_id != stored.version_id:
-            self.storage.delete_version(stored.key, stored.version_id)
+            try:
+                self.storage.delete_version(stored.key, stored.version_id)
+            except (Transient, Permanent) as error:
+                logger.warning("object left behind", extra={**about(event), "error": str(error)})
 
     def _clear(self, event: TaskEvent, stored: StoredObject) -> None:
         """A task that ran more than once may have left uploads or versions behind, all at its own key (I9)."""

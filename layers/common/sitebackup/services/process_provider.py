@@ -69,7 +69,7 @@ class ProcessProvider:
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
         except Transient as error:
-            self.outcomes.trouble(event, error, event.tried)
+            self.outcomes.trouble(event, error, event.tried, owner)
 
     def _move(self, event: UploadJobCreated, provider: Provider, owner: str, deadline: datetime) -> None:
         job = self.repository.get(event.job_id)

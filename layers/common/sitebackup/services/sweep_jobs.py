@@ -8,10 +8,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.repository import Repository
 from ..domain import transitions
+from ..domain.errors import Unavailable
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated
 from ..domain.job import UNFINISHED, Job, Status
 from ..domain.reason import Code, Reason
-from ..telemetry import count, job_failed
+from ..telemetry import count, job_failed, logger
 from .clean_up import CleanUp
 from .outcomes import Outcomes
 
@@ -32,12 +33,22 @@ class SweepJobs:
         driven = 0
         while self.now() < deadline:
             due = self.repository.due(self.now(), PAGE)
-            claimed = [job for job in due if self.now() < deadline and self._drive(job)]
+            claimed = [job for job in due if self.now() < deadline and self._driven(job)]
             driven += len(claimed)
             if not claimed:
                 break
         count("JobsDriven", driven)
         return driven
+
+    def _driven(self, job: Job) -> bool:
+        """Whether the job was claimed; what is wrong with one job must not stop the sweep of the others."""
+        try:
+            return self._drive(job)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - told in full, and tried again by the next sweep
+            logger.exception("job not driven", extra={"jobId": job.id, "attempt": job.attempt})
+            return False
 
     def _drive(self, job: Job) -> bool:
         """Whether the job was claimed."""
@@ -85,7 +96,11 @@ class SweepJobs:
             upload = task.upload
             if upload and upload.plan and task.stream_only:
                 yield PartUpdated(
-                    job_id=job.id, attempt=job.attempt, provider=name, upload_id=upload.upload_id
+                    job_id=job.id,
+                    attempt=job.attempt,
+                    provider=name,
+                    upload_id=upload.upload_id,
+                    tried=tried,
                 )
             elif upload and upload.plan:
                 yield from self.outcomes.missing_parts(job, name, tried)
