@@ -101,11 +101,13 @@ class Service(ABC):
                 f"(`ss -ltnp 'sport = :{self.port}'` shows it) or set {self.port_setting} to another port."
             )
         self.data.mkdir(parents=True, exist_ok=True)
-        # Only what any program needs: credentials of the caller's shell must not reach the servers.
-        environment = {
-            key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ
-        }
-        self.process = processes.spawn(self.command(), cwd=self.data, log=self.log, environment=environment)
+        self.process = processes.spawn(
+            self.command(), cwd=self.data, log=self.log, environment=self.environment()
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Only what any program needs: credentials of the caller's shell must not reach the servers."""
+        return {key: os.environ[key] for key in ("PATH", "HOME", "LANG", "TMPDIR") if key in os.environ}
 
     def wait_ready(self, limit: float = 60.0) -> None:
         """Wait up to `limit` seconds until the server serves. Raises ServiceError with its last output."""
@@ -121,7 +123,7 @@ class Service(ABC):
                 try:
                     self.prepare()
                     return
-                except _NOT_READY as error:
+                except NOT_READY as error:
                     reason = str(error)
             if time.monotonic() > deadline:
                 raise ServiceError(
@@ -135,6 +137,11 @@ class Service(ABC):
         if self.process:
             processes.signal_group(self.process, signal.SIGKILL)
             self.process.wait()
+
+    def terminate(self) -> None:
+        """Ask it to end, so that several end at the same time; `stop` must follow."""
+        if self.process:
+            processes.signal_group(self.process, signal.SIGTERM)
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 10 s; nothing of it is left on return."""
@@ -259,7 +266,7 @@ class S3(Service):
                 socket_file.unlink(missing_ok=True)
 
 
-_NOT_READY = (
+NOT_READY = (
     OSError,
     KafkaError,
     pymongo.errors.PyMongoError,

@@ -1,0 +1,161 @@
+"""`python -m local`: starts everything on this machine, shows it, uses it and stops it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import requests
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.table import Table
+
+from local import background
+from local.lambda_client import lambda_client
+from local.services import HOST
+from local.settings import Settings, SettingsError
+
+_NOT_UP = 3
+_MAX_FUNCTION_SECONDS = 900.0
+
+
+def main() -> int:
+    """The command line; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start everything in the background, and return once it is up")
+    up.add_argument("--foreground", action="store_true", help="stay, and print the log, until Ctrl-C")
+    commands.add_parser("down", help="stop what `up` started")
+    commands.add_parser("status", help="what runs where, and the lag of each Kafka mapping")
+    commands.add_parser("logs", help="follow the log")
+    invoke = commands.add_parser("invoke", help="invoke one function")
+    invoke.add_argument("function", help="its folder or its name in template.yaml")
+    invoke.add_argument("event", type=Path, help="a file with the event")
+    commands.add_parser("demo", help="back up two exports and compare every byte")
+    arguments = parser.parse_args()
+    try:
+        settings = Settings.from_env(os.environ)
+        match arguments.command:
+            case "up" if arguments.foreground:
+                from local.run import main as run  # the servers are not loaded for the other commands
+
+                return run(settings)
+            case "up":
+                return _up(settings)
+            case "down":
+                return _down(settings)
+            case "status":
+                return _status(settings)
+            case "logs":
+                return _logs(settings)
+            case "invoke":
+                return _invoke(settings, arguments.function, arguments.event)
+            case _:
+                from local.demo import main as demo
+
+                return demo()
+    except SettingsError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def _up(settings: Settings) -> int:
+    if state := background.find(settings):
+        print(f"Already up (process {state.pid}), the API at http://{HOST}:{state.ports['API']}.")
+        return 0
+    print("Starting Kafka, MongoDB's protocol, S3, the mock providers and the functions ...", flush=True)
+    try:
+        background.start(settings, os.environ)
+    except background.NotStarted as error:
+        return _fail(f"Not started. {error}")
+    return _status(settings)
+
+
+def _down(settings: Settings) -> int:
+    state = background.find(settings)
+    if state is None:
+        print("Nothing is up.")
+        return 0
+    if background.end(state.pid):
+        print(f"Stopped. Data and logs are kept in {settings.folder}.")
+    else:
+        print("It did not stop in time and was killed; its services died with it.")
+    settings.state_file.unlink(missing_ok=True)
+    return 0
+
+
+def _status(settings: Settings) -> int:
+    state = background.find(settings)
+    if state is None:
+        print("Nothing is up: `make up` starts it.")
+        return _NOT_UP
+    console = Console(soft_wrap=True)
+    names = {"API": "HTTP API", "LAMBDA": "Lambda Invoke API", "PROVIDERS": "mock providers"}
+    table = Table("what", "address", "process", box=None)
+    for name, port in state.ports.items():
+        service = name.lower()
+        if service not in state.services and service in ("kafka", "mongo", "s3"):
+            continue  # external
+        pid = state.services.get(service, state.pid)
+        table.add_row(names.get(name, name), f"{HOST}:{port}", str(pid) if pid else "down, see the log")
+    console.print(table)
+    try:
+        answer = requests.get(f"http://{HOST}:{state.ports['LAMBDA']}/mappings", timeout=10)
+        answer.raise_for_status()
+        mappings = answer.json()
+    except requests.RequestException as error:
+        return _fail(f"The Kafka mappings can't be shown: {error}")
+    table = Table(
+        "Kafka mapping", "topic", "lag", "in flight", "invocations", "errors", "last error", box=None
+    )
+    for one in mappings:
+        lags = one["lag"].values()
+        lag = str(sum(lags)) if lags and None not in lags else "?"
+        counts = (str(one[name]) for name in ("in_flight", "invocations", "errors"))
+        table.add_row(one["name"], one["topic"], lag, *counts, one["last_error"] or "")
+    console.print(table)
+    return 0
+
+
+def _logs(settings: Settings) -> int:
+    path = settings.folder / "log"
+    if not path.exists():
+        return _fail("There is no log yet: `make up` begins one.")
+    return subprocess.run(["tail", "-n", "100", "-F", str(path)], check=False).returncode
+
+
+def _invoke(settings: Settings, function: str, event: Path) -> int:
+    try:
+        payload = event.read_bytes()
+        json.loads(payload)
+    except (OSError, ValueError) as error:
+        return _fail(f"EVENT: {event} can't be used: {error}")
+    state = background.find(settings)
+    address = f"http://{HOST}:{state.ports['LAMBDA']}" if state else settings.lambda_address
+    client = lambda_client(address, read_timeout=_MAX_FUNCTION_SECONDS)
+    try:
+        answer = client.invoke(FunctionName=function, Payload=payload, LogType="Tail")
+    except ClientError as error:
+        return _fail(f"FUNCTION: {error}")
+    except BotoCoreError as error:
+        return _fail(f"{error}. Is it up? `make up` starts it.")
+    result = answer["Payload"].read().decode(errors="replace")
+    try:
+        print(json.dumps(json.loads(result), indent=2))
+    except ValueError:
+        print(result)
+    return 1 if "FunctionError" in answer else 0
+
+
+def _fail(sentence: str) -> int:
+    print(sentence, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""Starts a local run as a process of its own, finds it again, and ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from local.processes import die_with_parent, last_lines
+from local.settings import ROOT, Settings
+
+_START_SECONDS = 180.0  # the first run fetches Kafka's jars
+_STOP_SECONDS = 45.0
+
+
+class NotStarted(Exception):
+    """The run did not come up; the message says why."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the state file says of a run that is up."""
+
+    pid: int
+    ports: dict[str, int]
+    services: dict[str, int | None]
+
+
+def find(settings: Settings) -> State | None:
+    """The run of this folder, if it is up."""
+    try:
+        content: dict[str, Any] = json.loads(settings.state_file.read_text())
+        command = psutil.Process(content["pid"]).cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return State(**content) if command[1:3] == ["-m", "local"] else None  # else the number was used again
+
+
+def start(
+    settings: Settings, env: Mapping[str, str], *, with_parent: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a run and wait until it is up; `with_parent` ends it when this process ends. Raises NotStarted."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    settings.state_file.unlink(missing_ok=True)
+    errors = settings.folder / "errors"  # what the log can't take, such as a traceback at start
+    with errors.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "local", "up", "--foreground"],
+            cwd=ROOT,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent if with_parent else None,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while find(settings) is None:
+        if process.poll() is not None:
+            raise NotStarted(f"It ended with code {process.returncode}:\n{_last_words(settings)}")
+        if time.monotonic() > deadline:
+            end(process.pid)
+            raise NotStarted(f"It was not up within {_START_SECONDS:.0f} s:\n{_last_words(settings)}")
+        time.sleep(0.05)
+    return process
+
+
+def end(pid: int) -> bool:
+    """SIGTERM, and SIGKILL if that does not help in time; whether it ended by itself."""
+    try:
+        process = psutil.Process(pid)
+        process.terminate()
+        process.wait(_STOP_SECONDS)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        process.kill()  # its children die with it
+        process.wait(_STOP_SECONDS)
+        return False
+    return True
+
+
+def _last_words(settings: Settings) -> str:
+    errors = last_lines(settings.folder / "errors", 15)
+    log = last_lines(settings.folder / "log", 5)
+    return log if errors == "(no output)" else f"{log}\n{errors}"
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment with these changes."""
+    return {**os.environ, **changes}

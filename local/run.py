@@ -1,0 +1,244 @@
+"""Runs everything on this machine in one process tree: services, mock providers, and the template's functions.
+
+Everything reaches functions through the Lambda Invoke API at one address, so that another Lambda service can
+stand there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import FrameType
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from local import services
+from local.http_api import HttpApi
+from local.invoke_api import invoke_app
+from local.kafka_mapping import Mapping
+from local.lambda_service import LambdaService
+from local.processes import last_lines, port_is_free
+from local.schedules import Schedules
+from local.services import Service, ServiceError
+from local.serving import serve
+from local.settings import ROOT, TEMPLATE, Settings, SettingsError
+from local.template import KafkaMapping, Template, TemplateError, load
+
+log = logging.getLogger("local")
+
+_LOG_BYTES = 32 * 1024 * 1024
+_CHECK_SECONDS = 1.0
+_RESTART_SECONDS = 30.0  # a service that dies again sooner is left alone for as long
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": services.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": services.SECRET_KEY}
+
+
+class MockProviders(Service):
+    """The export APIs of the providers `site` and `db`."""
+
+    name = "providers"
+    port_setting = "PROVIDERS_PORT"
+
+    def __init__(self, folder: Path, port: int, sizes: str) -> None:
+        super().__init__(folder, port)
+        self._sizes = sizes
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), "PYTHONPATH": str(ROOT)}
+
+    def command(self) -> list[str]:
+        sizes = ["--default-size", self._sizes] if self._sizes else []
+        return [sys.executable, "-m", "mock_providers", "--port", str(self.port), *sizes]
+
+    def prepare(self) -> None:
+        """Nothing: it serves as soon as it listens."""
+
+
+def main(settings: Settings) -> int:
+    """Run until SIGINT or SIGTERM; the exit code. Call it in the main thread: the services die with it."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    _log_to(settings.folder / "log")
+    signal.signal(signal.SIGTERM, _interrupt)
+    running: list[Service] = []
+    try:
+        _check_ports(settings)
+        # Kept in the order of their start: the services of the run, then the mock providers.
+        addresses = _start_services(settings, running)
+        template = load(TEMPLATE, settings.template_parameters(*addresses))
+        asyncio.run(_serve(settings, template, addresses[0], running))
+    except (ServiceError, SettingsError, TemplateError) as error:
+        log.error("%s", error)
+        return 1
+    except KeyboardInterrupt:
+        log.info("stopped before everything was up")
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        settings.state_file.unlink(missing_ok=True)
+        for service in running:
+            service.terminate()
+        for service in reversed(running):
+            service.stop()
+        log.info("stopped")
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _log_to(path: Path) -> None:
+    """One log for all, a line naming its source, on standard output and in a file of bounded size."""
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers.clear()
+    for name in ("kafka", "botocore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # The mapping says itself when the broker is lost, and when a consumer is replaced.
+    for name in ("kafka.coordinator", "kafka.cluster", "kafka.net", "kafka.consumer"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    form = logging.Formatter("%(asctime)s.%(msecs)03d %(name)-24s %(message)s", "%H:%M:%S")
+    file = logging.handlers.RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=1)
+    for handler in (logging.StreamHandler(sys.stdout), file):
+        handler.setFormatter(form)
+        root.addHandler(handler)
+
+
+def _check_ports(settings: Settings) -> None:
+    embedded = ("S3", "KAFKA", "MONGO") if settings.external is None else ()
+    for name in ("API", "LAMBDA", "PROVIDERS", *embedded):
+        port = settings.ports[name]
+        if not port_is_free(port):
+            raise ServiceError(
+                f"Port {port} is in use. Is everything up already (`make status`)? Otherwise stop what listens "
+                f"there (`ss -ltnp 'sport = :{port}'` shows it) or set {name}_PORT to another port."
+            )
+
+
+def _start_services(settings: Settings, running: list[Service]) -> tuple[str, str, str]:
+    """Start what is to be started, all at once, and answer the addresses of Kafka, MongoDB and S3."""
+    folder, ports = settings.folder, settings.ports
+    providers = MockProviders(folder, ports["PROVIDERS"], settings.provider_sizes)
+    if settings.external is None:
+        kafka = services.Kafka(folder, ports["KAFKA"])
+        mongo, s3 = services.Mongo(folder, ports["MONGO"]), services.S3(folder, ports["S3"])
+        wanted: list[Service] = [kafka, mongo, s3, providers]
+        addresses = (kafka.address, mongo.address, s3.address)
+    else:
+        kafka_address, mongo_address, s3_address = settings.external.values()
+        wanted, addresses = [providers], (kafka_address, mongo_address, s3_address)
+    started = time.monotonic()
+    for service in wanted:
+        running.append(service)
+        service.start()
+    for service in wanted:
+        service.wait_ready()
+        log.info("%s is ready at %s after %.1f s", service.name, service.address, time.monotonic() - started)
+    if settings.external is not None:
+        _prepare_external(*addresses)
+    return addresses
+
+
+def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
+    try:
+        services.create_topics(kafka)
+        services.create_bucket(s3)
+    except services.NOT_READY as error:
+        raise ServiceError(
+            f"The external services can't be used: {error!r}. Are KAFKA_BOOTSTRAP_SERVERS and S3_ENDPOINT_URL right?"
+        ) from error
+
+
+async def _serve(settings: Settings, template: Template, kafka: str, running: Sequence[Service]) -> None:
+    """Serve the template until a signal comes, then stop in the order opposite to the start."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        mappings = [_mapping(settings, template, one, kafka) for one in template.mappings]
+        schedules = Schedules(template.schedules, settings.lambda_address)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+    async def show_mappings(_request: Request) -> JSONResponse:
+        return JSONResponse([dataclasses.asdict(mapping.status()) for mapping in mappings])
+
+    async with AsyncExitStack() as stack:
+        functions = LambdaService(template.functions, credentials=_CREDENTIALS)
+        functions.start()
+        stack.push_async_callback(functions.stop)
+        app = invoke_app(functions)
+        app.routes.append(Route("/mappings", show_mappings))
+        await stack.enter_async_context(serve(app, settings.ports["LAMBDA"]))
+        stack.push_async_callback(_stop_mappings, mappings)
+        for mapping in mappings:
+            mapping.start()
+        api = HttpApi(template, settings.lambda_address)
+        stack.callback(api.close)
+        await stack.enter_async_context(serve(api.app, settings.ports["API"]))
+        schedules.start()
+        stack.push_async_callback(schedules.stop)
+        log.info("%d functions and %d Kafka mappings are up, the API at %s",
+                 len(template.functions), len(mappings), settings.api_address)  # fmt: skip
+        await _supervise(settings, running, stop)
+        log.info("stopping")
+
+
+def _mapping(settings: Settings, template: Template, one: KafkaMapping, kafka: str) -> Mapping:
+    timeout = template.functions[one.function].timeout
+    return Mapping(one, kafka, settings.lambda_address, function_timeout=timeout)
+
+
+async def _stop_mappings(mappings: Sequence[Mapping]) -> None:
+    await asyncio.gather(*(asyncio.to_thread(mapping.stop) for mapping in mappings))
+
+
+async def _supervise(settings: Settings, running: Sequence[Service], stop: asyncio.Event) -> None:
+    """Start again, in this thread, what died; keep the state file right."""
+    _write_state(settings, running)
+    last_start = dict.fromkeys(running, 0.0)
+    while not stop.is_set():
+        for service in running:
+            if service.running or time.monotonic() < last_start[service] + _RESTART_SECONDS:
+                continue
+            last_start[service] = time.monotonic()
+            code = service.process.returncode if service.process else None
+            log.error("%s ended with code %s and is started again; the end of %s:\n%s",
+                      service.name, code, service.log, last_lines(service.log, 5))  # fmt: skip
+            try:
+                service.start()
+            except ServiceError as error:
+                log.error("%s", error)
+            _write_state(settings, running)
+        try:
+            await asyncio.wait_for(stop.wait(), _CHECK_SECONDS)
+        except TimeoutError:
+            continue
+
+
+def _write_state(settings: Settings, running: Sequence[Service]) -> None:
+    state = {
+        "pid": os.getpid(),
+        "ports": dict(settings.ports),
+        "services": {service.name: service.pid for service in running},
+    }
+    temporary = settings.state_file.with_suffix(".new")
+    temporary.write_text(json.dumps(state, indent=2) + "\n")
+    temporary.replace(settings.state_file)

@@ -1,0 +1,107 @@
+"""What the environment says about a local run: ports, folder, services of one's own, template parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local.processes import free_port
+from local.services import BUCKET, HOST
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "template.yaml"
+_PORTS = {"API": 3000, "LAMBDA": 3001, "PROVIDERS": 3002, "S3": 9000, "KAFKA": 9092, "MONGO": 27017}
+_ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "MONGO_URI", "S3_ENDPOINT_URL")
+
+
+class SettingsError(Exception):
+    """A variable of the environment is wrong; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a local run. `external` holds the addresses of services that run elsewhere."""
+
+    folder: Path
+    ports: Mapping[str, int]
+    external: Mapping[str, str] | None
+    providers: str
+    provider_sizes: str
+    parameters: Mapping[str, str]
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Settings:
+        """Raises SettingsError."""
+        services = env.get("SERVICES") or "embedded"
+        if services not in ("embedded", "external"):
+            raise SettingsError(f"SERVICES is {services!r}; it must be embedded or external.")
+        external = None
+        if services == "external":
+            missing = [name for name in _ADDRESSES if not env.get(name)]
+            if missing:
+                raise SettingsError(f"SERVICES=external needs {' and '.join(missing)}.")
+            external = {name: env[name] for name in _ADDRESSES}
+        ports = {name: _port(env, f"{name}_PORT", default) for name, default in _PORTS.items()}
+        return cls(
+            folder=Path(env.get("LOCAL_DIR") or ROOT / ".local").resolve(),
+            ports=ports,
+            external=external,
+            providers=env.get("PROVIDERS") or _mock_providers(ports["PROVIDERS"]),
+            provider_sizes=env.get("MOCK_PROVIDERS_DEFAULT_SIZE", ""),
+            parameters={
+                name.removeprefix("PARAM_"): value
+                for name, value in env.items()
+                if name.startswith("PARAM_") and name != "PARAM_"
+            },
+        )
+
+    @property
+    def lambda_address(self) -> str:
+        """Where functions are invoked: everything that reaches them does it there."""
+        return f"http://{HOST}:{self.ports['LAMBDA']}"
+
+    @property
+    def api_address(self) -> str:
+        return f"http://{HOST}:{self.ports['API']}"
+
+    @property
+    def providers_address(self) -> str:
+        return f"http://{HOST}:{self.ports['PROVIDERS']}"
+
+    @property
+    def state_file(self) -> Path:
+        """What runs: written once all is up, removed at the end."""
+        return self.folder / "state.json"
+
+    def template_parameters(self, kafka: str, mongo: str, s3: str) -> dict[str, str]:
+        """The parameters of template.yaml for these addresses, and those set by PARAM_<Name>."""
+        return {
+            "Providers": self.providers,
+            "BackupBucketName": BUCKET,
+            "KafkaBootstrapServers": kafka,
+            "KafkaAuth": "none",
+            "MskClusterArn": "arn:aws:kafka:us-east-1:123456789012:cluster/local/local",
+            "MongoUri": mongo,
+            "S3EndpointUrl": s3,
+            **self.parameters,
+        }
+
+
+def free_ports() -> dict[str, str]:
+    """Environment variables that choose a free port for each server, for runs beside others."""
+    return {f"{name}_PORT": str(free_port()) for name in _PORTS}
+
+
+def _port(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise SettingsError(f"{name} is {text!r}; it must be a port number.")
+    return int(text)
+
+
+def _mock_providers(port: int) -> str:
+    url = f"http://{HOST}:{port}/{{name}}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}"
+    names = ("site", "db")
+    return json.dumps([{"name": name, "exportUrl": url.replace("{name}", name)} for name in names])
