@@ -210,9 +210,10 @@ def test_the_topics_of_a_deployment_are_those_of_a_local_run() -> None:
 def test_samconfig_names_only_parameters_of_the_template(source: dict[str, Any]) -> None:
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     assert {"dev", "prod"} <= set(config)
+    required = {name for name, each in source["Parameters"].items() if "Default" not in each}
     for name in ("dev", "prod"):
-        overrides = config[name]["deploy"]["parameters"]["parameter_overrides"]
-        assert {each.partition("=")[0] for each in overrides} <= set(source["Parameters"]), name
+        given = set(config[name]["deploy"]["parameters"]["parameter_overrides"])
+        assert required <= given <= set(source["Parameters"]), name
 
 
 def test_checkov_exceptions_say_why() -> None:
