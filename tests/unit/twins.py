@@ -9,7 +9,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -100,12 +100,13 @@ class MemoryRepository(Repository):
 
     def newest_good(self, user_id: str, site_id: str) -> str | None:
         good = [
-            document["_id"]
+            (document.get("finishedAt", datetime.min.replace(tzinfo=UTC)), document["_id"])
             for document in self.jobs.values()
             if (document["userId"], document["siteId"], document.get("status")) == (user_id, site_id, "done")
             and document.get("deleteCause") != "requested"
+            and "removingAt" not in document
         ]
-        return max(good, default=None)
+        return max(good)[1] if good else None
 
     def forget(self, job: Job) -> bool:
         def forget() -> bool:

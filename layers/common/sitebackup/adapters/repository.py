@@ -126,10 +126,20 @@ class Repository:
             return [Job.from_document(document) for document in found]
 
     def newest_good(self, user_id: str, site_id: str) -> str | None:
-        """The id of the site's newest done job that nobody asked to delete."""
-        query = {"userId": user_id, "siteId": site_id, "status": "done", "deleteCause": {"$ne": "requested"}}
+        """The id of the site's job that got done last, of those that nobody asked to delete and that are whole.
+
+        A retried job may be newer than one that was created after it.
+        """
+        query = {
+            "userId": user_id,
+            "siteId": site_id,
+            "status": "done",
+            "deleteCause": {"$ne": "requested"},
+            "removingAt": {"$exists": False},
+        }
+        newest_first = [("finishedAt", DESCENDING), ("_id", DESCENDING)]
         with reachable():
-            found = self._jobs.find_one(query, {"_id": 1}, sort=[("_id", DESCENDING)])
+            found = self._jobs.find_one(query, {"_id": 1}, sort=newest_first)
         return str(found["_id"]) if found else None
 
     def forget(self, job: Job) -> bool:

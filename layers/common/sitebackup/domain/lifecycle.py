@@ -6,16 +6,17 @@ from .job import FINISHED, RETRYABLE, DeleteCause, Job, Status, Task
 from .policy import Policy, seconds
 
 CLAIM_SECONDS = 600
-"""After so long another sweep takes over a removal that was begun."""
+"""After so long another sweep takes over a removal that was begun: no run of the sweep lasts longer."""
 
 
 def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
     """Opens the next attempt: done tasks stay done, the others keep a planned upload and its done parts.
 
     The upload of a stream that was not read to its end is of no use: the next run clears the task's key of it.
-    Once what the attempt left in S3 is being removed nothing can be kept: then every task starts anew.
+    Once what the attempt left in S3 was removed nothing can be kept: then every task starts anew. While a sweep is
+    at it there is no retry: it could find an object there, and take it for its own, that is about to go.
     """
-    if job.status not in RETRYABLE or job.delete_at is not None:
+    if job.status not in RETRYABLE or job.delete_at is not None or being_released(job, now):
         return None
 
     def reopened(task: Task) -> Task:
@@ -51,23 +52,28 @@ def look_again(job: Job, at: datetime | None, now: datetime) -> Job | None:
     return job.replace(next_drive_at=at, updated_at=now)
 
 
+def being_released(job: Job, now: datetime) -> bool:
+    """Whether a sweep may be at work on what a failed attempt has left."""
+    claimed = job.upload_released_at
+    return claimed is not None and job.cleared_at is None and now < claimed + seconds(CLAIM_SECONDS)
+
+
 def release(job: Job, now: datetime) -> Job | None:
     """Claims the removal of what an attempt that did not get done has left in S3 (I9)."""
     if job.status not in RETRYABLE or job.cleared_at is not None:
         return None
     return job.replace(
-        upload_released_at=job.upload_released_at or now,
+        upload_released_at=now,
         updated_at=now,
         next_drive_at=now + seconds(CLAIM_SECONDS),
     )
 
 
-def cleared(job: Job, now: datetime, policy: Policy) -> Job | None:
-    """Nothing of the attempt is left in S3."""
+def cleared(job: Job, now: datetime) -> Job | None:
+    """Nothing of the attempt is left in S3; the sweep decides what comes next."""
     if job.status not in RETRYABLE or job.upload_released_at is None:
         return None
-    forget_at = (job.finished_at or now) + seconds(policy.failed_record_days * policy.day_seconds)
-    return job.replace(cleared_at=now, updated_at=now, next_drive_at=forget_at)
+    return job.replace(cleared_at=now, updated_at=now, next_drive_at=now)
 
 
 def tidied(job: Job, now: datetime) -> Job | None:

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from .job import RETRYABLE, UNFINISHED, DeleteCause, Job, Status
+from .job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status
 from .model import Model
 from .policy import Policy, seconds
 
@@ -57,22 +57,41 @@ def expires_at(job: Job, policy: Policy) -> datetime | None:
     return job.finished_at + seconds(job.expires_after_days * policy.day_seconds)
 
 
-def tidy_at(job: Job, policy: Policy) -> datetime | None:
-    """When nothing of an earlier run of a done job's tasks can be under way any more; None: nothing to tidy."""
-    if job.status is not Status.DONE or job.finished_at is None or job.cleared_at is not None:
+def clear_at(job: Job, policy: Policy) -> datetime | None:
+    """When what a job has left in S3 beside a good backup is removed (I9); None: there is nothing.
+
+    By then no retry needs it, and nothing of an earlier run of a done job's tasks can be under way any more.
+    """
+    if job.status not in FINISHED or job.finished_at is None or job.cleared_at is not None:
         return None
-    if all(task.runs <= 1 for task in job.tasks.values()):
+    if job.status is Status.DONE and all(task.runs <= 1 for task in job.tasks.values()):
         return None
     return job.finished_at + seconds(policy.upload_grace_seconds)
 
 
 def first_look(job: Job, policy: Policy) -> datetime | None:
     """When a job that has just got done is to be looked at; None: never."""
-    return _sooner(expires_at(job, policy), tidy_at(job, policy))
+    return _sooner(expires_at(job, policy), clear_at(job, policy))
 
 
 def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
-    """`newest_good` is the id of the site's newest done job that nobody asked to delete."""
+    """`newest_good` is the id of the site's newest done job that nobody asked to delete.
+
+    A job that is kept, for whatever reason and however long, is cleared of what it left.
+    """
+    decision = _decide(job, newest_good, now, policy)
+    clear = clear_at(job, policy)
+    if decision.action is not Action.KEEP or clear is None:
+        return decision
+    if now < clear:
+        return decision.replace(until=_sooner(clear, decision.until))
+    if job.status is Status.DONE:
+        return Decision(action=Action.TIDY, reason=Why.RUNS_OVER)
+    return Decision(action=Action.RELEASE, reason=Why.RETRY_OVER)
+
+
+def _decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
+    """About the job itself, whatever it left."""
     if job.status in UNFINISHED:
         return _keep(Why.ACTIVE, job.next_drive_at)
     if job.status is Status.DELETED:
@@ -85,15 +104,13 @@ def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> 
         return _marked(job, job.delete_at, now, policy)
     if job.status in RETRYABLE:
         return _after_failure(job, now, policy)
-    expires, tidy = expires_at(job, policy), tidy_at(job, policy)
-    if tidy and tidy <= now:
-        return Decision(action=Action.TIDY, reason=Why.RUNS_OVER)
+    expires = expires_at(job, policy)
     if expires is None:
-        return _keep(Why.NO_EXPIRY, tidy)
+        return _keep(Why.NO_EXPIRY, None)
     if now < expires:
-        return _keep(Why.NOT_EXPIRED, _sooner(expires, tidy))
+        return _keep(Why.NOT_EXPIRED, expires)
     if protected:
-        return _keep(Why.NEWEST_GOOD, _sooner(now + seconds(policy.day_seconds), tidy))
+        return _keep(Why.NEWEST_GOOD, now + seconds(policy.day_seconds))
     return Decision(action=Action.MARK, reason=Why.EXPIRED)
 
 
@@ -107,13 +124,9 @@ def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Dec
 
 
 def _after_failure(job: Job, now: datetime, policy: Policy) -> Decision:
-    finished = job.finished_at or now
     if job.cleared_at is None:
-        release_at = finished + seconds(policy.upload_grace_seconds)
-        if now < release_at:
-            return _keep(Why.RETRY_POSSIBLE, release_at)
-        return Decision(action=Action.RELEASE, reason=Why.RETRY_OVER)
-    return _record(finished, policy.failed_record_days, now, policy)
+        return _keep(Why.RETRY_POSSIBLE, None)
+    return _record(job.finished_at or now, policy.failed_record_days, now, policy)
 
 
 def _record(since: datetime, days: int, now: datetime, policy: Policy) -> Decision:

@@ -67,8 +67,12 @@ class ChangeJob:
             job = self.repository.get(job_id)
             if job is None:
                 raise NotFound(f"There is no backup {job_id}.")
-            marked = " and marked for deletion" if job.delete_at else ""
-            raise StateForbids(f"A backup that is {job.status}{marked} can't be {what}.", jobId=job_id)
+            state: str = job.status
+            if job.delete_at:
+                state += " and marked for deletion"
+            elif lifecycle.being_released(job, self.now()):
+                state += ", and whose remains are being removed right now,"
+            raise StateForbids(f"A backup that is {state} can't be {what}.", jobId=job_id)
         logger.info(f"job {what}", extra={"jobId": job_id, "attempt": changed.after.attempt})
         return changed.after
 

@@ -73,14 +73,14 @@ class CleanUp:
         """Removes what an attempt that did not get done has left in S3.
 
         What is there is listed before the claim: a retry that opens a new attempt in between makes the claim fail,
-        and one that comes later has nothing of its own among what is removed.
+        and none can come before the removal is over.
         """
         found = self._at_keys(job)
         claimed = self._change(job, lambda job: lifecycle.release(job, self.now()))
         if claimed is None:
             return False
         self._delete(found)
-        self._change(claimed.after, lambda job: lifecycle.cleared(job, self.now(), self.policy))
+        self._change(claimed.after, lambda job: lifecycle.cleared(job, self.now()))
         return True
 
     def _tidy(self, job: Job) -> bool:
