@@ -96,6 +96,7 @@ def _status(settings: Settings) -> int:
         return _NOT_UP
     console = Console(soft_wrap=True)
     names = {"API": "HTTP API", "LAMBDA": "Lambda Invoke API", "PROVIDERS": "mock providers"}
+    names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol"}
     table = Table("what", "address", "process", box=None)
     for name, port in state.ports.items():
         service = name.lower()
@@ -110,15 +111,16 @@ def _status(settings: Settings) -> int:
         mappings = answer.json()
     except requests.RequestException as error:
         return _fail(f"The Kafka mappings can't be shown: {error}")
-    table = Table(
-        "Kafka mapping", "topic", "lag", "in flight", "invocations", "errors", "last error", box=None
-    )
+    table = Table("Kafka mapping to", "topic", "lag", "in flight", "calls", "errors", box=None)
     for one in mappings:
         lags = one["lag"].values()
         lag = str(sum(lags)) if lags and None not in lags else "?"
         counts = (str(one[name]) for name in ("in_flight", "invocations", "errors"))
-        table.add_row(one["name"], one["topic"], lag, *counts, one["last_error"] or "")
+        table.add_row(one["function"], one["topic"], lag, *counts)
     console.print(table)
+    for one in mappings:
+        if one["last_error"]:
+            console.print(f" {one['function']}, last error: {one['last_error']}", markup=False)
     return 0
 
 

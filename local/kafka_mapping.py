@@ -25,8 +25,10 @@ from local.template import KafkaMapping
 
 log = logging.getLogger("kafka")
 
-_POLL_SECONDS = 0.25  # how late a commit or a stop may be; records do not wait for it
-_FETCH_WAIT_MS = 1000  # the broker answers a fetch as soon as there is one byte
+# How late a commit or a stop may be, with and without a batch in flight; records do not wait for it.
+_POLL_SECONDS = 0.25
+_IDLE_POLL_SECONDS = 1.0
+_FETCH_WAIT_MS = 5000  # the broker answers a fetch as soon as there is one byte
 _RECONNECT_SECONDS = (0.2, 5.0)
 _START = {"TRIM_HORIZON": "earliest", "LATEST": "latest"}
 
@@ -159,9 +161,10 @@ class Mapping:
 
     def _turn(self, consumer: KafkaConsumer) -> None:
         with self._lock:
-            wait = self._partitions.next_due(time.monotonic())
+            longest = _POLL_SECONDS if self._in_flight else _IDLE_POLL_SECONDS
+            wait = min(longest, self._partitions.next_due(time.monotonic()) or longest)
         _unpark(consumer)
-        polled = consumer.poll(timeout_ms=int(min(_POLL_SECONDS, wait or _POLL_SECONDS) * 1000) + 1)
+        polled = consumer.poll(timeout_ms=int(wait * 1000) + 1)
         with self._lock:
             for partition, records in polled.items():
                 end = consumer.highwater(partition)
