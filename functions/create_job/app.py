@@ -17,7 +17,7 @@ create_job = Bootstrap().create_job()
 @app.post("/backup")
 def post_backup() -> Response[str]:
     """202 at once; the backup goes on in the background."""
-    request = http.body(app.current_event.body, CreateBackup)
+    request = http.body(app.current_event, CreateBackup)
     return http.accepted(create_job(request, app.current_event.headers.get("idempotency-key")))
 
 

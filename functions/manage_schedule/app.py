@@ -23,7 +23,7 @@ def _view(schedule: Schedule) -> dict[str, Any]:
 @app.put("/sites/<site_id>/schedule")
 def put(site_id: str) -> Response[str]:
     """Creates or replaces it."""
-    request = http.body(app.current_event.body, PutSchedule)
+    request = http.body(app.current_event, PutSchedule)
     return http.ok(_view(manage_schedule.put(http.an_id(site_id, "siteId"), request)))
 
 

@@ -6,9 +6,13 @@ from datetime import timedelta
 
 import msgspec
 
-from .domain.plan import MAX_PART_SIZE, MIB, MIN_PART_SIZE
+from .domain.plan import MAX_OBJECT_SIZE, MAX_PART_SIZE, MIB, MIN_PART_SIZE
 from .domain.policy import Policy
 from .domain.provider import Provider
+
+MAX_SECONDS = 10**9
+MAX_DAYS = 36_500
+_MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest"})
 
 
 class SettingsError(Exception):
@@ -55,10 +59,10 @@ class Settings:
             mongo_database=env.get("MONGO_DATABASE") or "sitebackup",
             s3_endpoint_url=env.get("S3_ENDPOINT_URL") or None,
             part_size=part_size,
-            parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4),
+            parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4, low=1, high=64),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
-            export_timeout=_number(env, "EXPORT_TIMEOUT_SECONDS", 30),
-            schedule_window=timedelta(seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600)),
+            export_timeout=_number(env, "EXPORT_TIMEOUT_SECONDS", 30, low=1, high=MAX_SECONDS),
+            schedule_window=timedelta(seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600, high=MAX_SECONDS)),
             policy=_policy(env),
         )
 
@@ -67,7 +71,18 @@ def _policy(env: Mapping[str, str]) -> Policy:
     """Each field of the policy is a setting of the same name in capitals."""
     default = Policy()
     names = [field.name for field in msgspec.structs.fields(Policy)]
-    return Policy(**{name: _number(env, name.upper(), getattr(default, name)) for name in names})
+    return Policy(
+        **{
+            name: _number(
+                env,
+                name.upper(),
+                getattr(default, name),
+                low=0 if name in _MAY_BE_0 else 1,
+                high=MAX_DAYS if name.endswith("_days") else MAX_SECONDS,
+            )
+            for name in names
+        }
+    )
 
 
 def _providers(text: str) -> dict[str, Provider]:
@@ -90,8 +105,10 @@ def _text(env: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
+def _number(
+    env: Mapping[str, str], name: str, default: int, low: int = 0, high: int = MAX_OBJECT_SIZE
+) -> int:
     value = env.get(name) or str(default)
-    if not value.isdigit():
-        raise SettingsError(f"{name} must be a whole number, not {value!r}")
+    if not value.isdecimal() or len(value) > len(str(high)) or not low <= int(value) <= high:
+        raise SettingsError(f"{name} must be a whole number from {low} to {high}, not {value!r}")
     return int(value)

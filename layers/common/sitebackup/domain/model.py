@@ -5,8 +5,8 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{24}$", description="24 hex digits")]
-ProviderName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]{0,31}$")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{24}\Z", description="24 hex digits")]
+ProviderName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

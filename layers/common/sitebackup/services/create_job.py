@@ -13,6 +13,7 @@ from ..domain.errors import Conflict
 from ..domain.events import UploadJobCreated
 from ..domain.job import Job, Status, Task
 from ..domain.model import Id, Model, ProviderName
+from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.policy import Policy, seconds
 from ..domain.provider import Provider
 from ..errors import ActiveJob, BadRequest, IdempotencyKeyReused
@@ -30,7 +31,7 @@ class CreateBackup(Model, frozen=True, kw_only=True, forbid_unknown_fields=True)
     site_id: Id
     providers: Annotated[list[ProviderName], msgspec.Meta(min_length=1)] | None = None
     expires_after_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] | None = None
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_SIZE)] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,17 @@ class CreateJob:
     def _existing(self, job: Job) -> Job:
         """The job that stands in the way: the same request's, or another one."""
         if job.idempotency_key and (same := self.repository.by_idempotency_key(job.idempotency_key)):
-            if (same.site_id, same.tasks.keys()) != (job.site_id, job.tasks.keys()):
+            if _asked(same) != _asked(job):
                 raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", jobId=same.id)
             return same
         active = self.repository.active(job.user_id, job.site_id)
         if active is None:
             raise Conflict("the site's active backup has just ended")
         raise ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)
+
+
+def _asked(job: Job) -> tuple[object, ...]:
+    return job.user_id, job.site_id, job.tasks.keys(), job.max_bytes, job.expires_after_days
 
 
 def check_providers(names: Sequence[str], known: Collection[str]) -> None:

@@ -1,0 +1,214 @@
+"""What every HTTP function shares: a wrong request is told what is wrong, and each error has its status."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+
+from sitebackup import http
+from sitebackup.domain.errors import BusUnavailable, Conflict, RepositoryUnavailable
+from sitebackup.domain.plan import MAX_OBJECT_SIZE
+from sitebackup.errors import (
+    PROBLEMS,
+    ActiveJob,
+    BadRequest,
+    IdempotencyKeyReused,
+    NotFound,
+    RequestError,
+    StateForbids,
+)
+from sitebackup.services.create_job import CreateBackup
+
+USER, SITE = "a" * 24, "b" * 24
+
+
+def an_event(body: str | None = None, path: str = "/", encoded: bool = False) -> dict[str, Any]:
+    event = {
+        "version": "2.0",
+        "routeKey": f"GET {path}",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json"},
+        "requestContext": {
+            "http": {"method": "GET", "path": path, "sourceIp": "127.0.0.1"},
+            "stage": "$default",
+            "requestId": "r",
+        },
+        "isBase64Encoded": encoded,
+    }
+    return event if body is None else event | {"body": body}
+
+
+def decode(body: str | None, encoded: bool = False) -> CreateBackup:
+    return http.body(APIGatewayProxyEventV2(an_event(body, encoded=encoded)), CreateBackup)
+
+
+GOOD = {"userId": USER, "siteId": SITE}
+
+
+def test_a_good_body() -> None:
+    assert decode(json.dumps(GOOD)) == CreateBackup(user_id=USER, site_id=SITE)
+
+
+def test_a_body_that_came_in_base64() -> None:
+    """As from `curl -d` without a Content-Type, which says that it is a form."""
+    assert decode(base64.b64encode(json.dumps(GOOD).encode()).decode(), encoded=True) == decode(
+        json.dumps(GOOD)
+    )
+
+
+@pytest.mark.parametrize("body", ["/w==", "a"])
+def test_base64_of_no_text(body: str) -> None:
+    with pytest.raises(BadRequest, match=r"^body: not valid UTF-8$"):
+        decode(body, encoded=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"userId": None}, "userId: Expected `str`, got `null`"),
+        ({"userId": 7}, "userId: Expected `str`, got `int`"),
+        ({"siteId": "B" * 24}, "siteId: Expected `str` matching regex"),
+        ({"siteId": "b" * 23}, "siteId: Expected `str` matching regex"),
+        ({"siteId": SITE + "\n"}, "siteId: Expected `str` matching regex"),
+        ({"providers": []}, "providers: Expected `array` of length >= 1"),
+        ({"providers": ["site", "Db"]}, "providers[1]: Expected `str` matching regex"),
+        ({"providers": "site"}, "providers: Expected `array | null`, got `str`"),
+        ({"expiresAfterDays": 0}, "expiresAfterDays: Expected `int` >= 1"),
+        ({"expiresAfterDays": 3651}, "expiresAfterDays: Expected `int` <= 3650"),
+        ({"maxBytes": 0}, "maxBytes: Expected `int` >= 1"),
+        ({"maxBytes": MAX_OBJECT_SIZE + 1}, f"maxBytes: Expected `int` <= {MAX_OBJECT_SIZE}"),
+        ({"maxBytes": 10**40}, "maxBytes: "),
+        ({"colour": 1}, "colour: unknown field"),
+    ],
+)
+def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        decode(json.dumps(GOOD | changes))
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (None, "body: not valid JSON"),
+        ("", "body: not valid JSON"),
+        ("{", "body: not valid JSON"),
+        ("null", "body: Expected `object`, got `null`"),
+        ("[]", "body: Expected `object`, got `array`"),
+        ("{}", "userId: required"),
+        (json.dumps({"userId": USER}), "siteId: required"),
+    ],
+)
+def test_a_wrong_body_is_told_apart(body: str | None, message: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        decode(body)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a" * 23, "a" * 25, "A" * 24, "g" * 24, "a" * 24 + "\n", "\u0661" * 24]
+)
+def test_what_is_no_id(value: str) -> None:
+    assert http.an_id(USER, "jobId") == USER
+    with pytest.raises(BadRequest, match=r"^jobId: must be 24 hex digits in lower case$"):
+        http.an_id(value, "jobId")
+
+
+@pytest.mark.parametrize("value", ["", "-1", "26", "1.0", "1e1", " 1", "²", "x", "9" * 5000])
+def test_what_is_no_number(value: str) -> None:
+    with pytest.raises(BadRequest, match=r"^wait: must be a whole number from 0 to 25$"):
+        http.a_number({"wait": value}, "wait", 0, 0, 25)
+
+
+def test_numbers() -> None:
+    assert http.a_number({"wait": "25"}, "wait", 0, 0, 25) == 25
+    assert http.a_number({"wait": "0"}, "wait", 7, 0, 25) == 0
+    assert http.a_number({}, "wait", 7, 0, 25) == 7
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "now", "2030-01-31", "2030-01-31T12:00:00", "2030-13-01T00:00:00Z", "0001-01-01T00:00:00+23:59"],
+)
+def test_what_is_no_time(value: str) -> None:
+    with pytest.raises(BadRequest, match=r"^at: must "):
+        http.a_time(value, "at")
+
+
+@pytest.mark.parametrize(
+    "value", ["2030-01-31T12:00:00Z", "2030-01-31T13:00:00+01:00", "2030-01-31T13:00:00 01:00"]
+)
+def test_times(value: str) -> None:
+    assert http.a_time(value, "at") == datetime(2030, 1, 31, 12, tzinfo=UTC)
+
+
+def test_parameters_that_nobody_knows() -> None:
+    assert http.only_known({"wait": "1"}, "wait", "since") == {"wait": "1"}
+    with pytest.raises(BadRequest, match=r"^siteid: unknown parameter; there are: wait, since$"):
+        http.only_known({"siteid": "1"}, "wait", "since")
+
+
+def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any], dict[str, Any]]:
+    app = http.resolver()
+
+    @app.get("/thing")
+    def thing() -> Response[str]:
+        if error:
+            raise error
+        return http.ok({"fine": True})
+
+    response = app.resolve(an_event(path=path), SimpleNamespace())  # type: ignore[arg-type]
+    return response, json.loads(response["body"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        (BadRequest("siteId: required"), 400, "bad-request"),
+        (NotFound("There is no backup."), 404, "not-found"),
+        (ActiveJob("Still running.", jobId=USER), 409, "active-job"),
+        (StateForbids("No."), 409, "state-forbids"),
+        (IdempotencyKeyReused("No."), 422, "idempotency-key-reused"),
+        (Conflict("busy"), 503, "busy"),
+        (RepositoryUnavailable("MongoDB does not answer."), 503, "unavailable"),
+        (BusUnavailable("Kafka does not answer."), 503, "unavailable"),
+    ],
+)
+def test_each_error_has_its_problem(error: Exception, status: int, kind: str) -> None:
+    response, problem = answer(error)
+    assert response["statusCode"] == problem["status"] == status
+    assert (problem["type"], problem["detail"]) == (kind, str(error))
+    assert response["headers"]["Content-Type"] == "application/problem+json"
+    assert ("Retry-After" in response["headers"]) == (status == 503)
+    if isinstance(error, RequestError):
+        assert problem.items() >= error.members.items()
+
+
+def test_an_error_that_nobody_expected_keeps_its_secrets() -> None:
+    response, problem = answer(ValueError("mongodb://user:password@host"))
+    assert (response["statusCode"], problem["type"]) == (500, "internal")
+    assert "password" not in response["body"]
+
+
+def test_a_route_that_is_not_there() -> None:
+    response, problem = answer(None, path="/nothing")
+    assert (response["statusCode"], problem["type"]) == (404, "not-found")
+    assert response["headers"]["Content-Type"] == "application/problem+json"
+
+
+def test_an_answer_is_never_kept_by_caches() -> None:
+    response, body = answer(None)
+    assert (response["statusCode"], body) == (200, {"fine": True})
+    assert response["headers"]["Cache-Control"] == "no-store"
+
+
+def test_the_types_of_problems_are_distinct() -> None:
+    assert len({problem.type for problem in PROBLEMS.values()}) == len(PROBLEMS)
+    assert all(msgspec.json.encode(problem.title) for problem in PROBLEMS.values())

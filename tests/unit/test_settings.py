@@ -1,0 +1,88 @@
+"""A wrong deployment fails at start and names the setting."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from sitebackup.domain.policy import Policy
+from sitebackup.settings import Settings, SettingsError
+
+SITE = {"name": "site", "exportUrl": "https://site/{userId}/{siteId}?chunk={chunkSize}"}
+GOOD = {
+    "PROVIDERS": json.dumps([SITE]),
+    "BACKUP_BUCKET": "backups",
+    "KAFKA_BOOTSTRAP_SERVERS": "one:9092,two:9092",
+    "MONGO_URI": "mongodb://127.0.0.1",
+}
+
+
+def test_what_is_not_set_has_a_default() -> None:
+    settings = Settings.from_env(GOOD)
+    assert settings.policy == Policy()
+    assert (settings.part_size, settings.parts_per_invocation) == (16 * 1024**2, 4)
+    assert (settings.max_bytes, settings.s3_endpoint_url, settings.kafka_auth) == (None, None, "none")
+    provider = settings.providers["site"]
+    assert provider.url("u", "s", 5) == "https://site/u/s?chunk=5"
+
+
+def test_an_empty_setting_is_not_set() -> None:
+    assert Settings.from_env(GOOD | {"PART_SIZE_MIB": "", "S3_ENDPOINT_URL": "", "MAX_BYTES": ""}) == (
+        Settings.from_env(GOOD)
+    )
+
+
+@pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Policy)])
+def test_every_field_of_the_policy_can_be_set(name: str) -> None:
+    assert getattr(Settings.from_env(GOOD | {name.upper(): "7"}).policy, name) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        *[
+            (name, None, f"{name} must be set")
+            for name in ("PROVIDERS", "BACKUP_BUCKET", "KAFKA_BOOTSTRAP_SERVERS")
+        ],
+        ("MONGO_URI", None, "MONGO_URI or MONGO_SECRET_ARN must be set"),
+        ("KAFKA_AUTH", "password", "KAFKA_AUTH must be none or iam"),
+        ("PART_SIZE_MIB", "4", "PART_SIZE_MIB must be within S3's 5..5120"),
+        ("PART_SIZE_MIB", "5121", "PART_SIZE_MIB must be within S3's 5..5120"),
+        *[
+            ("PART_SIZE_MIB", value, "PART_SIZE_MIB must be a whole number")
+            for value in ("many", "-1", "1.5", "²")
+        ],
+        ("PART_SIZE_MIB", "9" * 5000, "PART_SIZE_MIB must be a whole number"),
+        ("PARTS_PER_INVOCATION", "0", "PARTS_PER_INVOCATION must be a whole number from 1"),
+        ("PARTS_IN_FLIGHT", "0", "PARTS_IN_FLIGHT must be a whole number from 1"),
+        ("EXPORT_TIMEOUT_SECONDS", "0", "EXPORT_TIMEOUT_SECONDS must be a whole number from 1"),
+        ("ATTEMPT_SECONDS", "10" * 8, "ATTEMPT_SECONDS must be a whole number from 1 to 1000000000"),
+        ("FAILED_RECORD_DAYS", "36501", "FAILED_RECORD_DAYS must be a whole number from 1 to 36500"),
+        ("PROVIDERS", "{}", "PROVIDERS: Expected `array`"),
+        ("PROVIDERS", "[", "PROVIDERS: "),
+        ("PROVIDERS", "[]", "PROVIDERS lists no provider"),
+        ("PROVIDERS", json.dumps([SITE, SITE]), "PROVIDERS names a provider twice"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str | None, message: str) -> None:
+    env = {key: text for key, text in (GOOD | {name: value}).items() if text is not None}
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_env(env)
+    assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"name": "Site"}, "name"),
+        ({"name": "site\n"}, "name"),
+        ({"exportUrl": "ftp://site"}, "exportUrl"),
+        ({"maxBytes": 0}, "maxBytes"),
+        ({"partsInFlight": 1001}, "partsInFlight"),
+        ({"color": "red"}, "color"),
+    ],
+)
+def test_a_wrong_field_of_a_provider_is_named(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(SettingsError, match=rf"PROVIDERS: .*{field}"):
+        Settings.from_env(GOOD | {"PROVIDERS": json.dumps([SITE | changes])})
