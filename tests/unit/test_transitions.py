@@ -257,7 +257,11 @@ class Jobs(RuleBasedStateMachine):
     @rule()
     def retry(self) -> None:
         after = lifecycle.retry(self.job, self.now, POLICY)
-        possible = self.job.status in RETRYABLE and self.job.delete_at is None
+        possible = (
+            self.job.status in RETRYABLE
+            and self.job.delete_at is None
+            and not lifecycle.being_released(self.job, self.now)
+        )
         assert (after is not None) == possible
         self.apply(after)
 
@@ -267,7 +271,7 @@ class Jobs(RuleBasedStateMachine):
 
     @rule()
     def cleared(self) -> None:
-        self.apply(lifecycle.cleared(self.job, self.now, POLICY))
+        self.apply(lifecycle.cleared(self.job, self.now))
 
     @precondition(lambda self: self.job.status not in UNFINISHED)
     @rule(cause=st.sampled_from(list(DeleteCause)))
@@ -395,6 +399,6 @@ def test_a_retry_keeps_what_is_done_and_what_is_planned() -> None:
     assert again.tasks["db"] == job.tasks["db"]
     assert again.tasks["site"] == Task(upload=job.tasks["site"].upload, runs=1)
     assert (again.attempt, again.status, again.active) == (2, Status.PENDING, True)
-    released = changed(lifecycle.release(job, START))
+    released = changed(lifecycle.cleared(changed(lifecycle.release(job, START)), START))
     anew = changed(lifecycle.retry(released, START, POLICY))
     assert anew.tasks == {"site": Task(runs=1), "db": Task(runs=job.tasks["db"].runs)}
