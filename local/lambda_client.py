@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.response import StreamingBody
 
 from local.intrinsics import REGION
 
@@ -18,7 +21,7 @@ def lambda_client(endpoint_url: str, *, read_timeout: float, connections: int = 
     session = boto3.session.Session(
         aws_access_key_id="local", aws_secret_access_key="localsecret", region_name=REGION
     )
-    return session.client(  # type: ignore[call-overload, unused-ignore]
+    client = session.client(  # type: ignore[call-overload, unused-ignore]
         "lambda",
         endpoint_url=endpoint_url,
         config=Config(
@@ -29,3 +32,27 @@ def lambda_client(endpoint_url: str, *, read_timeout: float, connections: int = 
             proxies={},
         ),
     )
+    client.meta.events.register("after-call.lambda.Invoke", _name_the_failure)
+    return client
+
+
+def _name_the_failure(parsed: dict[str, Any], **_: Any) -> None:
+    """Set FunctionError where `sam local start-lambda` forgets to: it answers most errors as if they were results.
+
+    Lambda, and the service here, always name the version that ran; sam never does.
+    """
+    if "Payload" not in parsed or "FunctionError" in parsed or "ExecutedVersion" in parsed:
+        return
+    payload = parsed["Payload"].read()
+    parsed["Payload"] = StreamingBody(io.BytesIO(payload), len(payload))
+    if payload and _is_failure(payload):
+        parsed["FunctionError"] = "Unhandled"
+
+
+def _is_failure(payload: bytes) -> bool:
+    """Whether it is an error as the runtime client words it, or sam's bare sentence about a time-out."""
+    try:
+        answer = json.loads(payload)
+    except ValueError:
+        return True
+    return isinstance(answer, dict) and {"errorMessage", "errorType", "requestId"} <= answer.keys()

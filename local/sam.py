@@ -1,0 +1,170 @@
+"""The functions in containers: `sam build`, `sam local invoke`, and sam's servers for a local run.
+
+Options and behaviour are those of the AWS SAM CLI command reference; what differs from functions that run without
+Docker is in docs/local-parity.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import processes
+from local.intrinsics import REGION
+from local.services import ACCESS_KEY, SECRET_KEY, Service, ServiceError
+
+SAM = Path(__file__).parents[1] / ".venv-tools/bin/sam"
+_BUILD_SECONDS = 300.0  # the first build fetches the layer's wheels
+_STOP_SECONDS = 60.0  # sam removes a container for each function
+
+
+@dataclass(frozen=True)
+class Invoked:
+    """What `sam local invoke` wrote: the answer on its standard output, all else on its standard error."""
+
+    code: int
+    payload: bytes
+    log: str
+
+
+class Sam:
+    """A template that has been built, and how its functions are run."""
+
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Mapping[str, str],
+        variables: Mapping[str, str],
+        image: str | None = None,
+    ) -> None:
+        """`folder` is what `build` wrote; `variables` replace some that the template gives its functions.
+
+        Without `image` sam takes AWS's own, and pulls it if it is not there.
+        """
+        # Files, as sam takes parameters on its command line apart by rules that JSON does not survive.
+        self._parameters = folder / "parameters.yaml"  # JSON is YAML, and sam reads no .json here
+        self._parameters.write_text(json.dumps(dict(parameters)))
+        self._variables = folder / "variables.json"
+        self._variables.write_text(json.dumps({"Parameters": dict(variables)}))
+        self._template = folder / "build/template.yaml"
+        self._layers = folder / "layers"
+        self._image = image
+
+    def command(self, name: str, *arguments: str) -> list[str]:
+        """The command line of `sam local <name>`."""
+        image = ("--invoke-image", self._image, "--skip-pull-image") if self._image else ()
+        return [
+            *(str(SAM), "local", name, *arguments, "--template-file", str(self._template)),
+            *("--region", REGION, "--layer-cache-basedir", str(self._layers), *image),
+            *("--parameter-overrides", f"file://{self._parameters}", "--env-vars", str(self._variables)),
+        ]
+
+    def invoke(self, function: str, event: bytes, limit: float) -> Invoked:
+        """One invocation in a container of its own. Raises subprocess.TimeoutExpired after `limit` seconds."""
+        command = self.command("invoke", function, "--event", "-")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(), start_new_session=True
+        ) as process:
+            try:
+                output, errors = process.communicate(event, timeout=limit)
+            finally:
+                if process.poll() is None:
+                    processes.end(process, _STOP_SECONDS)  # not killed at once: it has a container to remove
+        return Invoked(process.returncode, output.strip(), errors.decode(errors="replace"))
+
+
+class SamServer(Service):
+    """`sam local start-lambda` or `start-api`, each function in one warm container."""
+
+    def __init__(self, command: str, sam: Sam, folder: Path, port: int | None = None) -> None:
+        self.name = f"sam-{command}"
+        self.port_setting = {"start-api": "API_PORT", "start-lambda": "LAMBDA_PORT"}[command]
+        super().__init__(folder, port)
+        self._command = command
+        self._sam = sam
+
+    @property
+    def address(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def command(self) -> list[str]:
+        return self._sam.command(
+            *(self._command, "--host", self.host, "--port", str(self.port)),
+            *("--warm-containers", "LAZY", "--no-watch"),
+        )
+
+    def environment(self) -> dict[str, str]:
+        return environment()
+
+    def prepare(self) -> None:
+        with socket.create_connection((self.host, self.port), timeout=1):
+            pass
+
+    def stop(self) -> None:
+        if self.process:
+            processes.end(self.process, _STOP_SECONDS)
+            self.process = None
+
+
+def build(template: Path, folder: Path) -> None:
+    """`sam build` into `folder/build`, with this Python as the one it asks for. Raises ServiceError."""
+    if not SAM.exists():
+        raise ServiceError("The AWS SAM CLI is not installed: run `make setup`.")
+    command = [str(SAM), "build", "--template-file", str(template), "--build-dir", str(folder / "build")]
+    command += ["--cache-dir", str(folder / "cache")]
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    variables = {**os.environ, "PATH": path, "SAM_CLI_TELEMETRY": "0"}
+    done = subprocess.run(
+        command, env=variables, capture_output=True, text=True, timeout=_BUILD_SECONDS, check=False
+    )
+    if done.returncode != 0:
+        raise ServiceError(f"`sam build` failed:\n{done.stdout}{done.stderr}")
+
+
+def environment() -> dict[str, str]:
+    """For `sam local`: where Docker is, and nothing that leaves this machine.
+
+    sam asks AWS whose account it runs in, and its package index for a newer version of itself.
+    """
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "DOCKER_HOST", "DOCKER_CONFIG")
+    return {
+        **{name: os.environ[name] for name in kept if name in os.environ},
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_MAX_ATTEMPTS": "1",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "SAM_CLI_TELEMETRY": "0",
+    }
+
+
+def docker_missing() -> str | None:
+    """Why no container can be run here, or None."""
+    docker = shutil.which("docker")
+    if docker is None:
+        return "there is no docker command here"
+    answer = subprocess.run(
+        [docker, "version", "--format", "{{.Server.Version}}"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return None if answer.returncode == 0 else f"no Docker engine answers: {answer.stderr.strip()}"
+
+
+def bridge_address() -> str:
+    """The address under which this machine and its containers both reach it (Linux). Raises ServiceError."""
+    inspect = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
+    done = subprocess.run(inspect, capture_output=True, text=True, timeout=30, check=False)
+    address = done.stdout.strip()
+    if done.returncode != 0 or not address:
+        raise ServiceError(f"Docker tells no address of its bridge network: {done.stderr.strip()}")
+    return address
