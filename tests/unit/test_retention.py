@@ -1,0 +1,288 @@
+"""What retention decides about any history of a site's backups: nothing good is lost by age, nothing goes early."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sitebackup.domain import lifecycle, transitions
+from sitebackup.domain.job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status, Task
+from sitebackup.domain.policy import Policy, seconds
+from sitebackup.domain.reason import Code, Reason
+from sitebackup.domain.retention import Action, Decision, Why, clear_at, decide, expires_at, first_look
+from tests.unit.twins import MemoryRepository
+
+NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+USER, SITE = "a" * 24, "b" * 24
+CENTURY = 36500 * DAY
+
+
+def a_job(number: int, status: Status, finished: datetime, **changes: object) -> Job:
+    failed = status in RETRYABLE
+    job = Job(
+        id=f"{number:024x}",
+        user_id=USER,
+        site_id=SITE,
+        status=status,
+        version=1,
+        active=True if status in UNFINISHED else None,
+        reason=Reason(code=Code.CANCELLED, message="Cancelled on request.") if failed else None,
+        tasks={"site": Task(status=status if status is not Status.DELETED else Status.DONE, runs=1)},
+        created_at=finished - timedelta(hours=1),
+        updated_at=finished,
+        deadline_at=finished + timedelta(hours=5),
+        finished_at=None if status in UNFINISHED else finished,
+        next_drive_at=finished + timedelta(minutes=1),
+    )
+    return job.replace(**changes)
+
+
+def some_days(most: int) -> st.SearchStrategy[timedelta]:
+    return st.integers(0, most * 24).map(lambda hours: timedelta(hours=hours))
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    return Policy(
+        upload_grace_seconds=draw(st.sampled_from([0, 3600, 24 * 3600])),
+        delete_grace_seconds=draw(st.sampled_from([0, 24 * 3600, 7 * 24 * 3600])),
+        keep_newest=draw(st.sampled_from([0, 1, 1])),
+        completed_record_days=draw(st.sampled_from([0, 30, 400])),
+        failed_record_days=draw(st.sampled_from([0, 7, 30])),
+        day_seconds=draw(st.sampled_from([60, 24 * 3600])),
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Job]:
+    """A site's jobs of the last 300 days, in every state that they can be in; at most one is active."""
+    jobs = []
+    for number in range(1, draw(st.integers(1, 8)) + 1):
+        status = draw(st.sampled_from([Status.DONE] * 4 + [Status.FAILED, Status.CANCELLED, Status.DELETED]))
+        finished = NOW - draw(some_days(300))
+        job = a_job(number, status, finished)
+        job = job.replace(
+            expires_after_days=draw(st.one_of(st.none(), st.integers(1, 200))),
+            tasks={"site": job.tasks["site"].replace(runs=draw(st.integers(1, 2)))},
+        )
+        if status in FINISHED and draw(st.booleans()):
+            cause = DeleteCause.REQUESTED
+            if status is Status.DONE and job.expires_after_days:
+                cause = draw(st.sampled_from(DeleteCause))
+            at = NOW + draw(some_days(60)) - 30 * DAY
+            job = job.replace(delete_at=max(at, finished), delete_cause=cause)
+            if at < NOW and draw(st.integers(0, 3)) == 0:
+                job = job.replace(removing_at=NOW - timedelta(minutes=1))
+        if status in RETRYABLE and draw(st.booleans()):
+            job = job.replace(upload_released_at=finished + DAY, cleared_at=finished + DAY)
+        if status is Status.DELETED:
+            job = job.replace(delete_at=finished, removing_at=finished, deleted_at=finished)
+        jobs.append(job)
+    if draw(st.booleans()):
+        jobs.append(a_job(99, draw(st.sampled_from(sorted(UNFINISHED))), NOW))
+    return jobs
+
+
+def newest_good(jobs: Iterable[Job]) -> str | None:
+    repository = MemoryRepository()
+    repository.jobs = {job.id: job.to_document() for job in jobs}
+    return repository.newest_good(USER, SITE)
+
+
+def good(job: Job) -> bool:
+    """A backup that a person would count on: done, whole, and nobody asked to delete it."""
+    return (
+        job.status is Status.DONE
+        and job.delete_cause is not DeleteCause.REQUESTED
+        and job.removing_at is None
+    )
+
+
+def carry_out(job: Job, decision: Decision, now: datetime, policy: Policy) -> Job | None:
+    """What the sweep makes of a job; None: its record is gone."""
+    match decision.action:
+        case Action.KEEP:
+            return lifecycle.look_again(job, decision.until, now) or job
+        case Action.RELEASE:
+            claimed = lifecycle.release(job, now)
+            assert claimed is not None
+            changed = lifecycle.cleared(claimed, now)
+        case Action.TIDY:
+            changed = lifecycle.tidied(job, now)
+        case Action.MARK:
+            changed = lifecycle.mark_deleted(job, now, DeleteCause.EXPIRED, now, policy)
+        case Action.REMOVE:
+            claimed = lifecycle.begin_removal(job, now)
+            assert claimed is not None
+            changed = lifecycle.removed(claimed, now, policy)
+        case Action.FORGET:
+            return None
+    assert changed is not None, f"{decision} can't be carried out"
+    return changed
+
+
+def check_decision(job: Job, decision: Decision, jobs: Iterable[Job], now: datetime, policy: Policy) -> None:
+    assert decision.reason in Why
+    if job.status in UNFINISHED:
+        assert decision.action is Action.KEEP
+    if decision.action is Action.REMOVE and job.removing_at is None:
+        assert job.delete_at is not None
+        assert now >= job.delete_at + seconds(policy.delete_grace_seconds), "removed within the grace"
+    if decision.action is Action.MARK:
+        expires = expires_at(job, policy)
+        assert expires is not None
+        assert now >= expires
+    if decision.action in (Action.RELEASE, Action.TIDY):
+        assert job.finished_at is not None
+        assert now >= job.finished_at + seconds(policy.upload_grace_seconds)
+        assert (decision.action is Action.TIDY) == (job.status is Status.DONE)
+    if decision.action is Action.FORGET:
+        assert job.status is Status.DELETED or (job.status in RETRYABLE and job.cleared_at is not None)
+    if policy.keep_newest and good(job) and decision.action in (Action.MARK, Action.REMOVE):
+        others = [other for other in jobs if good(other) and other is not job]
+        assert job.finished_at is not None
+        assert any((other.finished_at or NOW) >= job.finished_at for other in others), "the newest would go"
+
+
+def settle(jobs: dict[str, Job], now: datetime, policy: Policy) -> None:
+    """Sweeps until nothing changes any more."""
+    for _ in range(8):
+        before = dict(jobs)
+        for job in before.values():
+            current = list(jobs.values())
+            decision = decide(job, newest_good(current), now, policy)
+            check_decision(job, decision, current, now, policy)
+            changed = carry_out(job, decision, now, policy)
+            if changed is None:
+                del jobs[job.id]
+            else:
+                jobs[job.id] = changed
+        if jobs == before:
+            return
+    raise AssertionError("the decisions come to no end")
+
+
+@settings(max_examples=200, deadline=None)
+@given(jobs=histories(), policy=policies(), waits=st.lists(some_days(200), max_size=5))
+def test_any_history_settles_and_keeps_what_is_good(
+    jobs: list[Job], policy: Policy, waits: list[timedelta]
+) -> None:
+    sites = {job.id: job for job in jobs}
+    active = [job for job in jobs if job.status in UNFINISHED]
+    had_good = any(good(job) for job in jobs)
+    now = NOW
+    settle(sites, now, policy)
+    for wait in waits:
+        now += wait
+        settle(sites, now, policy)
+    for job in active:
+        assert sites[job.id] == job
+    if had_good and policy.keep_newest:
+        newest = max((job for job in jobs if good(job)), key=lambda job: (job.finished_at or NOW, job.id))
+        assert sites[newest.id].status is Status.DONE, "the newest good backup went by age"
+        assert sites[newest.id].removing_at is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(jobs=histories(), policy=policies(), part=st.floats(0, 0.999))
+def test_nothing_changes_before_the_time_that_was_told(jobs: list[Job], policy: Policy, part: float) -> None:
+    """The sweep looks at a job again at `until`, so nothing may come due before."""
+    newest = newest_good(jobs)
+    for job in jobs:
+        decision = decide(job, newest, NOW, policy)
+        if decision.action is not Action.KEEP or job.status in UNFINISHED:
+            assert job.status in UNFINISHED or decision.until is None
+            continue
+        if decision.until is None:
+            assert decide(job, newest, NOW + CENTURY, policy).action is Action.KEEP
+            continue
+        assert decision.until > NOW
+        earlier = NOW + (decision.until - NOW) * part
+        assert decide(job, newest, earlier, policy).action is Action.KEEP
+        if decision.reason is not Why.NEWEST_GOOD:
+            assert decide(job, newest, decision.until, policy) != decision
+
+
+@settings(max_examples=200, deadline=None)
+@given(jobs=histories(), policy=policies())
+def test_undelete_works_until_the_removal_is_claimed(jobs: list[Job], policy: Policy) -> None:
+    for job in jobs:
+        back = lifecycle.undelete(job, NOW)
+        wanted = job.status in FINISHED and job.delete_at is not None and job.removing_at is None
+        assert (back is not None) == wanted
+        if back:
+            decision = decide(back, None, NOW, policy)
+            assert decision.action is not Action.REMOVE
+            claimed = lifecycle.begin_removal(job, NOW)
+            assert claimed is not None
+            assert lifecycle.undelete(claimed, NOW) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(jobs=histories(), policy=policies())
+def test_the_first_look_at_a_done_job_is_in_time(jobs: list[Job], policy: Policy) -> None:
+    for job in jobs:
+        if job.status is not Status.DONE or job.delete_at is not None:
+            continue
+        look = first_look(job, policy)
+        assert job.finished_at is not None
+        if look is None:
+            assert decide(job, None, job.finished_at + CENTURY, policy).action is Action.KEEP
+        elif look > job.finished_at:
+            before = look - timedelta(milliseconds=1)
+            assert decide(job, None, before, policy).action is Action.KEEP
+            assert decide(job, None, look, policy).action is not Action.KEEP
+
+
+# --- by example
+
+
+def test_failed_records_go_before_those_of_backups() -> None:
+    policy = Policy()
+    failed = a_job(1, Status.FAILED, NOW, upload_released_at=NOW, cleared_at=NOW)
+    deleted = a_job(2, Status.DELETED, NOW, deleted_at=NOW)
+    for days, actions in [
+        (policy.failed_record_days - 1, (Action.KEEP, Action.KEEP)),
+        (policy.failed_record_days, (Action.FORGET, Action.KEEP)),
+        (policy.completed_record_days, (Action.FORGET, Action.FORGET)),
+    ]:
+        decided = [decide(job, None, NOW + days * DAY, policy).action for job in (failed, deleted)]
+        assert tuple(decided) == actions
+    assert policy.failed_record_days < policy.completed_record_days
+
+
+@pytest.mark.parametrize("keep_newest", [0, 1])
+def test_the_newest_good_backup_expires_by_age_only_if_the_setting_says_so(keep_newest: int) -> None:
+    policy = Policy(keep_newest=keep_newest)
+    old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
+    decision = decide(old, old.id, NOW, policy)
+    assert decision.action is (Action.KEEP if keep_newest else Action.MARK)
+    assert decision.reason is (Why.NEWEST_GOOD if keep_newest else Why.EXPIRED)
+    asked = old.replace(delete_at=NOW - 8 * DAY, delete_cause=DeleteCause.REQUESTED)
+    assert decide(asked, None, NOW, policy).action is Action.REMOVE, "but whoever asks for it gets it"
+
+
+def test_the_mark_of_an_expired_backup_does_nothing_once_it_is_the_newest_again() -> None:
+    """The newer one was deleted on request within the grace of the older one."""
+    policy = Policy()
+    old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
+    marked = lifecycle.mark_deleted(old, NOW - 8 * DAY, DeleteCause.EXPIRED, NOW - 8 * DAY, policy)
+    assert marked is not None
+    assert decide(marked, "f" * 24, NOW, policy).action is Action.REMOVE
+    assert decide(marked, old.id, NOW, policy).reason is Why.NEWEST_GOOD
+
+
+def test_a_job_that_gets_done_is_looked_at_when_it_expires() -> None:
+    policy = Policy()
+    job = a_job(1, Status.RUNNING, NOW, expires_after_days=3)
+    job = job.replace(tasks={"site": Task(status=Status.DONE, runs=1)})
+    done = transitions.finish_job(job, 1, NOW, policy)
+    assert done is not None
+    assert done.next_drive_at == NOW + 3 * DAY
+    twice = job.replace(tasks={"site": Task(status=Status.DONE, runs=2)})
+    tidied = transitions.finish_job(twice, 1, NOW, policy)
+    assert tidied is not None
+    assert tidied.next_drive_at == clear_at(tidied, policy) == NOW + DAY
