@@ -28,7 +28,7 @@ log = logging.getLogger("kafka")
 # How late a commit or a stop may be, with and without a batch in flight; records do not wait for it.
 _POLL_SECONDS = 0.25
 _IDLE_POLL_SECONDS = 1.0
-_FETCH_WAIT_MS = 5000  # the broker answers a fetch as soon as there is one byte
+_FETCH_WAIT_MS = 1000  # the broker answers a fetch as soon as there is one byte
 _RECONNECT_SECONDS = (0.2, 5.0)
 _START = {"TRIM_HORIZON": "earliest", "LATEST": "latest"}
 

@@ -1,0 +1,241 @@
+"""The local run as its user sees it: `python -m local`, in processes of its own on free ports."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from rich.console import Console
+
+from local import background, demo, services
+from local.run import MockProviders
+from local.services import Service
+from local.settings import ROOT, Settings, SettingsError, free_ports
+from mock_providers.archive import Archive
+
+USER, SITE = "5f0000000000000000000001", "6a0000000000000000000001"
+
+
+def _env(folder: Path, **changes: str) -> dict[str, str]:
+    return background.environment(**free_ports(), LOCAL_DIR=str(folder), **changes)
+
+
+def _local(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "local", *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL
+    )
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def _all_gone(processes: list[psutil.Process], limit: float = 20.0) -> bool:
+    """Whether all end: those whose parent died are reaped by another process."""
+    deadline = time.monotonic() + limit
+    while alive := [one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]:
+        if time.monotonic() > deadline:
+            print("still there:", alive)
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Settings]]:
+    """A run in the background, with parts of 5 MiB."""
+    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5")
+    result = _local(env, "up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    settings = Settings.from_env(env)
+    try:
+        yield env, settings
+    finally:
+        processes = _tree(background.find(settings).pid)  # type: ignore[union-attr]
+        assert len(processes) >= 5
+        assert _local(env, "down").returncode == 0
+        assert _all_gone(processes)
+        assert not settings.state_file.exists()
+
+
+def test_up_says_where_everything_is(up: tuple[dict[str, str], Settings]) -> None:
+    env, settings = up
+    result = _local(env, "status")
+    assert result.returncode == 0
+    for port in settings.ports.values():
+        assert f"127.0.0.1:{port}" in result.stdout
+    assert "upload-part-created" in result.stdout
+    again = _local(env, "up")
+    assert again.returncode == 0
+    assert "Already up" in again.stdout
+
+
+def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, str], Settings]) -> None:
+    _, settings = up
+    size = 12 * 1024 * 1024
+    control = f"{settings.providers_address}/control/site/{SITE}"
+    requests.put(control, json={"size": size}, timeout=10).raise_for_status()
+    body = {"userId": USER, "siteId": SITE, "providers": ["site"]}
+    answer = requests.post(f"{settings.api_address}/backup", json=body, timeout=30)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    deadline = time.monotonic() + 120
+    while job["status"] in ("pending", "running"):
+        assert time.monotonic() < deadline, job
+        query = {"wait": "5", "since": job["version"]}
+        job = requests.get(f"{settings.api_address}/backup/{job['jobId']}", params=query, timeout=40).json()
+    assert job["status"] == "done", job
+    assert job["tasks"]["site"]["progress"]["partsTotal"] == 3  # PARAM_PartSizeMib was used
+    key = job["tasks"]["site"]["object"]["key"]
+    s3 = services.s3_client(f"http://127.0.0.1:{settings.ports['S3']}")
+    stored = demo._digest(s3.get_object(Bucket=services.BUCKET, Key=key)["Body"].iter_chunks())
+    assert stored.sha256 == Archive("site", USER, SITE, size, 1).sha256()
+    while True:
+        mappings = requests.get(f"{settings.lambda_address}/mappings", timeout=10).json()
+        if all(lag == 0 for one in mappings for lag in one["lag"].values()):
+            break
+        assert time.monotonic() < deadline, mappings
+        time.sleep(0.05)
+    assert sum(one["invocations"] for one in mappings) >= 4
+    assert [one["last_error"] for one in mappings if one["last_error"]] == []
+
+
+def test_invoke_prints_the_answer(up: tuple[dict[str, str], Settings], tmp_path: Path) -> None:
+    env, _ = up
+    result = _local(env, "invoke", "get_job", "events/get_job.json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["statusCode"] in (200, 404)
+    assert "no_such" in _local(env, "invoke", "no_such", "events/get_job.json").stderr
+    broken = tmp_path / "event.json"
+    broken.write_text("{")
+    result = _local(env, "invoke", "get_job", str(broken))
+    assert result.returncode == 1
+    assert result.stderr.startswith("EVENT: ")
+
+
+def test_the_log_names_the_source_of_each_line(up: tuple[dict[str, str], Settings]) -> None:
+    _, settings = up
+    log = (settings.folder / "log").read_text()
+    assert " local " in log
+    assert "kafka is ready at" in log
+
+
+def test_a_service_that_dies_is_started_again(up: tuple[dict[str, str], Settings]) -> None:
+    env, settings = up
+    state = background.find(settings)
+    assert state is not None
+    old = state.services["mongo"]
+    assert old is not None
+    os.kill(old, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    status = 0
+    while status != 200:
+        assert time.monotonic() < deadline, (settings.folder / "log").read_text()[-2000:]
+        status = requests.get(f"{settings.api_address}/backup", timeout=40).status_code
+        now = background.find(settings)
+        if now is None or now.services["mongo"] == old:
+            status = 0
+        time.sleep(0.1)
+    assert "mongo ended with code -9" in (settings.folder / "log").read_text()
+    assert "down, see the log" not in _local(env, "status").stdout
+
+
+def test_nothing_is_left_when_the_run_is_killed(
+    tmp_path: Path, mongo: Service, kafka: Service, s3: Service
+) -> None:
+    """And a run on external services starts no service of its own."""
+    env = _env(tmp_path, SERVICES="external", KAFKA_BOOTSTRAP_SERVERS=kafka.address, MONGO_URI=mongo.address,
+               S3_ENDPOINT_URL=s3.address)  # fmt: skip
+    settings = Settings.from_env(env)
+    run = background.start(settings, env)
+    try:
+        state = background.find(settings)
+        assert state is not None
+        assert list(state.services) == ["providers"]
+        assert requests.get(f"{settings.api_address}/backup", timeout=40).status_code == 200
+        processes = _tree(run.pid)
+        assert len(processes) >= 3  # the run, the mock providers, an execution environment
+    finally:
+        run.kill()
+        run.wait(10)
+    assert _all_gone(processes)
+    assert background.find(settings) is None
+    result = _local(env, "status")
+    assert result.returncode == 3
+    assert "Nothing is up" in result.stdout
+    assert "Nothing is up" in _local(env, "down").stdout
+
+
+def test_a_port_in_use_says_what_to_do(tmp_path: Path) -> None:
+    env = _env(tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", int(env["API_PORT"])))
+        taken.listen()
+        result = _local(env, "up")
+    assert result.returncode == 1
+    assert f"Port {env['API_PORT']} is in use" in result.stderr
+    assert "set API_PORT to another port" in result.stderr
+
+
+def test_a_wrong_parameter_is_named_and_nothing_is_left(
+    tmp_path: Path, mongo: Service, kafka: Service, s3: Service
+) -> None:
+    env = _env(tmp_path, PARAM_PartSizeMib="1", SERVICES="external", KAFKA_BOOTSTRAP_SERVERS=kafka.address,
+               MONGO_URI=mongo.address, S3_ENDPOINT_URL=s3.address)  # fmt: skip
+    result = _local(env, "up", "--foreground")
+    assert result.returncode == 1
+    assert "PartSizeMib" in result.stdout
+    with pytest.raises(requests.ConnectionError):
+        requests.get(Settings.from_env(env).providers_address, timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"API_PORT": "http"}, "API_PORT is 'http'"),
+        ({"KAFKA_PORT": "70000"}, "KAFKA_PORT is '70000'"),
+        ({"SERVICES": "docker"}, "SERVICES is 'docker'"),
+        ({"SERVICES": "external", "MONGO_URI": "mongodb://m"}, "KAFKA_BOOTSTRAP_SERVERS and S3_ENDPOINT_URL"),
+    ],
+)
+def test_wrong_settings_are_named(env: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        Settings.from_env(env)
+
+
+def test_the_demo_sees_a_difference(s3: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "SIZES", {"site": 1})
+    providers = MockProviders(tmp_path, int(free_ports()["PROVIDERS_PORT"]), "site=1MiB")
+    providers.start()
+    try:
+        providers.wait_ready()
+        env = {"PROVIDERS_PORT": str(providers.port), "S3_PORT": str(s3.port)}
+        settings = Settings.from_env(env)
+        client = services.s3_client(s3.address)
+        content = bytearray(Archive("site", USER, SITE, 1024 * 1024, 1).read(0, 1024 * 1024))
+        place = {"bucket": services.BUCKET, "key": "demo/site.zip"}
+        task = {"object": place, "progress": {"partsTotal": 1}}
+        job: dict[str, Any] = {"userId": USER, "siteId": SITE, "tasks": {"site": task}}
+
+        def equal() -> bool:
+            client.put_object(
+                Bucket=place["bucket"], Key=place["key"], Body=bytes(content), ChecksumAlgorithm="CRC64NVME"
+            )
+            return demo._compare(settings, job, Console(quiet=True))
+
+        assert equal()
+        content[-1] ^= 1
+        assert not equal()
+    finally:
+        providers.stop()
