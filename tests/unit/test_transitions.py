@@ -384,10 +384,10 @@ def test_the_wait_of_the_sweep_doubles_up_to_its_limit_and_begins_anew_with_prog
         job = changed(transitions.claim_drive(job, now, POLICY))
         assert job.next_drive_at is not None
         waits.append((job.next_drive_at - now).total_seconds())
-    assert waits == [360, 720, 1440, 1800, 1800]
+    assert waits == [900, 1800, 3600, 3600, 3600]
     progress = advance(job.tasks["site"].progress, [(1, PLANS[-1].part_size)])
     job = changed(transitions.release_parts(job, 1, "site", "u1", progress, now, POLICY))
-    assert job.next_drive_at == now + timedelta(seconds=360)
+    assert job.next_drive_at == now + timedelta(seconds=900)
     assert job.drive_delay == 0
 
 

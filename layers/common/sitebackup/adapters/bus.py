@@ -10,7 +10,7 @@ from kafka.errors import KafkaError
 from ..domain.errors import BusUnavailable
 from ..domain.events import TaskEvent
 
-TIMEOUT_SECONDS = 3.0
+TIMEOUT_SECONDS = 2.5
 
 
 class Bus(Protocol):

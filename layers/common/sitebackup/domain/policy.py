@@ -11,9 +11,9 @@ class Policy(Model, frozen=True, kw_only=True):
     attempt_seconds: int = 6 * 3600
     start_seconds: int = 60
     """A job that nobody has begun is driven on after so long."""
-    stall_seconds: int = 360
+    stall_seconds: int = 900
     """A task without progress is driven on after so long: longer than upload_part may work on a slow part."""
-    max_stall_seconds: int = 1800
+    max_stall_seconds: int = 3600
     lease_seconds: int = 60
     upload_grace_seconds: int = 24 * 3600
     delete_grace_seconds: int = 7 * 24 * 3600

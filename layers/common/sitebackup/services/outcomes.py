@@ -10,7 +10,7 @@ from ..adapters.bus import Bus
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
 from ..domain import transitions
-from ..domain.errors import Permanent, Transient
+from ..domain.errors import Permanent, Transient, Unavailable
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, Status, StoredObject
 from ..domain.policy import Policy
@@ -110,6 +110,14 @@ class Outcomes:
                     )
                 ]
             )
+
+    def is_live(self, event: TaskEvent) -> bool:
+        """Whether the task still goes on; while MongoDB does not answer, it is taken to."""
+        try:
+            job = self.repository.get(event.job_id)
+        except Unavailable:
+            return True
+        return job is not None and job.live_task(event.attempt, event.provider) is not None
 
     def missing_parts(self, job: Job, provider: str, tried: int) -> list[TaskEvent]:
         """What to emit so that a planned upload goes on: its missing parts, or its completion."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import count
 
 from ..adapters.exports import Export, Exports
@@ -18,8 +18,11 @@ from ..domain.reason import Code, Reason
 from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
-from .sources import Bounded, check_size, size_limit
+from .sources import Bounded, TaskEnded, check_size, size_limit
 from .stream import MoveStream
+
+LONGEST_PART_1 = timedelta(minutes=1)
+"""If it is not read by then it is left to upload_part: other jobs wait behind this record."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class ProcessProvider:
 
         try:
             in_place(move, deadline, self.now)
+        except TaskEnded:
+            logger.info("task ended while its export was read", extra=about(event))
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
         except Transient as error:
@@ -86,7 +91,7 @@ class ProcessProvider:
                 check_size(export.size, limit)
             if export.size is not None and export.size <= self.part_size:
                 stored = self.storage.put_object(
-                    job.key(event.provider), Bounded(export, deadline, self.now), export.size
+                    job.key(event.provider), self._watched(event, export, deadline), export.size
                 )
                 self.outcomes.done(event, stored, parts=1)
             elif export.ranged:
@@ -117,9 +122,10 @@ class ProcessProvider:
             self.outcomes.abort(event, key, upload_id)
             return
         self.outcomes.emit([self._part(event, upload_id, number) for number in range(2, released + 1)])
+        until = min(deadline, self.now() + LONGEST_PART_1)
         try:
             part = self.storage.put_part(
-                key, upload_id, 1, Bounded(export, deadline, self.now), plan.part(1).length
+                key, upload_id, 1, self._watched(event, export, until), plan.part(1).length
             )
         except NoSuchUpload:
             return
@@ -135,6 +141,9 @@ class ProcessProvider:
                 )
             ]
         )
+
+    def _watched(self, event: UploadJobCreated, export: Export, until: datetime) -> Bounded:
+        return Bounded(export, until, self.now, lambda: self.outcomes.is_live(event))
 
     @staticmethod
     def _part(event: UploadJobCreated, upload_id: str, number: int) -> UploadPartCreated:

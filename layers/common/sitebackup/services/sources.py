@@ -1,7 +1,7 @@
 """Sources wrapped around an export while it is moved."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ..adapters.source import Source
 from ..domain.errors import Permanent, Transient
@@ -10,19 +10,37 @@ from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.provider import Provider
 from ..domain.reason import Code
 
+LOOK_EVERY = timedelta(seconds=3)
+
+
+class TaskEnded(Exception):
+    """The task was cancelled, failed or taken over while its export was read."""
+
 
 class Bounded:
-    """Reads on only while there is time, so that a slow export ends as an outcome and not as a killed function."""
+    """Reads on only while there is time and the task wants it.
 
-    def __init__(self, source: Source, deadline: datetime, now: Callable[[], datetime]) -> None:
+    So a slow export ends as an outcome and not as a killed function, and does not outlive its job.
+    """
+
+    def __init__(
+        self, source: Source, until: datetime, now: Callable[[], datetime], alive: Callable[[], bool]
+    ) -> None:
         self._source = source
-        self._deadline = deadline
+        self._until = until
         self._now = now
+        self._alive = alive
+        self._look_at = now() + LOOK_EVERY
 
     def readinto(self, buffer: memoryview) -> int:
-        """Raises Transient once the deadline has passed."""
-        if self._now() >= self._deadline:
-            raise Transient("The export was too slow for one invocation.")
+        """Raises Transient once the time is over, TaskEnded once a look every few seconds shows that."""
+        now = self._now()
+        if now >= self._until:
+            raise Transient("The export was too slow.")
+        if now >= self._look_at:
+            if not self._alive():
+                raise TaskEnded
+            self._look_at = now + LOOK_EVERY
         return self._source.readinto(buffer)
 
 

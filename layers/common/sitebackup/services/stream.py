@@ -21,6 +21,8 @@ from .sources import check_size
 
 STOPS_BEFORE_DEADLINE = timedelta(seconds=60)
 UPLOADS_AT_ONCE = BUFFERS - 1
+RENEW_EVERY = timedelta(seconds=10)
+"""For streams so slow that a part, which renews the lease too, takes longer than that."""
 
 
 class LostStream(Exception):
@@ -63,12 +65,16 @@ class MoveStream:
         before = begun.before.tasks[event.provider].upload
         if before:
             self.outcomes.abort(event, key, before.upload_id)
-        source = _Watched(export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now)
+        source = _Watched(
+            export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now, lambda: self._renew(event, owner)
+        )
         started = self.now()
         if export.size is None:
             read = chunks(source, self.part_size)
             try:
                 first = next(read)
+            except LostStream:
+                return
             except OutOfTime:
                 self._stop(event, owner, 0, started)
                 return
@@ -199,20 +205,31 @@ class _Moved:
 
 
 class _Watched:
-    """Counts what is read against the size limit, and stops in time."""
+    """Counts what is read against the size limit, keeps the lease of a slow stream, and stops in time."""
 
     def __init__(
-        self, export: Export, limit: int | None, stop_at: datetime, now: Callable[[], datetime]
+        self,
+        export: Export,
+        limit: int | None,
+        stop_at: datetime,
+        now: Callable[[], datetime],
+        renew: Callable[[], None],
     ) -> None:
         self._export = export
         self._limit = limit
         self._stop_at = stop_at
         self._now = now
+        self._renew = renew
+        self._renew_at = now() + RENEW_EVERY
         self._read = 0
 
     def readinto(self, buffer: memoryview) -> int:
-        if self._now() >= self._stop_at:
+        now = self._now()
+        if now >= self._stop_at:
             raise OutOfTime
+        if now >= self._renew_at:
+            self._renew()
+            self._renew_at = now + RENEW_EVERY
         count = self._export.readinto(buffer)
         self._read += count
         check_size(self._read, self._limit, at_least=True)

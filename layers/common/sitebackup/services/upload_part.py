@@ -20,7 +20,7 @@ from ..domain.reason import Code, Reason
 from ..telemetry import MILLISECOND, about, count, logger
 from .outcomes import Outcomes
 from .retrying import in_place
-from .sources import Bounded
+from .sources import Bounded, TaskEnded
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class UploadPart:
             )
         try:
             moved = in_place(lambda: self._move(job, provider, event, part, deadline), deadline, self.now)
+        except TaskEnded:
+            logger.info("task ended while a part was read", extra=about(event))
         except ExportChanged:
             self.outcomes.plan_anew(event, event.upload_id, lost=False)
         except NoSuchUpload:
@@ -107,7 +109,7 @@ class UploadPart:
                 job.key(event.provider),
                 event.upload_id,
                 event.number,
-                Bounded(export, deadline, self.now),
+                Bounded(export, deadline, self.now, lambda: self.outcomes.is_live(event)),
                 part.length,
             )
         count("PartsMoved")
