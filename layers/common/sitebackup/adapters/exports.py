@@ -21,9 +21,10 @@ from ..domain.reason import Code
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_REDIRECTS = 5
+MAX_DIGITS = 18  # of a number in a header
 _COPIED_BYTES = 64 * 1024  # of a body without Content-Length, at once
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
 
 
 class Export:
@@ -186,6 +187,9 @@ class Exports:
             )
         except requests.TooManyRedirects as error:
             raise Permanent(Code.EXPORT_INVALID, f"{provider.name} redirects without end.") from error
+        except ValueError as error:  # every kind of malformed URL is one
+            message = f"{provider.name} has, or redirects to, a URL that is not valid."
+            raise Permanent(Code.EXPORT_INVALID, message) from error
         except requests.RequestException as error:
             raise Transient(f"{provider.name} can't be reached: {type(error).__name__}.") from error
 
@@ -210,8 +214,8 @@ def retry_after(value: str | None, now: datetime) -> timedelta | None:
     """Retry-After as a duration: seconds or an HTTP date (RFC 9110, 10.2.3); None if absent or unreadable."""
     if value is None:
         return None
-    if value.strip().isdigit():
-        return timedelta(seconds=min(int(value), 24 * 3600))
+    if value.strip().isdecimal():
+        return timedelta(seconds=min(int(value) if len(value) <= MAX_DIGITS else 24 * 3600, 24 * 3600))
     try:
         moment = parsedate_to_datetime(value)
     except ValueError:
@@ -228,7 +232,7 @@ def _strong_etag(response: requests.Response) -> str | None:
 
 def _content_length(response: requests.Response) -> int | None:
     value = response.headers.get("Content-Length", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdecimal() and len(value) <= MAX_DIGITS else None
 
 
 def _content_range(response: requests.Response, provider: Provider) -> tuple[int, int, int]:
