@@ -16,6 +16,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _random = random.SystemRandom()  # tests may seed the shared generator, and then choose the same ports
+_given: set[int] = set()
 
 
 def die_with_parent() -> None:
@@ -83,12 +84,15 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
 def free_port() -> int:
     """A free port below the ephemeral range, so no outgoing connection takes it while its server restarts.
 
-    Raises RuntimeError if a thousand tries find none.
+    Never the same one twice, and other processes most likely choose others: the ports of a whole system are chosen
+    before the first of its servers listens. Raises RuntimeError if a thousand tries find none.
     """
+    first = 15_000 + os.getpid() % 17 * 1000
     for _ in range(1000):
-        port = _random.randrange(15_000, 32_000)
-        if port_is_free(port):
+        port = _random.randrange(first, first + 1000)
+        if port not in _given and port_is_free(port):
+            _given.add(port)
             return port
     raise RuntimeError(
-        "found no free port between 15000 and 32000: end some of the processes that listen there"
+        f"found no free port between {first} and {first + 1000}: end some of the processes that listen there"
     )

@@ -1,0 +1,33 @@
+"""The systems that the end-to-end tests talk to, each started on first use, one set per xdist worker."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.stack import Stack
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than about 30 seconds, most of it waiting")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
+    """A failure shows the end of the local run's log."""
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, Stack):
+                report.sections.append((f"log of the local run ({name})", value.run.log_end()))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole system; whoever takes a service away gives it back."""
+    system = Stack(tmp_path_factory.mktemp("stack"))
+    try:
+        system.start()
+        yield system
+    finally:
+        system.stop()

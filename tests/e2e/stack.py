@@ -1,0 +1,151 @@
+"""A whole system of a test's own: services that can be killed, and a local run that uses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from kafka import KafkaProducer
+
+from local.services import S3, Kafka, Mongo, Service
+from local.settings import free_ports
+from mock_providers.client import MockSite
+from sitebackup.domain.events import TaskEvent
+from tests.e2e.client import Api, Bucket, Json, wait_until
+from tests.e2e.run import Run
+from tests.e2e.s3_proxy import S3Proxy
+
+MIB = 1 << 20
+PART = 5 * MIB
+HELD: dict[str, Any] = {"status": {"code": 503, "retryAfter": 60}}
+"""The faults of an export whose job stays running."""
+MEDIA_LIMIT = 40 * MIB
+"""`maxBytes` of the provider `media`, four of whose parts are in flight at once."""
+PARAMETERS = {
+    "PartSizeMib": 5,
+    "StartSeconds": 2,
+    "StallSeconds": 3,
+    "LeaseSeconds": 3,
+    "ExportTimeoutSeconds": 5,
+    "UploadGraceSeconds": 8,
+    "DeleteGraceSeconds": 3,
+    "DaySeconds": 2,
+    "FailedRecordDays": 300,
+    "ScheduleWindowSeconds": 0,
+}
+
+
+class Stack:
+    """Kafka, MongoDB's protocol and S3 (behind a proxy) in `folder`; parameters of template.yaml can be set."""
+
+    def __init__(self, folder: Path, **parameters: int) -> None:
+        self.kafka, self.mongo, self.s3 = Kafka(folder), Mongo(folder), S3(folder)
+        self._services: tuple[Service, ...] = (self.kafka, self.mongo, self.s3)
+        self.proxy = S3Proxy((self.s3.host, self.s3.port))
+        ports = free_ports()
+        providers = f"http://127.0.0.1:{ports['PROVIDERS_PORT']}"
+        environment = {
+            "SERVICES": "external",
+            "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
+            "MONGO_URI": self.mongo.address,
+            "S3_ENDPOINT_URL": self.proxy.address,
+            "PROVIDERS": _providers(providers),
+            "LOCAL_SCHEDULE_SECONDS": "2",
+            **{f"PARAM_{name}": str(value) for name, value in {**PARAMETERS, **parameters}.items()},
+        }
+        self.run = Run(folder / "run", ports, environment)
+        self.api = Api(self.run.url("API"))
+        self.bucket = Bucket(self.s3.address)
+
+    def start(self) -> None:
+        """Call it in the main thread: what it starts dies with that."""
+        for service in self._services:
+            service.start()
+        for service in self._services:
+            service.wait_ready()
+        self.run.start()
+
+    def stop(self) -> None:
+        try:
+            self.run.stop()
+        finally:
+            for service in self._services:
+                service.stop()
+            self.proxy.close()
+
+    def site(
+        self, provider: str = "site", size: int = 1000, of: MockSite | None = None, **faults: Any
+    ) -> MockSite:
+        """The export of a provider: of a new site, or of the same as another one."""
+        site_id, user_id = (of.site_id, of.user_id) if of else (uuid.uuid4().hex[:24], uuid.uuid4().hex[:24])
+        return MockSite(self.run.url("PROVIDERS"), provider, user_id, site_id).set(size=size, **faults)
+
+    @contextmanager
+    def down(self, service: Service) -> Iterator[None]:
+        """kill -9 of a service; it is started again, on the same port and data, after the block."""
+        service.kill()
+        try:
+            yield
+        finally:
+            service.start()
+            service.wait_ready()
+
+    def busy(self, folder: str) -> int:
+        """The pid of the one process of a function that works, once there is one."""
+        return wait_until(f"{folder} works", lambda: self.run.environments(folder, "busy"))[0]
+
+    @contextmanager
+    def paused(self, folder: str) -> Iterator[None]:
+        """Stops the process of a function that works now, where it is, until the block ends."""
+        pid = self.busy(folder)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def kill_busy(self, folder: str) -> None:
+        """kill -9 of the process of a function that works now."""
+        os.kill(self.busy(folder), signal.SIGKILL)
+
+    def emit(self, *events: TaskEvent) -> None:
+        """Sends records as the functions do, but to any partition: behind none that is held up."""
+        producer = KafkaProducer(bootstrap_servers=self.kafka.address)
+        try:
+            for event in events:
+                producer.send(event.topic, msgspec.json.encode(event)).get(10)
+        finally:
+            producer.close()
+
+    def drain(self) -> None:
+        """Waits until every record has been handled."""
+
+        def drained() -> bool:
+            return all(
+                one["in_flight"] == 0 and not any(lag != 0 for lag in one["lag"].values())
+                for one in self.run.mappings()
+            )
+
+        wait_until("no record waits", drained)
+
+    def upload_id(self, job: Json, provider: str = "site") -> str:
+        """The one open upload of a task, once there is one."""
+        key = f"{job['userId']}/{job['siteId']}/{job['jobId']}/{provider}.zip"
+        return wait_until("an open upload", lambda: self.bucket.uploads(key))[0]
+
+
+def _providers(url: str) -> str:
+    query = "userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
+    providers: list[Json] = [
+        {"name": name, "exportUrl": f"{url}/{name}/export?{query}"} for name in ("site", "db", "media")
+    ]
+    providers[-1] |= {"maxBytes": MEDIA_LIMIT, "partsInFlight": 4}
+    return json.dumps(providers)
