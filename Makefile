@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
-SOURCES := layers/common/sitebackup functions local mock_providers infrastructure
+SOURCES := layers/common/sitebackup functions local mock_providers benchmarks infrastructure
 export SAM_CLI_TELEMETRY := 0
 
 # The first interpreter that really runs, is new enough and can make virtual environments: a shim on PATH may
@@ -37,7 +37,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test up down status logs invoke lint lint-infra lock
+.PHONY: help setup demo test bench up down status logs invoke lint lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,10 @@ invoke: .venv/.local ## Invoke one function: make invoke FUNCTION=get_job EVENT=
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"
 	@$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+bench: .venv/.local .venv-bench/.bench ## Measure against rclone, s5cmd and the AWS CLI, about 15 minutes (BENCH_ARGS="--only plain")
+	@echo "Measuring: the table goes to docs/benchmarks.md"
+	@PYTHONPATH=layers/common:. $(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 lint: .venv/.test .venv-tools/.tools ## Check style, types, import rules and template.yaml
 	@echo "ruff: rules and format"
@@ -102,7 +106,8 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	compile local requirements/local.txt -c layers/common/requirements.txt; \
 	compile test requirements/test.txt -c requirements/local.txt; \
 	compile tools requirements/tools.txt; \
-	compile infra requirements/infra.txt
+	compile infra requirements/infra.txt; \
+	compile bench requirements/bench.txt
 
 .venv/.local: requirements/local.txt
 	@$(call make_venv,.venv)
@@ -115,6 +120,12 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@echo "Installing what the tests need ($<)"
 	@$(BIN)/python $(PIP_INSTALL) -r $<
 	@touch .venv/.local $@
+
+.venv-bench/.bench: requirements/bench.txt
+	@$(call make_venv,.venv-bench)
+	@echo "Installing the clients to compare with ($<)"
+	@.venv-bench/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
 
 .venv-tools/.tools: requirements/tools.txt
 	@$(call make_venv,.venv-tools)

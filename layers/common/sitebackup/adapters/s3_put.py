@@ -28,7 +28,7 @@ from .source import Source, fill
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 512 * 1024
 SEND_SECONDS = 60
 _CHECKSUM = "x-amz-checksum-crc64nvme"
 _CONNECTIONS = 32

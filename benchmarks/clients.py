@@ -1,0 +1,113 @@
+"""The clients that are compared: how each is told to move one export into one S3 object.
+
+All get four streams, 16 MiB parts and otherwise their own defaults.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.measure import Cost, run
+from benchmarks.servers import ROOT
+from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
+
+PEERS = ROOT / ".venv-bench/bin"
+PART_MIB, AT_ONCE = 16, 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export to move."""
+
+    export: str
+    """URL."""
+    s3: str
+    """Endpoint."""
+    key: str
+    size: int
+    folder: Path
+    certificate: Path | None = None
+
+
+type Client = Callable[[Job], Cost]
+
+
+def environment(job: Job) -> dict[str, str]:
+    """What any client needs, and nothing of the caller's own configuration."""
+    config = job.folder / "aws.config"
+    config.write_text(
+        f"[default]\ns3 =\n  multipart_chunksize = {PART_MIB}MB\n  multipart_threshold = {PART_MIB}MB\n"
+        f"  max_concurrent_requests = {AT_ONCE}\n"
+    )
+    settings = {
+        "PATH": f"{PEERS}:{os.environ['PATH']}",
+        "HOME": str(job.folder),
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CONFIG_FILE": str(config),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "RCLONE_CONFIG": "/dev/null",
+        "RCLONE_CONFIG_B_TYPE": "s3",
+        "RCLONE_CONFIG_B_PROVIDER": "Other",
+        "RCLONE_CONFIG_B_ENDPOINT": job.s3,
+        "RCLONE_CONFIG_B_ENV_AUTH": "true",
+        "RCLONE_CONFIG_B_REGION": REGION,
+        "RCLONE_S3_CHUNK_SIZE": f"{PART_MIB}M",
+        "RCLONE_S3_UPLOAD_CONCURRENCY": str(AT_ONCE),
+        "RCLONE_S3_NO_CHECK_BUCKET": "true",
+        "RCLONE_MULTI_THREAD_STREAMS": str(AT_ONCE),
+        "RCLONE_MULTI_THREAD_CUTOFF": f"{PART_MIB}M",
+    }
+    if job.certificate:
+        settings |= {
+            "AWS_CA_BUNDLE": str(job.certificate),
+            "REQUESTS_CA_BUNDLE": str(job.certificate),
+            "CURL_CA_BUNDLE": str(job.certificate),
+            "RCLONE_CA_CERT": str(job.certificate),
+        }
+    return settings
+
+
+def _shell(line: str) -> Client:
+    return lambda job: run(["sh", "-c", line.format(job=job, bucket=BUCKET)], environment(job))
+
+
+def engine(job: Job, part_mib: int = PART_MIB, at_once: int = AT_ONCE) -> Cost:
+    """The bare engine in a process of its own, its start included."""
+    command = [str(ROOT / ".venv/bin/python"), "-m", "benchmarks.engine"]
+    command += [job.export, job.s3, job.key, str(part_mib), str(at_once)]
+    settings = environment(job) | {"PYTHONPATH": f"{ROOT / 'layers/common'}:{ROOT}"}
+    return run(command, settings)
+
+
+ENGINE = "Site Backup, bare engine"
+FUNCTION = "Site Backup, upload_part function"
+
+PIPED: Mapping[str, Client] = {
+    "rclone copyurl": _shell("rclone copyurl {job.export} b:{bucket}/{job.key}"),
+    "rclone copyto, ranged": _shell(
+        "url={job.export}; rclone copyto \":http,url='${{url%/*}}/':${{url##*/}}\" b:{bucket}/{job.key}"
+    ),
+    "curl | s5cmd pipe": _shell(
+        f"curl -sSf {{job.export}} | s5cmd --endpoint-url {{job.s3}} pipe -c {AT_ONCE} -p {PART_MIB}"
+        " s3://{bucket}/{job.key}"
+    ),
+    "curl | aws s3 cp": _shell(
+        "curl -sSf {job.export} | aws --endpoint-url {job.s3} s3 cp --quiet --expected-size {job.size} -"
+        " s3://{bucket}/{job.key}"
+    ),
+}
+
+
+def peers() -> Mapping[str, Client]:
+    """Those that can run here. Raises RuntimeError if `make bench` did not install them."""
+    missing = [name for name in ("rclone", "s5cmd", "aws") if not (PEERS / name).exists()]
+    if missing:
+        raise RuntimeError(f"{', '.join(missing)} not in {PEERS}: run `make bench`")
+    if shutil.which("curl"):
+        return PIPED
+    return {name: client for name, client in PIPED.items() if "curl" not in name}

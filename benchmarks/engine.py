@@ -1,0 +1,70 @@
+"""`python -m benchmarks.engine EXPORT S3 KEY PART_MIB AT_ONCE`: the bare engine as a client of its own.
+
+Credentials are read from the environment. The last line is JSON: the seconds and CPU seconds of the transfer itself.
+"""
+
+import json
+import resource
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import boto3
+from botocore.config import Config
+
+from sitebackup.adapters.exports import Exports
+from sitebackup.adapters.storage import Storage, combine_crcs
+from sitebackup.domain.job import Part
+from sitebackup.domain.plan import MIB, plan_parts
+from sitebackup.domain.provider import Provider
+
+
+def storage(endpoint: str) -> Storage:
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        config=Config(
+            s3={"addressing_style": "path"},
+            read_timeout=60,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        ),
+    )
+    return Storage(client, "backups")
+
+
+def main(url: str, endpoint: str, key: str, part_mib: int, at_once: int) -> None:
+    s3 = storage(endpoint)
+    exports = Exports(part_mib * MIB, 30.0, lambda arn: "", lambda: datetime.now(UTC))
+    provider = Provider(name="site", export_url=url)
+    started, cpu = time.perf_counter(), _cpu()
+    with exports.probe(provider, "", "", 1) as probe:
+        size, validator = probe.size, probe.validator
+    assert size is not None
+    assert validator is not None
+    plan = plan_parts(size, part_mib * MIB, validator)
+    upload = s3.create_upload(key)
+
+    def move(number: int) -> Part:
+        part = plan.part(number)
+        with exports.open_range(provider, "", "", part.start, part.length, validator) as export:
+            return s3.put_part(key, upload, number, export, part.length)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        parts = list(pool.map(move, range(1, plan.parts + 1)))
+    crc = combine_crcs(parts)
+    s3.complete(key, upload, plan, parts, crc)
+    stored = s3.head(key)
+    assert stored is not None
+    assert (stored.size, stored.checksum_crc64nvme) == (size, crc)
+    print(json.dumps({"seconds": time.perf_counter() - started, "cpu": _cpu() - cpu}))
+
+
+def _cpu() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

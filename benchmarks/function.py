@@ -1,0 +1,189 @@
+"""The upload_part function in its runtime process, as one more client."""
+
+import asyncio
+import base64
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import msgspec
+import pymongo
+import requests
+
+from benchmarks.clients import PART_MIB, Job, environment
+from benchmarks.measure import Cost
+from benchmarks.servers import ROOT
+from local.environment import Environment, memory
+from local.services import BUCKET, Kafka, Mongo, s3_client
+from local.template import Function, KafkaMapping, load
+from sitebackup.adapters.repository import Repository
+from sitebackup.adapters.storage import Storage, combine_crcs
+from sitebackup.domain.events import UploadPartCreated
+from sitebackup.domain.job import Job as Backup
+from sitebackup.domain.job import Status, Task, Upload
+from sitebackup.domain.plan import MIB, plan_parts
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class UploadPartFunction:
+    """Runs the function on real Kafka and MongoDB; records come in the batches of its mapping, one after another."""
+
+    def __init__(self, kafka: str, mongo: str) -> None:
+        self._kafka, self._mongo = kafka, mongo
+        client = pymongo.MongoClient[dict[str, Any]](mongo)
+        self._repository = Repository(client, "sitebackup")
+        self._repository.create_indexes()
+        self.quota: float | None = None
+        """CPUs the process may use; None for all."""
+
+    def __call__(self, job: Job) -> Cost:
+        """One export through a warm function, from its first batch until the object is complete."""
+        backup, upload, storage = self._prepare(job)
+        function, batch_size = self._function(job)
+        settings = {name: value for name, value in environment(job).items() if name != "PATH"}
+        return asyncio.run(self._move(job, backup, upload, storage, function, batch_size, settings))
+
+    async def _move(
+        self,
+        job: Job,
+        backup: Backup,
+        upload: Upload,
+        storage: Storage,
+        function: Function,
+        batch_size: int,
+        settings: Mapping[str, str],
+    ) -> Cost:
+        assert upload.plan is not None
+        process = Environment(function, settings)
+        try:
+            await self._invoke(process, backup, upload, [])
+            pid = int(process.describe()["pid"])
+            with cpu_quota(pid, self.quota):
+                started, cpu = perf_counter(), cpu_seconds(pid)
+                numbers = range(1, upload.plan.parts + 1)
+                for first in range(0, len(numbers), batch_size):
+                    await self._invoke(process, backup, upload, numbers[first : first + batch_size])
+                used = cpu_seconds(pid) - cpu
+                parts = sorted(self._repository.done_parts(upload.upload_id), key=lambda part: part.number)
+                storage.complete(job.key, upload.upload_id, upload.plan, parts, combine_crcs(parts))
+                seconds = perf_counter() - started
+            return Cost(seconds, used, memory(pid)[1])
+        finally:
+            await process.stop()
+
+    def _prepare(self, job: Job) -> tuple[Backup, Upload, Storage]:
+        answer = requests.head(
+            job.export, timeout=10, verify=str(job.certificate) if job.certificate else True
+        )
+        plan = plan_parts(job.size, PART_MIB * MIB, answer.headers["ETag"])
+        os.environ.pop("AWS_CA_BUNDLE", None)
+        if job.certificate:
+            os.environ["AWS_CA_BUNDLE"] = str(job.certificate)
+        storage = Storage(s3_client(job.s3), BUCKET)
+        upload = Upload(upload_id=storage.create_upload(job.key), plan=plan, attempt=1, released=plan.parts)
+        user, site, number, name = job.key.removesuffix(".zip").split("/")
+        now = datetime.now(UTC)
+        backup = Backup(
+            id=number, user_id=user, site_id=site, status=Status.RUNNING, version=1, active=True,
+            tasks={name: Task(status=Status.RUNNING, upload=upload)}, created_at=now, updated_at=now,
+            deadline_at=now + timedelta(hours=6),
+        )  # fmt: skip
+        self._repository.add(backup)
+        return backup, upload, storage
+
+    def _function(self, job: Job) -> tuple[Function, int]:
+        parameters = {
+            "Providers": json.dumps([{"name": "site", "exportUrl": job.export}]),
+            "BackupBucketName": BUCKET,
+            "KafkaBootstrapServers": self._kafka,
+            "KafkaAuth": "none",
+            "MskClusterArn": "arn:aws:kafka:us-east-1:123456789012:cluster/local/local",
+            "MongoUri": self._mongo,
+            "S3EndpointUrl": job.s3,
+        }
+        template = load(ROOT / "template.yaml", parameters)
+        name = "UploadPartFunction"
+        mapping: KafkaMapping = next(found for found in template.mappings if found.function == name)
+        return template.functions[name], mapping.batch_size
+
+    async def _invoke(
+        self, process: Environment, backup: Backup, upload: Upload, numbers: Sequence[int]
+    ) -> None:
+        payload = json.dumps(event(backup.id, upload.upload_id, numbers)).encode()
+        result = await process.invoke(str(uuid.uuid4()), payload, "Root=1-0-0;Sampled=0")
+        if result.outcome.failed or json.loads(result.outcome.payload)["batchItemFailures"]:
+            raise RuntimeError(f"upload_part failed: {result.log_tail.decode(errors='replace')[-1500:]}")
+
+
+def event(job_id: str, upload_id: str, numbers: Sequence[int]) -> dict[str, Any]:
+    """A batch as Lambda hands it to the function."""
+    records = [
+        {
+            "topic": "upload-part-created",
+            "partition": 0,
+            "offset": number,
+            "timestamp": 0,
+            "timestampType": "CREATE_TIME",
+            "value": base64.b64encode(
+                msgspec.json.encode(
+                    UploadPartCreated(
+                        job_id=job_id, attempt=1, provider="site", upload_id=upload_id, number=number
+                    )
+                )
+            ).decode(),
+            "headers": [],
+        }
+        for number in numbers
+    ]
+    return {"eventSource": "aws:kafka", "records": {"upload-part-created-0": records}}
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+@contextmanager
+def cpu_quota(pid: int, cpus: float | None) -> Iterator[None]:
+    """Lets a process use so many CPUs, as Lambda does by memory. Raises OSError where cgroups can't be made."""
+    if cpus is None:
+        yield
+        return
+    root, period = Path("/sys/fs/cgroup"), 20_000
+    old = (root / "cpu/cpu.shares").exists()
+    group = root / ("cpu" if old else ".") / f"site-backup-bench-{os.getpid()}"
+    group.mkdir()
+    try:
+        if old:
+            (group / "cpu.cfs_period_us").write_text(str(period))
+            (group / "cpu.cfs_quota_us").write_text(str(int(period * cpus)))
+        else:
+            (group / "cpu.max").write_text(f"{int(period * cpus)} {period}")
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        (group.parent / "cgroup.procs").write_text(str(pid))
+        group.rmdir()
+
+
+@contextmanager
+def services(folder: Path) -> Iterator[UploadPartFunction]:
+    """The function as a client, with Kafka and MongoDB running."""
+    kafka, mongo = Kafka(folder), Mongo(folder)
+    try:
+        kafka.start()
+        mongo.start()
+        kafka.wait_ready()
+        mongo.wait_ready()
+        yield UploadPartFunction(kafka.address, mongo.address)
+    finally:
+        kafka.stop()
+        mongo.stop()
