@@ -1,6 +1,6 @@
 """What travels over Kafka. State is in MongoDB; an event says only where to look."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -20,6 +20,10 @@ class TaskEvent(Model, frozen=True, kw_only=True):
     job_id: Id
     attempt: Attempt
     provider: ProviderName
+
+    def follow[E: TaskEvent](self, kind: type[E], **fields: Any) -> E:
+        """The event of that kind which follows from this one: about the same task, in the same attempt."""
+        return kind(job_id=self.job_id, attempt=self.attempt, provider=self.provider, **fields)
 
     @property
     def task_id(self) -> str:

@@ -69,13 +69,7 @@ class FinishTask:
         if was is None or now is None:
             return
         parts: list[TaskEvent] = [
-            UploadPartCreated(
-                job_id=event.job_id,
-                attempt=event.attempt,
-                provider=event.provider,
-                upload_id=event.upload_id,
-                number=number,
-            )
+            event.follow(UploadPartCreated, upload_id=event.upload_id, number=number)
             for number in range(was.released + 1, now.released + 1)
         ]
         self.outcomes.emit(parts)
@@ -175,14 +169,7 @@ class FinishTask:
             return
         self.outcomes.emit(
             [
-                UploadPartCreated(
-                    job_id=event.job_id,
-                    attempt=event.attempt,
-                    provider=event.provider,
-                    upload_id=event.upload_id,
-                    number=number,
-                    tried=tried + 1,
-                )
+                event.follow(UploadPartCreated, upload_id=event.upload_id, number=number, tried=tried + 1)
                 for number in wrong
             ]
         )

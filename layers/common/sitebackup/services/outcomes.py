@@ -51,7 +51,7 @@ class Outcomes:
             return
         count("BytesStored", stored.size, MetricUnit.Bytes)
         logger.info("task done", extra={**about(event), "bytes": stored.size, "parts": parts})
-        self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
+        self.emit([event.follow(TaskUpdated)])
         if changed.after.tasks[event.provider].runs > 1:
             self._clear(event, stored)
 
@@ -69,7 +69,7 @@ class Outcomes:
     def failed(self, event: TaskEvent, job: Job) -> None:
         """Tells of a failure that has just been stored."""
         job_failed(job)
-        self.emit([TaskUpdated(job_id=event.job_id, attempt=event.attempt, provider=event.provider)])
+        self.emit([event.follow(TaskUpdated)])
 
     def trouble(self, event: TaskEvent, error: Transient, tried: int, owner: str | None = None) -> None:
         """A transient error: the sweep drives the task on when its wait is over. `owner` as for `note_trouble`."""
@@ -103,13 +103,7 @@ class Outcomes:
         if task.status is Status.FAILED:
             self.failed(event, changed.after)
         else:
-            self.emit(
-                [
-                    UploadJobCreated(
-                        job_id=event.job_id, attempt=event.attempt, provider=event.provider, tried=task.tried
-                    )
-                ]
-            )
+            self.emit([event.follow(UploadJobCreated, tried=task.tried)])
 
     def is_live(self, event: TaskEvent) -> bool:
         """Whether the task still goes on; while MongoDB does not answer, it is taken to."""

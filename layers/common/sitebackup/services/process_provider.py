@@ -134,23 +134,11 @@ class ProcessProvider:
             self.outcomes.emit([self._part(event, upload_id, 1)])
             return
         self.repository.save_part(upload_id, part, self.now())
-        self.outcomes.emit(
-            [
-                PartUpdated(
-                    job_id=event.job_id, attempt=event.attempt, provider=event.provider, upload_id=upload_id
-                )
-            ]
-        )
+        self.outcomes.emit([event.follow(PartUpdated, upload_id=upload_id)])
 
     def _watched(self, event: UploadJobCreated, export: Export, until: datetime) -> Bounded:
         return Bounded(export, until, self.now, lambda: self.outcomes.is_live(event))
 
     @staticmethod
     def _part(event: UploadJobCreated, upload_id: str, number: int) -> UploadPartCreated:
-        return UploadPartCreated(
-            job_id=event.job_id,
-            attempt=event.attempt,
-            provider=event.provider,
-            upload_id=upload_id,
-            number=number,
-        )
+        return event.follow(UploadPartCreated, upload_id=upload_id, number=number)

@@ -194,9 +194,7 @@ class MoveStream:
 
     @staticmethod
     def _updated(event: UploadJobCreated, upload_id: str) -> PartUpdated:
-        return PartUpdated(
-            job_id=event.job_id, attempt=event.attempt, provider=event.provider, upload_id=upload_id
-        )
+        return event.follow(PartUpdated, upload_id=upload_id)
 
 
 @dataclass

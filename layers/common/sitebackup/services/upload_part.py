@@ -118,16 +118,7 @@ class UploadPart:
         return moved
 
     def _tell(self, event: UploadPartCreated) -> None:
-        self.outcomes.emit(
-            [
-                PartUpdated(
-                    job_id=event.job_id,
-                    attempt=event.attempt,
-                    provider=event.provider,
-                    upload_id=event.upload_id,
-                )
-            ]
-        )
+        self.outcomes.emit([event.follow(PartUpdated, upload_id=event.upload_id)])
 
 
 def _planned(job: Job | None, event: UploadPartCreated) -> PartRange | None:
