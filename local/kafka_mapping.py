@@ -35,12 +35,16 @@ _START = {"TRIM_HORIZON": "earliest", "LATEST": "latest"}
 
 @dataclass(frozen=True)
 class Status:
-    """What a mapping does now. `lag` is records not yet done by partition, None where not known yet."""
+    """What a mapping does now. `lag` is records not yet done by partition, None where not known yet.
+
+    `held_back` are the partitions that are not read on until fewer of their records wait.
+    """
 
     name: str
     function: str
     topic: str
     lag: dict[int, int | None]
+    held_back: list[int]
     in_flight: int
     invocations: int
     retries: int
@@ -78,10 +82,11 @@ class Mapping:
         self._delivery = Delivery(
             mapping, bootstrap_servers, lambda_endpoint, function_timeout, backoff_seconds, self._stop
         )
-        self._lock = threading.Lock()  # guards _partitions, _in_flight, _lag
+        self._lock = threading.Lock()  # guards _partitions, _in_flight, _lag, _held_back
         self._partitions = Partitions(mapping.batch_size, mapping.window_seconds, Filters(mapping.filters))
         self._in_flight = 0
         self._lag: dict[int, int | None] = {}
+        self._held_back: set[int] = set()
         self._idle = threading.Condition(self._lock)
         self._thread = threading.Thread(target=self._run, name=f"mapping-{mapping.name}", daemon=True)
 
@@ -106,6 +111,7 @@ class Mapping:
                 function=self.mapping.function,
                 topic=self.mapping.topic,
                 lag=dict(self._lag),
+                held_back=sorted(self._held_back),
                 in_flight=self._in_flight,
                 invocations=counts.invocations,
                 retries=counts.retries,
@@ -214,6 +220,7 @@ class Mapping:
                 consumer.pause(partition)
             elif known.has_room and partition in paused:
                 consumer.resume(partition)
+        self._held_back = {partition.partition for partition in consumer.paused()}
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         with self._lock:

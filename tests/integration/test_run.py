@@ -64,7 +64,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str
     finally:
         processes = _tree(background.find(settings).pid)  # type: ignore[union-attr]
         assert len(processes) >= 5
-        assert _local(env, "down").returncode == 0
+        down = _local(env, "down")
+        if down.returncode != 0:
+            processes[0].kill()
+        assert down.returncode == 0, down.stderr
         assert _all_gone(processes)
         assert not settings.state_file.exists()
 
