@@ -100,11 +100,16 @@ def _status(settings: Settings) -> int:
     table = Table("what", "address", "process", box=None)
     for name, port in state.ports.items():
         service = name.lower()
-        if service not in state.services and service in ("kafka", "mongo", "s3"):
+        ours = service in ("api", "lambda")
+        if not ours and service != "providers" and not {service, "compose"} & state.services.keys():
             continue  # external
-        pid = state.services.get(service, state.pid)
-        table.add_row(names.get(name, name), f"{HOST}:{port}", str(pid) if pid else "down, see the log")
+        pid = state.services.get(service, state.pid if ours else state.services.get("compose"))
+        address = f"{HOST if ours else state.host}:{port}"
+        table.add_row(names.get(name, name), address, str(pid) if pid else "down, see the log")
     console.print(table)
+    if "lambda" in state.services:
+        print("Functions run under sam local: it does not show the Kafka mappings.")
+        return 0
     try:
         answer = requests.get(f"http://{HOST}:{state.ports['LAMBDA']}/mappings", timeout=10)
         answer.raise_for_status()

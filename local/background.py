@@ -29,6 +29,7 @@ class State:
     """What the state file says of a run that is up."""
 
     pid: int
+    host: str
     ports: dict[str, int]
     services: dict[str, int | None]
 

@@ -25,13 +25,15 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from local import services
+from local.compose import Compose
 from local.http_api import HttpApi
 from local.invoke_api import invoke_app
 from local.kafka_mapping import Mapping
 from local.lambda_service import LambdaService
 from local.processes import last_lines, port_is_free
+from local.sam import Sam, SamServer, build
 from local.schedules import Schedules
-from local.services import Service, ServiceError
+from local.services import HOST, Service, ServiceError
 from local.serving import serve
 from local.settings import ROOT, TEMPLATE, Settings, SettingsError
 from local.template import KafkaMapping, Template, TemplateError, load
@@ -50,8 +52,8 @@ class MockProviders(Service):
     name = "providers"
     port_setting = "PROVIDERS_PORT"
 
-    def __init__(self, folder: Path, port: int, sizes: str) -> None:
-        super().__init__(folder, port)
+    def __init__(self, folder: Path, port: int, sizes: str, host: str = HOST) -> None:
+        super().__init__(folder, port, host)
         self._sizes = sizes
 
     @property
@@ -63,7 +65,10 @@ class MockProviders(Service):
 
     def command(self) -> list[str]:
         sizes = ["--default-size", self._sizes] if self._sizes else []
-        return [sys.executable, "-m", "mock_providers", "--port", str(self.port), *sizes]
+        return [
+            *(sys.executable, "-m", "mock_providers", "--host", self.host, "--port", str(self.port)),
+            *sizes,
+        ]
 
     def prepare(self) -> None:
         """Nothing: it serves as soon as it listens."""
@@ -79,7 +84,10 @@ def main(settings: Settings) -> int:
         _check_ports(settings)
         # Kept in the order of their start: the services of the run, then the mock providers.
         addresses = _start_services(settings, running)
-        template = load(TEMPLATE, settings.template_parameters(*addresses))
+        parameters = settings.template_parameters(*addresses)
+        template = load(TEMPLATE, parameters)
+        if settings.by_sam:
+            _start_sam(settings, parameters, running)
         asyncio.run(_serve(settings, template, addresses[0], running))
     except (ServiceError, SettingsError, TemplateError) as error:
         log.error("%s", error)
@@ -121,10 +129,12 @@ def _log_to(path: Path) -> None:
 
 
 def _check_ports(settings: Settings) -> None:
-    embedded = ("S3", "KAFKA", "MONGO") if settings.external is None else ()
-    for name in ("API", "LAMBDA", "PROVIDERS", *embedded):
+    ours = {"API": HOST, "LAMBDA": HOST, "PROVIDERS": settings.host}
+    if settings.external is None:
+        ours |= dict.fromkeys(("S3", "KAFKA", "MONGO"), settings.host)
+    for name, host in ours.items():
         port = settings.ports[name]
-        if not port_is_free(port):
+        if not port_is_free(port, host):
             raise ServiceError(
                 f"Port {port} is in use. Is everything up already (`make status`)? Otherwise stop what listens "
                 f"there (`ss -ltnp 'sport = :{port}'` shows it) or set {name}_PORT to another port."
@@ -134,12 +144,16 @@ def _check_ports(settings: Settings) -> None:
 def _start_services(settings: Settings, running: list[Service]) -> tuple[str, str, str]:
     """Start what is to be started, all at once, and answer the addresses of Kafka, MongoDB and S3."""
     folder, ports = settings.folder, settings.ports
-    providers = MockProviders(folder, ports["PROVIDERS"], settings.provider_sizes)
-    if settings.external is None:
-        kafka = services.Kafka(folder, ports["KAFKA"])
-        mongo, s3 = services.Mongo(folder, ports["MONGO"]), services.S3(folder, ports["S3"])
-        wanted: list[Service] = [kafka, mongo, s3, providers]
-        addresses = (kafka.address, mongo.address, s3.address)
+    providers = MockProviders(folder, ports["PROVIDERS"], settings.provider_sizes, settings.host)
+    wanted: list[Service]
+    if settings.services == "compose":
+        compose = Compose(folder, ports, settings.provider_sizes, settings.host)
+        wanted, addresses = [compose], compose.addresses
+    elif settings.external is None:
+        kafka = services.Kafka(folder, ports["KAFKA"], settings.host)
+        mongo = services.Mongo(folder, ports["MONGO"], settings.host)
+        s3 = services.S3(folder, ports["S3"], settings.host)
+        wanted, addresses = [kafka, mongo, s3, providers], (kafka.address, mongo.address, s3.address)
     else:
         kafka_address, mongo_address, s3_address = settings.external.values()
         wanted, addresses = [providers], (kafka_address, mongo_address, s3_address)
@@ -153,6 +167,26 @@ def _start_services(settings: Settings, running: list[Service]) -> tuple[str, st
     if settings.external is not None:
         _prepare_external(*addresses)
     return addresses
+
+
+def _start_sam(settings: Settings, parameters: dict[str, str], running: list[Service]) -> None:
+    """Build the functions and start sam's servers in the place of ours."""
+    folder = settings.folder / "sam"
+    folder.mkdir(exist_ok=True)
+    log.info("building the functions with sam")
+    build(TEMPLATE, folder)
+    # sam gives a reference to a resource as the resource's name in the template.
+    sam = Sam(folder, parameters, {"BACKUP_BUCKET": parameters["BackupBucketName"]}, settings.image)
+    servers = [
+        SamServer("start-lambda", sam, settings.folder, settings.ports["LAMBDA"]),
+        SamServer("start-api", sam, settings.folder, settings.ports["API"]),
+    ]
+    for server in servers:
+        running.append(server)
+        server.start()
+    for server in servers:
+        server.wait_ready()
+        log.info("sam local %s is ready at %s", server.command_name, server.address)
 
 
 def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
@@ -181,18 +215,20 @@ async def _serve(settings: Settings, template: Template, kafka: str, running: Se
         return JSONResponse([dataclasses.asdict(mapping.status()) for mapping in mappings])
 
     async with AsyncExitStack() as stack:
-        functions = LambdaService(template.functions, credentials=_CREDENTIALS)
-        functions.start()
-        stack.push_async_callback(functions.stop)
-        app = invoke_app(functions)
-        app.routes.append(Route("/mappings", show_mappings))
-        await stack.enter_async_context(serve(app, settings.ports["LAMBDA"]))
+        if not settings.by_sam:
+            functions = LambdaService(template.functions, credentials=_CREDENTIALS)
+            functions.start()
+            stack.push_async_callback(functions.stop)
+            app = invoke_app(functions)
+            app.routes.append(Route("/mappings", show_mappings))
+            await stack.enter_async_context(serve(app, settings.ports["LAMBDA"]))
         stack.push_async_callback(_stop_mappings, mappings)
         for mapping in mappings:
             mapping.start()
-        api = HttpApi(template, settings.lambda_address)
-        stack.callback(api.close)
-        await stack.enter_async_context(serve(api.app, settings.ports["API"]))
+        if not settings.by_sam:
+            api = HttpApi(template, settings.lambda_address)
+            stack.callback(api.close)
+            await stack.enter_async_context(serve(api.app, settings.ports["API"]))
         schedules.start()
         stack.push_async_callback(schedules.stop)
         log.info("%d functions and %d Kafka mappings are up, the API at %s",
@@ -236,6 +272,7 @@ async def _supervise(settings: Settings, running: Sequence[Service], stop: async
 def _write_state(settings: Settings, running: Sequence[Service]) -> None:
     state = {
         "pid": os.getpid(),
+        "host": settings.host,
         "ports": dict(settings.ports),
         "services": {service.name: service.pid for service in running},
     }

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local import processes
+from local.containers import STOP_SECONDS, ContainerService
 from local.intrinsics import REGION
-from local.services import ACCESS_KEY, SECRET_KEY, Service, ServiceError
+from local.services import ACCESS_KEY, SECRET_KEY, ServiceError
 
 SAM = Path(__file__).parents[1] / ".venv-tools/bin/sam"
 _BUILD_SECONDS = 300.0  # the first build fetches the layer's wheels
-_STOP_SECONDS = 60.0  # sam removes a container for each function
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,18 @@ class Sam:
                 output, errors = process.communicate(event, timeout=limit)
             finally:
                 if process.poll() is None:
-                    processes.end(process, _STOP_SECONDS)  # not killed at once: it has a container to remove
+                    processes.end(process, STOP_SECONDS)  # not killed at once: it has a container to remove
         return Invoked(process.returncode, output.strip(), errors.decode(errors="replace"))
 
 
-class SamServer(Service):
+class SamServer(ContainerService):
     """`sam local start-lambda` or `start-api`, each function in one warm container."""
 
     def __init__(self, command: str, sam: Sam, folder: Path, port: int | None = None) -> None:
-        self.name = f"sam-{command}"
-        self.port_setting = {"start-api": "API_PORT", "start-lambda": "LAMBDA_PORT"}[command]
+        self.name = {"start-api": "api", "start-lambda": "lambda"}[command]
+        self.port_setting = f"{self.name.upper()}_PORT"
         super().__init__(folder, port)
-        self._command = command
+        self.command_name = command
         self._sam = sam
 
     @property
@@ -97,7 +95,7 @@ class SamServer(Service):
 
     def command(self) -> list[str]:
         return self._sam.command(
-            *(self._command, "--host", self.host, "--port", str(self.port)),
+            *(self.command_name, "--host", self.host, "--port", str(self.port)),
             *("--warm-containers", "LAZY", "--no-watch"),
         )
 
@@ -105,13 +103,7 @@ class SamServer(Service):
         return environment()
 
     def prepare(self) -> None:
-        with socket.create_connection((self.host, self.port), timeout=1):
-            pass
-
-    def stop(self) -> None:
-        if self.process:
-            processes.end(self.process, _STOP_SECONDS)
-            self.process = None
+        """Nothing: it serves as soon as it listens."""
 
 
 def build(template: Path, folder: Path) -> None:
@@ -143,28 +135,3 @@ def environment() -> dict[str, str]:
         "HTTPS_PROXY": "http://127.0.0.1:9",
         "SAM_CLI_TELEMETRY": "0",
     }
-
-
-def docker_missing() -> str | None:
-    """Why no container can be run here, or None."""
-    docker = shutil.which("docker")
-    if docker is None:
-        return "there is no docker command here"
-    answer = subprocess.run(
-        [docker, "version", "--format", "{{.Server.Version}}"],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return None if answer.returncode == 0 else f"no Docker engine answers: {answer.stderr.strip()}"
-
-
-def bridge_address() -> str:
-    """The address under which this machine and its containers both reach it (Linux). Raises ServiceError."""
-    inspect = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
-    done = subprocess.run(inspect, capture_output=True, text=True, timeout=30, check=False)
-    address = done.stdout.strip()
-    if done.returncode != 0 or not address:
-        raise ServiceError(f"Docker tells no address of its bridge network: {done.stderr.strip()}")
-    return address

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from local.containers import bridge_address
 from local.processes import free_port
-from local.services import BUCKET, HOST
+from local.services import BUCKET, HOST, ServiceError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
@@ -22,8 +23,16 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a local run. `external` holds the addresses of services that run elsewhere."""
+    """The settings of a local run. `external` holds the addresses of services that run elsewhere.
 
+    `services` is embedded, compose or external; with `by_sam` functions run in containers, of `image` if it is
+    set, and the services listen on `host`, which these reach.
+    """
+
+    services: str
+    by_sam: bool
+    image: str | None
+    host: str
     folder: Path
     ports: Mapping[str, int]
     external: Mapping[str, str] | None
@@ -35,8 +44,15 @@ class Settings:
     def from_env(cls, env: Mapping[str, str]) -> Settings:
         """Raises SettingsError."""
         services = env.get("SERVICES") or "embedded"
-        if services not in ("embedded", "external"):
-            raise SettingsError(f"SERVICES is {services!r}; it must be embedded or external.")
+        if services not in ("embedded", "compose", "external"):
+            raise SettingsError(f"SERVICES is {services!r}; it must be embedded, compose or external.")
+        functions = env.get("LAMBDA") or "local"
+        if functions not in ("local", "sam"):
+            raise SettingsError(f"LAMBDA is {functions!r}; it must be local or sam.")
+        try:
+            host = bridge_address() if functions == "sam" else HOST
+        except ServiceError as error:
+            raise SettingsError(f"LAMBDA=sam needs a Docker engine. {error}") from error
         external = None
         if services == "external":
             missing = [name for name in _ADDRESSES if not env.get(name)]
@@ -45,10 +61,14 @@ class Settings:
             external = {name: env[name] for name in _ADDRESSES}
         ports = {name: _port(env, f"{name}_PORT", default) for name, default in _PORTS.items()}
         return cls(
+            services=services,
+            by_sam=functions == "sam",
+            image=env.get("LAMBDA_IMAGE") or None,
+            host=host,
             folder=Path(env.get("LOCAL_DIR") or ROOT / ".local").resolve(),
             ports=ports,
             external=external,
-            providers=env.get("PROVIDERS") or _mock_providers(ports["PROVIDERS"]),
+            providers=env.get("PROVIDERS") or _mock_providers(host, ports["PROVIDERS"]),
             provider_sizes=env.get("MOCK_PROVIDERS_DEFAULT_SIZE", ""),
             parameters={
                 name.removeprefix("PARAM_"): value
@@ -68,7 +88,7 @@ class Settings:
 
     @property
     def providers_address(self) -> str:
-        return f"http://{HOST}:{self.ports['PROVIDERS']}"
+        return f"http://{self.host}:{self.ports['PROVIDERS']}"
 
     @property
     def state_file(self) -> Path:
@@ -101,7 +121,7 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _mock_providers(port: int) -> str:
-    url = f"http://{HOST}:{port}/{{name}}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}"
+def _mock_providers(host: str, port: int) -> str:
+    url = f"http://{host}:{port}/{{name}}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}"
     names = ("site", "db")
     return json.dumps([{"name": name, "exportUrl": url.replace("{name}", name)} for name in names])

@@ -29,7 +29,19 @@ LABEL = "site-backup.contents"
 DISTRIBUTIONS = ("awslambdaric", "boto3")
 COMMANDS = ("sh", "mv", "cp", "rm", "chmod", "ls", "cat", "env")
 NOT_NEEDED = ("__pycache__", "ensurepip", "idlelib", "site-packages", "dist-packages", "test", "tkinter")
-SYSTEM_LIBRARIES = ("libgcc_s.so.1", "libstdc++.so.6")  # wheels for manylinux may count on these
+# What wheels for manylinux may count on (PEP 600), and what the C library loads to resolve names.
+SYSTEM_LIBRARIES = {
+    *(
+        "libgcc_s.so.1",
+        "libstdc++.so.6",
+        "libm.so.6",
+        "libdl.so.2",
+        "librt.so.1",
+        "libpthread.so.0",
+        "libutil.so.1",
+    ),
+    *("libresolv.so.2", "libnss_dns.so.2", "libnss_files.so.2"),
+}
 
 BOOTSTRAP = b"""#!/bin/sh
 # What is in a layer comes before what the image has, as in Lambda.
@@ -134,7 +146,7 @@ def _python() -> dict[str, Path]:
 def _walk(folder: Path) -> Iterator[Path]:
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name not in NOT_NEEDED and not name.startswith("config-3")]
-        yield from (Path(root, name) for name in names)
+        yield from (Path(root, name) for name in names if not name.startswith("_tkinter"))
 
 
 def _runtime() -> dict[str, Path]:

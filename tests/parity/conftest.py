@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from local.sam import SAM, docker_missing
+from local.containers import docker_missing
+from local.sam import SAM
 from scripts.lambda_image import IMAGE, ImageError, build
 
 
