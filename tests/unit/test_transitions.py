@@ -33,6 +33,8 @@ OWNERS = st.sampled_from(["run 1", "run 2"])
 PROVIDERS = st.integers(0, 2)
 STALE = st.sampled_from([0, 0, 0, 0, 1])
 """How many attempts an event is behind."""
+OLD = st.sampled_from([False, False, False, True])
+"""Whether an event is about an upload that is not the task's."""
 
 
 def new_job(tasks: int) -> Job:
@@ -129,7 +131,7 @@ class Jobs(RuleBasedStateMachine):
         assert after is None or self.job.tasks[name].upload is None
         self.apply(after, stale)
 
-    @rule(choice=PROVIDERS, stale=STALE, numbers=st.sets(st.integers(1, 5)), old=st.booleans())
+    @rule(choice=PROVIDERS, stale=STALE, numbers=st.sets(st.integers(1, 5)), old=OLD)
     def parts_done(self, choice: int, stale: int, numbers: set[int], old: bool) -> None:
         task, upload_id = self.task(choice), self.upload_id(choice, old)
         done = self.done.setdefault(upload_id, set())
@@ -186,7 +188,7 @@ class Jobs(RuleBasedStateMachine):
             assert after.tasks[name].stream_stops == POLICY.max_stream_stops - 1
         self.apply(after, stale)
 
-    @rule(choice=PROVIDERS, stale=STALE, old=st.booleans(), kind=st.sampled_from(["changed", "lost", "redo"]))
+    @rule(choice=PROVIDERS, stale=STALE, old=OLD, kind=st.sampled_from(["changed", "lost", "redo"]))
     def plan_anew(self, choice: int, stale: int, old: bool, kind: str) -> None:
         change = {
             "changed": transitions.replan_changed,
@@ -332,6 +334,18 @@ def test_the_window_goes_on_with_the_parts_that_are_done() -> None:
     task = changed(transitions.release_parts(job, 1, "site", "u1", progress, START, POLICY)).tasks["site"]
     assert task.upload is not None
     assert (task.upload.released, task.progress.parts, task.progress.through, task.tried) == (5, 2, 1, 0)
+
+
+def test_parts_that_are_handed_out_stay_so_when_others_must_be_moved_again() -> None:
+    length, none = PLANS[-1].part_size, planned().tasks["site"].progress
+    job = planned()
+    progress = advance(none, [(number, length) for number in (1, 2)])
+    job = changed(transitions.release_parts(job, 1, "site", "u1", progress, START, POLICY))
+    job = changed(transitions.redo_parts(job, 1, "site", "u1", START, POLICY))
+    progress = advance(none, [(2, length)])
+    task = changed(transitions.release_parts(job, 1, "site", "u1", progress, START, POLICY)).tasks["site"]
+    assert task.upload is not None
+    assert (task.upload.released, task.progress.parts) == (5, 1)
 
 
 def test_a_change_of_the_export_in_an_attempt_makes_it_stream_only() -> None:

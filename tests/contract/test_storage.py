@@ -1,0 +1,368 @@
+"""One suite for every S3 server: what the storage promises, and which server keeps which promise.
+
+SeaweedFS is the one of the local run; versitygw is a gateway written in Go, independent of it. moto is none of them:
+it confirms no checksum of a body with a trailer, and the storage rightly takes such an answer for a failure.
+"""
+
+import os
+import secrets
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import boto3
+import pytest
+from awscrt import checksums
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from local import processes
+from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
+from sitebackup.adapters.s3_put import encode_crc
+from sitebackup.adapters.storage import Storage, combine_crcs
+from sitebackup.domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
+from sitebackup.domain.job import Part
+from sitebackup.domain.plan import MIB, Plan, plan_parts
+
+PART = 5 * MIB
+VERSITYGW = Path(os.environ.get("VERSITYGW", "~/.cache/sitebackup-tools/versitygw")).expanduser()
+
+
+class Bytes:
+    """A source."""
+
+    def __init__(self, data: bytes) -> None:
+        self._rest = memoryview(data)
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+@dataclass(frozen=True)
+class Server:
+    """An S3 server, and what it does not model."""
+
+    name: str
+    url: str
+    lacks: dict[str, str] = field(default_factory=dict)
+    """A reason by feature."""
+
+    def needs(self, feature: str) -> None:
+        """Skips the test if the server lacks it."""
+        if feature in self.lacks:
+            pytest.skip(f"{self.name}: {self.lacks[feature]}")
+
+    def client(self) -> Any:
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            region_name=REGION,
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            config=Config(
+                s3={"addressing_style": "path"},
+                connect_timeout=5,
+                read_timeout=20,
+                retries={"total_max_attempts": 1},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+
+@contextmanager
+def versitygw(folder: Path) -> Iterator[Server]:
+    if not VERSITYGW.is_file():
+        pytest.skip(
+            "versitygw is not there: `GOBIN=~/.cache/sitebackup-tools go install "
+            "github.com/versity/versitygw/cmd/versitygw@latest`, or name it in VERSITYGW"
+        )
+    data, versions, port = folder / "data", folder / "versions", processes.free_port()
+    data.mkdir()
+    versions.mkdir()
+    process = subprocess.Popen(
+        [
+            *(str(VERSITYGW), "--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet"),
+            *("--access", ACCESS_KEY, "--secret", SECRET_KEY),
+            *("posix", "--versioning-dir", str(versions), str(data)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        limit = time.monotonic() + 20
+        while process.poll() is None:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < limit, "versitygw does not listen"
+            time.sleep(0.02)
+        assert process.poll() is None, "versitygw ended at once"
+        yield Server("versitygw", f"http://127.0.0.1:{port}", VERSITYGW_LACKS)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+VERSITYGW_LACKS = {
+    "repeated removal": "it refuses the id of a version that is gone",
+}
+
+
+@pytest.fixture(scope="module", params=["SeaweedFS", "versitygw"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if request.param == "SeaweedFS":
+        yield Server("SeaweedFS", request.getfixturevalue("s3").address)
+        return
+    with versitygw(tmp_path_factory.mktemp("versitygw")) as found:
+        client = found.client()
+        client.create_bucket(Bucket=BUCKET)
+        client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+        yield found
+
+
+@pytest.fixture
+def storage(server: Server) -> Storage:
+    return Storage(server.client(), BUCKET)
+
+
+@pytest.fixture
+def key() -> str:
+    return f"u/s/{uuid4().hex[:24]}/site.zip"
+
+
+DATA = secrets.token_bytes(2 * PART + 4321)
+PLAN = plan_parts(len(DATA), PART, '"1"')
+CRC = encode_crc(checksums.crc64nvme(DATA))
+
+
+def put_parts(
+    storage: Storage, key: str, upload_id: str, data: bytes = DATA, plan: Plan = PLAN
+) -> list[Part]:
+    return [
+        storage.put_part(key, upload_id, part.number, Bytes(data[part.start : part.end]), part.length)
+        for part in map(plan.part, range(1, plan.parts + 1))
+    ]
+
+
+def read(server: Server, key: str, version_id: str | None = None) -> bytes:
+    version = {"VersionId": version_id} if version_id else {}
+    body: bytes = server.client().get_object(Bucket=BUCKET, Key=key, **version)["Body"].read()
+    return body
+
+
+def test_parts_become_an_object_with_the_checksum_of_the_whole(
+    server: Server, storage: Storage, key: str
+) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    assert storage.head(key) is None
+    assert {part.crc64nvme for part in parts} == {
+        encode_crc(checksums.crc64nvme(DATA[one.start : one.end])) for one in map(PLAN.part, range(1, 4))
+    }
+    assert combine_crcs(parts) == CRC
+    storage.complete(key, upload_id, PLAN, parts, CRC)
+    stored = storage.head(key)
+    assert stored is not None
+    assert (stored.size, stored.checksum_crc64nvme) == (len(DATA), CRC)
+    assert stored.version_id
+    assert storage.head(key, stored.version_id) == stored
+    assert read(server, key) == DATA
+    assert storage.at_key(key) == ([], [stored.version_id])
+
+
+def test_a_completion_that_is_repeated_tells_that_it_worked(
+    server: Server, storage: Storage, key: str
+) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    storage.complete(key, upload_id, PLAN, parts, CRC)
+    stored = storage.head(key)
+    with suppress(NoSuchUpload, KeyTaken):  # servers differ; AWS answers 200, too, for a while
+        storage.complete(key, upload_id, PLAN, parts, CRC)
+    assert storage.head(key) == stored
+    assert storage.at_key(key).versions == [stored.version_id if stored else None]
+
+
+def test_a_completion_never_covers_an_object(server: Server, storage: Storage, key: str) -> None:
+    first = storage.put_object(key, Bytes(b"first"), 5)
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    with pytest.raises(KeyTaken):
+        storage.complete(key, upload_id, PLAN, parts, CRC)
+    assert storage.head(key) == first
+    storage.delete_version(key, first.version_id or "")
+    storage.complete(key, upload_id, PLAN, parts, CRC)
+    assert read(server, key) == DATA
+
+
+def test_a_completion_of_an_aborted_upload_beside_an_object_makes_nothing(storage: Storage, key: str) -> None:
+    """Whatever the answer is: only a HEAD tells what is there."""
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    storage.abort(key, upload_id)
+    first = storage.put_object(key, Bytes(b"first"), 5)
+    with suppress(KeyTaken, NoSuchUpload):  # versitygw answers 200
+        storage.complete(key, upload_id, PLAN, parts, CRC)
+    assert storage.head(key) == first
+
+
+def test_a_wrong_checksum_of_the_whole_makes_no_object(server: Server, storage: Storage, key: str) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    with pytest.raises((Transient, InvalidPart, Permanent)):
+        storage.complete(key, upload_id, PLAN, parts, encode_crc(1))
+    assert storage.head(key) is None
+
+
+def test_a_wrong_etag_of_a_part_makes_no_object(storage: Storage, key: str) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    wrong = [parts[0].replace(etag=parts[1].etag), *parts[1:]]
+    with pytest.raises(InvalidPart):
+        storage.complete(key, upload_id, PLAN, wrong, CRC)
+    assert storage.head(key) is None
+    storage.complete(key, upload_id, PLAN, parts, CRC)
+
+
+def test_a_part_that_is_not_there_makes_no_object(storage: Storage, key: str) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    other = storage.create_upload(key)
+    for part in parts[:2]:
+        storage.put_part(key, other, part.number, Bytes(DATA[:PART]), PART)
+    with pytest.raises(InvalidPart):
+        storage.complete(key, other, PLAN, parts, CRC)
+    assert storage.head(key) is None
+
+
+def test_s3_shows_which_parts_it_holds(storage: Storage, key: str) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    again = storage.put_part(key, upload_id, 2, Bytes(DATA[:PART]), PART)
+    assert storage.part_etags(key, upload_id) == {
+        1: (PART, parts[0].etag),
+        2: (PART, again.etag),
+        3: (4321, parts[2].etag),
+    }
+
+
+def test_an_upload_that_is_gone(storage: Storage, key: str) -> None:
+    upload_id = storage.create_upload(key)
+    parts = put_parts(storage, key, upload_id)
+    storage.abort(key, upload_id)
+    storage.abort(key, upload_id)
+    with pytest.raises(NoSuchUpload):
+        storage.put_part(key, upload_id, 1, Bytes(b"x"), 1)
+    with pytest.raises(NoSuchUpload):
+        storage.complete(key, upload_id, PLAN, parts, CRC)
+    with pytest.raises(NoSuchUpload):
+        storage.part_etags(key, upload_id)
+    assert storage.at_key(key) == ([], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 70_000])
+def test_a_small_object_in_one_go(server: Server, storage: Storage, key: str, size: int) -> None:
+    data = secrets.token_bytes(size)
+    stored = storage.put_object(key, Bytes(data), size)
+    assert (stored.size, stored.checksum_crc64nvme) == (size, encode_crc(checksums.crc64nvme(data)))
+    assert storage.head(key, stored.version_id) == stored
+    assert read(server, key, stored.version_id) == data
+
+
+def test_a_source_that_ends_early_stores_nothing(storage: Storage, key: str) -> None:
+    with pytest.raises(Transient):
+        storage.put_object(key, Bytes(b"x" * 999), 1000)
+    upload_id = storage.create_upload(key)
+    with pytest.raises(Transient):
+        storage.put_part(key, upload_id, 1, Bytes(b"x" * 999), 1000)
+    assert storage.part_etags(key, upload_id) == {}
+    assert storage.head(key) is None
+
+
+@pytest.mark.parametrize("of_part", [True, False])
+def test_a_wrong_checksum_of_the_bytes_is_refused(
+    server: Server, storage: Storage, key: str, of_part: bool
+) -> None:
+    to: dict[str, Any] = {"Bucket": BUCKET, "Key": key}
+    if of_part:
+        to |= {"UploadId": storage.create_upload(key), "PartNumber": 1}
+    client = server.client()
+    put = client.upload_part if of_part else client.put_object
+    with pytest.raises(ClientError):
+        put(**to, Body=b"x", ChecksumCRC64NVME=encode_crc(1))
+    assert storage.head(key) is None
+
+
+def test_only_what_is_at_exactly_this_key_is_listed(server: Server, storage: Storage, key: str) -> None:
+    neighbours = [f"{key}.old", key.removesuffix(".zip"), f"{key[:-8]}site2.zip"]
+    for neighbour in neighbours:
+        storage.put_object(neighbour, Bytes(b"x"), 1)
+        storage.create_upload(neighbour)
+    assert storage.at_key(key) == ([], [])
+    upload_ids = [storage.create_upload(key) for _ in range(3)]
+    objects = [storage.put_object(key, Bytes(data), 1) for data in (b"1", b"2", b"2")]
+    found = storage.at_key(key)
+    assert sorted(found.uploads) == sorted(upload_ids)
+    assert sorted(found.versions) == sorted(stored.version_id or "" for stored in objects)
+    for neighbour in neighbours:
+        at = storage.at_key(neighbour)
+        assert (len(at.uploads), len(at.versions)) == (1, 1)
+
+
+def test_a_version_is_removed_alone_and_for_good(server: Server, storage: Storage, key: str) -> None:
+    first = storage.put_object(key, Bytes(b"first"), 5)
+    second = storage.put_object(key, Bytes(b"second"), 6)
+    storage.delete_version(key, second.version_id or "")
+    assert storage.head(key) == first
+    assert storage.head(key, second.version_id) is None
+    assert read(server, key) == b"first"
+    storage.delete_version(key, first.version_id or "")
+    assert storage.head(key) is None
+    assert storage.at_key(key) == ([], [])
+
+
+def test_a_version_may_be_removed_twice(server: Server, storage: Storage, key: str) -> None:
+    server.needs("repeated removal")
+    stored = storage.put_object(key, Bytes(b"first"), 5)
+    storage.delete_version(key, stored.version_id or "")
+    storage.delete_version(key, stored.version_id or "")
+    assert storage.at_key(key) == ([], [])
+
+
+def test_delete_markers_are_listed_and_can_be_removed(server: Server, storage: Storage, key: str) -> None:
+    stored = storage.put_object(key, Bytes(b"first"), 5)
+    server.client().delete_object(Bucket=BUCKET, Key=key)
+    found = storage.at_key(key)
+    assert len(found.versions) == 2
+    for version_id in found.versions:
+        if version_id != stored.version_id:
+            storage.delete_version(key, version_id)
+    assert storage.head(key) == stored
+
+
+def test_a_bucket_that_is_not_there_is_refused(server: Server, key: str) -> None:
+    storage = Storage(server.client(), "nobody-has-made-it")
+    with pytest.raises(Permanent, match=r"^S3 answered NoSuchBucket\.$"):
+        storage.create_upload(key)
+    with pytest.raises(Permanent, match=r"^S3 answered NoSuchBucket\.$"):
+        storage.put_object(key, Bytes(b"x"), 1)
+
+
+def test_a_server_that_is_down_may_come_back(key: str) -> None:
+    storage = Storage(Server("none", f"http://127.0.0.1:{processes.free_port()}").client(), BUCKET)
+    with pytest.raises(Transient):
+        storage.create_upload(key)
+    with pytest.raises(Transient):
+        storage.put_object(key, Bytes(b"x"), 1)
+    with pytest.raises(Transient):
+        storage.head(key)
