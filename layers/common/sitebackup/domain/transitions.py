@@ -321,11 +321,16 @@ def _end(job: Job, status: Status, reason: Reason, for_tasks: Reason, now: datet
 
 
 def claim_drive(job: Job, now: datetime, policy: Policy) -> Job | None:
-    """The sweep takes a job that is due; the next look is twice as far away."""
+    """The sweep takes a job that is due; the next look is twice as far away, but not behind a task's next try."""
     if job.next_drive_at is None or job.next_drive_at > now or job.status not in UNFINISHED:
         return None
     shortest = policy.start_seconds if job.status is Status.PENDING else policy.stall_seconds
     delay = min(max(job.drive_delay * 2, shortest), policy.max_stall_seconds)
+    tries = [
+        task.next_try_at
+        for task in job.tasks.values()
+        if task.status in UNFINISHED and task.next_try_at and task.next_try_at > now
+    ]
     return job.replace(
-        updated_at=now, drive_delay=delay, next_drive_at=min(now + seconds(delay), job.deadline_at)
+        updated_at=now, drive_delay=delay, next_drive_at=min(now + seconds(delay), job.deadline_at, *tries)
     )
