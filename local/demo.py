@@ -15,7 +15,6 @@ from typing import Any
 
 import requests
 from awscrt import checksums
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -125,8 +124,8 @@ def _back_up(settings: Settings, console: Console) -> dict[str, Any]:
 
 def _compare(settings: Settings, job: dict[str, Any], console: Console) -> bool:
     """Read every export and every object whole, and show whether they are the same bytes."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("provider", "size", "parts", "CRC64 in S3", "SHA-256 export", "SHA-256 object", "equal"):
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in ("provider", "size", "parts", "CRC64 in S3", "export SHA-256", "object SHA-256", "equal"):
         table.add_column(title, no_wrap=True)
     s3 = s3_client(f"http://127.0.0.1:{settings.ports['S3']}")
     all_equal = set(job["tasks"]) == set(SIZES)
