@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from traceback import format_exc
 from typing import Any, Self
 
 import pytest
@@ -72,6 +73,10 @@ HARMLESS = frozenset({Fault.OTHERS, Fault.LAST, Fault.AGAIN})
 """These may happen any number of times, and the job gets done all the same."""
 
 
+unexpected: list[str] = []
+"""Tracebacks of errors that nobody foresaw: the functions log them and fail the record."""
+
+
 class InlinePool:
     """An executor without threads, so that a crash ends everything and each run is the same."""
 
@@ -105,6 +110,7 @@ def small_world() -> Iterator[None]:
         patch.setattr(upload_part, "ThreadPoolExecutor", InlinePool)
         patch.setattr(retrying, "_wait", lambda state: 0.0)
         patch.setattr(logger._logger, "disabled", True)
+        patch.setattr(logger, "exception", lambda *_, **__: unexpected.append(format_exc()))
         yield
 
 
@@ -119,6 +125,7 @@ class World:
     policy: Policy = field(default_factory=lambda: Policy(parts_in_flight=3))
 
     def __post_init__(self) -> None:
+        unexpected.clear()
         self.now = START
         self.calls = 0
         self.depth = 0
@@ -246,6 +253,7 @@ class World:
         for _ in range(200):
             while self.bus.bag:
                 self.deliver(self.take(0))
+                assert not unexpected, unexpected[0]
             job = self.job
             if job.status not in UNFINISHED:
                 return

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sitebackup.domain.job import Job, Status
 from sitebackup.domain.reason import Code
-from tests.unit.simulation import HARMLESS, PART_SIZE, Fault, World, small_world
+from tests.unit.simulation import HARMLESS, PART_SIZE, Fault, World, small_world, unexpected
 from tests.unit.twins import MemoryExport, some_bytes
 
 GIVEN_UP = {Code.RETRIES_EXHAUSTED, Code.STREAM_TOO_LONG, Code.TIMED_OUT}
@@ -72,9 +72,11 @@ def play(world: World, steps: list[tuple[str, int]]) -> None:
 
 def check_end(world: World) -> Job:
     """The job has ended as it must; then time passes, and S3 holds what it must and nothing else."""
+    assert not unexpected, unexpected[0]
     job = world.job
     assert job.status in (Status.DONE, Status.FAILED, Status.CANCELLED)
     world.grow_old()
+    assert not unexpected, unexpected[0]
     left = world.job
     assert left.status is job.status
     assert not world.storage.uploads, "an upload stayed open"
