@@ -14,7 +14,8 @@ from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.domain.reason import Code
 from sitebackup.services import sweep_jobs
 from sitebackup.services.create_job import CreateBackup
-from tests.unit.simulation import PART_SIZE, World, small_world
+from sitebackup.services.sources import Held
+from tests.unit.simulation import PART_SIZE, Crash, World, small_world
 from tests.unit.twins import MemoryExport, some_bytes
 
 
@@ -224,3 +225,32 @@ def test_nobody_waits_for_a_job_that_is_cancelled_before_it_starts() -> None:
     assert world.job.status not in UNFINISHED
     assert not world.storage.uploads
     assert not world.storage.versions
+
+
+def test_of_two_runs_that_plan_the_loser_gives_its_upload_up_at_once() -> None:
+    world = a_world()
+    event = world.take(0)
+    once_before(world, "storage", "create_upload", lambda: world.deliver(event))
+    world.deliver(event)
+    upload = world.job.tasks["site"].upload
+    assert upload is not None
+    assert list(world.storage.uploads) == [upload.upload_id]
+    assert world.job.tasks["site"].runs == 2
+
+
+def test_what_an_earlier_run_left_goes_as_soon_as_the_task_is_done() -> None:
+    world = a_world(size=PART_SIZE - 1)
+    event = world.take(0)
+
+    def crash() -> None:
+        raise Crash
+
+    world.storage.put_object(world.job.key("site"), Held(memoryview(b"old")), 3)
+    world.storage.create_upload(world.job.key("site"))
+    once_before(world, "storage", "put_object", crash)
+    world.deliver(event)
+    world.finish()
+    stored = world.job.tasks["site"].object
+    assert stored is not None
+    assert world.job.tasks["site"].runs == 2
+    assert world.storage.at_key(stored.key) == ([], [stored.version_id])

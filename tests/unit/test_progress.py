@@ -1,0 +1,40 @@
+"""Progress is what the set of done parts says, however it was read (I6)."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sitebackup.domain.progress import Progress, advance, missing
+
+SETS = st.sets(st.integers(1, 30))
+
+
+def length(number: int) -> int:
+    return 100 + number
+
+
+def read(done: set[int], past: int) -> list[tuple[int, int]]:
+    """As the repository answers: what is done past the watermark."""
+    return [(number, length(number)) for number in sorted(done) if number > past]
+
+
+@given(steps=st.lists(SETS, max_size=8))
+def test_any_way_to_the_same_set_gives_the_same_snapshot(steps: list[set[int]]) -> None:
+    done: set[int] = set()
+    progress = Progress()
+    for step in steps:
+        done |= step
+        before, progress = progress, advance(progress, read(done, progress.through))
+        assert progress == advance(Progress(), read(done, 0)), "the way mattered"
+        assert progress == advance(progress, read(done, progress.through)), "a duplicate mattered"
+        assert progress.parts >= before.parts
+        assert progress.through >= before.through
+    assert (progress.parts, progress.bytes) == (len(done), sum(map(length, done)))
+    assert set(range(1, progress.through + 1)) <= done
+    assert progress.through + 1 not in done
+    assert progress.through_bytes == sum(length(number) for number in range(1, progress.through + 1))
+
+
+@given(done=SETS, through=st.integers(0, 10), last=st.integers(0, 40))
+def test_missing_is_what_is_handed_out_and_not_done(done: set[int], through: int, last: int) -> None:
+    found = list(missing(through, done, last))
+    assert found == sorted(set(range(through + 1, last + 1)) - done)

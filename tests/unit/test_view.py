@@ -1,0 +1,139 @@
+"""What the API shows of a job."""
+
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sitebackup.domain.job import DeleteCause, Job, Lease, Status, StoredObject, Task, Trouble, Upload
+from sitebackup.domain.plan import MIN_PART_SIZE, plan_parts
+from sitebackup.domain.progress import Progress
+from sitebackup.domain.reason import Code, Reason
+from sitebackup.view import job_view
+
+NOW = datetime(2030, 1, 31, 12, 0, 0, 5000, tzinfo=UTC)
+PLAN = plan_parts(4 * MIN_PART_SIZE, MIN_PART_SIZE, '"1"')
+PENDING = Task()
+RUNNING = Task(
+    status=Status.RUNNING,
+    upload=Upload(upload_id="secret-upload", plan=PLAN, attempt=1, released=3),
+    progress=Progress(parts=1, bytes=MIN_PART_SIZE),
+    lease=Lease(owner="secret-owner", until=NOW),
+)
+DONE = Task(
+    status=Status.DONE,
+    progress=Progress(parts=2, bytes=1000),
+    object=StoredObject(bucket="b", key="k", size=1000, checksum_crc64nvme="AAAAAAAAAAA=", version_id="v"),
+    finished_at=NOW,
+)
+
+
+def a_job(**changes: Any) -> Job:
+    fields: dict[str, Any] = {
+        "id": "c" * 24,
+        "user_id": "a" * 24,
+        "site_id": "b" * 24,
+        "status": Status.RUNNING,
+        "version": 7,
+        "active": True,
+        "tasks": {"site": RUNNING},
+        "created_at": NOW,
+        "updated_at": NOW,
+        "deadline_at": NOW + timedelta(hours=6),
+        "idempotency_key": "secret-key",
+    }
+    return Job(**fields | changes)
+
+
+def shown(job: Job) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(msgspec.json.encode(job_view(job)))
+    return document
+
+
+def test_a_running_job() -> None:
+    view = shown(a_job())
+    assert (
+        view["tasks"]["site"]["progress"]
+        == view["progress"]
+        == {
+            "bytesDone": MIN_PART_SIZE,
+            "bytesTotal": 4 * MIN_PART_SIZE,
+            "partsDone": 1,
+            "partsTotal": 4,
+            "percent": 25.0,
+        }
+    )
+    assert (view["jobId"], view["status"], view["version"]) == ("c" * 24, "running", 7)
+    assert (view["createdAt"], view["deadlineAt"]) == ("2030-01-31T12:00:00.005Z", "2030-01-31T18:00:00.005Z")
+    assert "secret" not in json.dumps(view), "what is nobody's business is shown"
+
+
+def test_totals_appear_once_every_task_knows_its_own() -> None:
+    view = shown(a_job(tasks={"site": RUNNING, "db": PENDING}))
+    assert view["progress"] == {"bytesDone": MIN_PART_SIZE, "partsDone": 1}
+    assert view["tasks"]["db"] == {"status": "pending", "progress": {"bytesDone": 0, "partsDone": 0}}
+
+
+def test_a_task_that_is_done_shows_its_object_until_that_is_deleted() -> None:
+    done = a_job(status=Status.DONE, active=None, tasks={"site": DONE}, finished_at=NOW)
+    view = shown(done)
+    assert view["tasks"]["site"]["object"] == {
+        "bucket": "b",
+        "key": "k",
+        "size": 1000,
+        "checksumCRC64NVME": "AAAAAAAAAAA=",
+        "versionId": "v",
+    }
+    assert view["progress"] == {
+        "bytesDone": 1000, "bytesTotal": 1000, "partsDone": 2, "partsTotal": 2, "percent": 100,
+    }  # fmt: skip
+    assert "deadlineAt" not in view
+    deleted = done.replace(
+        status=Status.DELETED, delete_at=NOW, delete_cause=DeleteCause.EXPIRED, deleted_at=NOW
+    )
+    view = shown(deleted)
+    assert "object" not in view["tasks"]["site"]
+    assert (view["deleteCause"], view["deletedAt"]) == ("expired", "2030-01-31T12:00:00.005Z")
+
+
+def test_a_failure_says_why_and_what_went_wrong_before() -> None:
+    reason = Reason(code=Code.RETRIES_EXHAUSTED, message="Given up.")
+    task = RUNNING.replace(
+        status=Status.FAILED, reason=reason, trouble=Trouble(message="site answered 503.", at=NOW, count=4)
+    )
+    view = shown(a_job(status=Status.FAILED, active=None, reason=reason, tasks={"site": task}))
+    assert view["reason"] == view["tasks"]["site"]["reason"]
+    assert view["reason"] == {"code": "retries_exhausted", "message": "Given up."}
+    assert view["tasks"]["site"]["retries"] == 4
+    assert view["tasks"]["site"]["lastError"] == {
+        "message": "site answered 503.",
+        "at": "2030-01-31T12:00:00.005Z",
+    }
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_a_hundred_percent_is_said_only_of_what_is_done(size: int) -> None:
+    stored = DONE.object
+    assert stored is not None
+    done = DONE.replace(object=stored.replace(size=size), progress=Progress(parts=1, bytes=size))
+    assert shown(a_job(tasks={"site": done}))["progress"]["percent"] == 100
+    moved = RUNNING.replace(progress=Progress(parts=4, bytes=PLAN.size))
+    assert shown(a_job(tasks={"site": moved, "db": done}))["progress"]["percent"] == 99.9
+
+
+@given(done=st.integers(0, PLAN.size))
+def test_percent_is_between(done: int) -> None:
+    task = RUNNING.replace(progress=Progress(parts=1, bytes=done))
+    assert 0 <= shown(a_job(tasks={"site": task}))["progress"]["percent"] <= 99.9
+
+
+def test_times_are_utc_with_milliseconds() -> None:
+    zone = timezone(timedelta(hours=2))
+    assert (
+        shown(a_job(created_at=datetime(2030, 1, 31, 14, tzinfo=zone)))["createdAt"]
+        == "2030-01-31T12:00:00.000Z"
+    )
