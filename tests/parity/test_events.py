@@ -1,0 +1,150 @@
+"""Every sample event: the runtime without Docker and `sam local invoke` answer alike, and leave alike states."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pymongo
+import pytest
+
+from local import sam
+from local.containers import bridge_address
+from local.run import MockProviders
+from local.sam import Sam
+from local.services import ACCESS_KEY, S3, SECRET_KEY, Kafka, Mongo, Service, s3_client
+from local.settings import ROOT, TEMPLATE, free_ports
+from sitebackup.adapters.repository import Repository
+from sitebackup.domain.job import Job, Status, Task
+from tests.integration.lambda_harness import running
+from tests.parity.conftest import alone
+
+EVENTS = sorted(path.stem for path in (ROOT / "events").glob("*.json"))
+USER, SITE, JOB = "665f1c2ab7d34e0012a4c001", "665f1c2ab7d34e0012a4c002", "665f1c2ab7d34e0012a4c9d1"
+NOW = datetime(2024, 6, 4, 13, 53, tzinfo=UTC)
+LIMIT_SECONDS = 120.0
+CHANGES = {"change_job", "process_provider", "sweep_jobs"}  # what changes the job that is there
+
+
+@dataclass
+class World:
+    """The services, and what the functions are told of them; each way to run these has a database and a bucket."""
+
+    mongo: str
+    parameters: dict[str, str]
+    built: Path
+    image: str
+
+
+@pytest.fixture(scope="module")
+def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("world")
+    host = bridge_address()
+    ports = free_ports()
+    kafka, mongo, s3 = Kafka(folder, host=host), Mongo(folder, host=host), S3(folder, host=host)
+    providers = MockProviders(folder, int(ports["PROVIDERS_PORT"]), "site=100000,db=1000", host)
+    running_services: list[Service] = [kafka, mongo, s3, providers]
+    try:
+        for service in running_services:
+            service.start()
+        for service in running_services:
+            service.wait_ready()
+        for way in ("local", "sam"):
+            s3_client(s3.address).create_bucket(Bucket=f"parity-{way}")
+        exports = (
+            f"{providers.address}/{{name}}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}"
+        )
+        parameters = {
+            "Providers": json.dumps(
+                [{"name": name, "exportUrl": exports.replace("{name}", name)} for name in ("site", "db")]
+            ),
+            "KafkaBootstrapServers": kafka.address,
+            "KafkaAuth": "none",
+            "MskClusterArn": "arn:aws:kafka:us-east-1:123456789012:cluster/local/local",
+            "MongoUri": mongo.address,
+            "S3EndpointUrl": s3.address,
+        }
+        with alone():
+            sam.build(TEMPLATE, folder)
+        yield World(mongo.address, parameters, folder, image)
+    finally:
+        for service in running_services:
+            service.terminate()
+        for service in running_services:
+            service.stop()
+
+
+def job() -> Job:
+    """What the events speak of: pending since long ago, and due."""
+    return Job(
+        id=JOB,
+        user_id=USER,
+        site_id=SITE,
+        status=Status.PENDING,
+        version=1,
+        active=True,
+        tasks={"site": Task(), "db": Task()},
+        created_at=NOW,
+        updated_at=NOW,
+        deadline_at=NOW + timedelta(days=36500),
+        next_drive_at=NOW,
+    )
+
+
+def without_docker(event: str, parameters: dict[str, str]) -> Any:
+    credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    with running(ROOT, parameters=parameters, credentials=credentials) as harness:
+        payload = (ROOT / f"events/{event}.json").read_bytes()
+        response = harness.client.invoke(FunctionName=event, Payload=payload)
+        answer = json.loads(response["Payload"].read())
+    assert "FunctionError" not in response, answer
+    return answer
+
+
+def in_container(event: str, parameters: dict[str, str], world: World) -> Any:
+    bucket = {"BACKUP_BUCKET": parameters["BackupBucketName"]}
+    function = "".join(word.capitalize() for word in event.split("_")) + "Function"
+    invoked = Sam(world.built, parameters, bucket, world.image).invoke(
+        function, (ROOT / f"events/{event}.json").read_bytes(), LIMIT_SECONDS
+    )
+    try:
+        return json.loads(invoked.payload)
+    except ValueError:
+        pytest.fail(f"{invoked.payload!r}\n{invoked.log}")
+
+
+def plain(value: Any) -> Any:
+    """What differs from run to run as one word each: ids of other jobs than the event's, times, versions."""
+    text = json.dumps(value, default=lambda other: other.isoformat())
+    text = re.sub(rf"\b(?!{USER}|{SITE}|{JOB})[0-9a-f]{{24}}\b", "<id>", text)
+    text = re.sub(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?", "<time>", text)
+    text = re.sub(r'(\\?"versionId\\?": \\?")[^"\\]+', r"\1<version>", text)
+    return json.loads(re.sub(r"parity-(local|sam)", "parity", text))
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_same_answer_and_same_state(world: World, event: str) -> None:
+    ways: dict[str, tuple[Any, Any]] = {}
+    with pymongo.MongoClient[dict[str, Any]](world.mongo, tz_aware=True) as client:
+        for way in ("local", "sam"):
+            database = f"parity-{way}-{event}"
+            parameters = {**world.parameters, "MongoDatabase": database, "BackupBucketName": f"parity-{way}"}
+            if event != "create_job":
+                Repository(client, database).add(job())
+            answer = (
+                without_docker(event, parameters)
+                if way == "local"
+                else in_container(event, parameters, world)
+            )
+            ways[way] = (answer, list(client[database]["jobs"].find()))
+    assert plain(ways["sam"]) == plain(ways["local"])
+    answer, jobs = ways["local"]
+    assert len(jobs) == 1
+    assert answer.get("statusCode", 200) < 500
+    assert not answer.get("batchItemFailures")
+    assert (jobs[0]["version"] > 1) == (event in CHANGES)
