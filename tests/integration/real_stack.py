@@ -1,0 +1,112 @@
+"""The use cases on a real Mongo and a real S3, with the clock, Kafka and the exports in the test's hands."""
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+from local import services
+from local.services import Service
+from sitebackup.adapters.storage import Storage
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.job import Job
+from sitebackup.services.create_job import CreateBackup
+from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports, some_bytes
+
+MIB = 1024 * 1024
+PROVIDERS = '[{"name": "site", "exportUrl": "http://127.0.0.1:1/site"}]'
+START = datetime(2030, 1, 31, 12, tzinfo=UTC)
+GRACE = timedelta(days=1, seconds=1)
+DELETE_GRACE = timedelta(days=7, seconds=1)
+_numbers = count(1)
+
+
+def an_id(seed: object = None) -> str:
+    """24 hex digits; the same for the same seed."""
+    return hashlib.sha256(repr(seed or next(_numbers)).encode()).hexdigest()[:24]
+
+
+class Stack(Bootstrap):
+    """Everything as the functions build it, but for time, events and exports."""
+
+    def __init__(self, mongo: Service, s3: Service | None, database: str) -> None:
+        super().__init__(
+            {
+                "PROVIDERS": PROVIDERS,
+                "BACKUP_BUCKET": services.BUCKET,
+                "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+                "MONGO_URI": mongo.address,
+                "MONGO_DATABASE": database,
+                "PART_SIZE_MIB": "5",
+            }
+        )
+        self.clock = START
+        self.now = lambda: self.clock
+        self.bag = MemoryBus()
+        self.served = MemoryExports()
+        self.served.sites["site"] = MemoryExport(some_bytes("site", 11 * MIB))
+        self.s3 = services.s3_client(s3.address) if s3 else None
+        self.__dict__.update(bus=self.bag, exports=self.served)
+        if self.s3:
+            self.__dict__["storage"] = Storage(self.s3, services.BUCKET)
+
+    def close(self) -> None:
+        """Drops the database."""
+        self.mongo.drop_database(self.settings.mongo_database)
+        self.mongo.close()
+
+    def pass_time(self, span: timedelta) -> None:
+        """Time moves on."""
+        self.clock += span
+
+    def deadline(self) -> datetime:
+        """Of an invocation that begins now."""
+        return self.clock + timedelta(minutes=14)
+
+    def a_backup(self, **changes: Any) -> Job:
+        """A new job of a site of its own."""
+        return self.create_job()(CreateBackup(user_id=an_id(), site_id=an_id(), **changes), None)
+
+    def job(self, job_id: str) -> Job:
+        """As it is stored."""
+        found = self.repository.get(job_id)
+        assert found is not None
+        return found
+
+    def deliver(self, most: int = 1000) -> None:
+        """Delivers events, oldest first, until there are none or so many were delivered."""
+        for _ in range(most):
+            if not self.bag.bag:
+                return
+            self.deliver_one(self.bag.bag.pop(0))
+
+    def deliver_one(self, event: TaskEvent) -> None:
+        """One invocation."""
+        match event:
+            case UploadJobCreated():
+                self.process_provider()(event, "test", self.deadline())
+            case UploadPartCreated():
+                assert not self.upload_part()([event], self.deadline())
+            case PartUpdated():
+                self.finish_task()(event, self.deadline())
+            case TaskUpdated():
+                self.finish_job()(event)
+
+    def sweep(self) -> int:
+        """One pass."""
+        return self.sweep_jobs()(self.deadline())
+
+    def at_key(self, job: Job) -> tuple[list[str], list[str]]:
+        """Open uploads, and versions with delete markers, at the key of the job's task."""
+        uploads, versions = self.storage.at_key(job.key("site"))
+        return uploads, versions
+
+    def check_backup(self, job_id: str) -> None:
+        """The job is done and its recorded version holds the export's bytes."""
+        stored = self.job(job_id).tasks["site"].object
+        assert stored is not None
+        assert stored.version_id is not None
+        assert self.s3 is not None
+        answer = self.s3.get_object(Bucket=services.BUCKET, Key=stored.key, VersionId=stored.version_id)
+        assert answer["Body"].read() == self.served.sites["site"].content

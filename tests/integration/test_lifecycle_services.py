@@ -1,0 +1,217 @@
+"""Deletion, release and tidying on a real Mongo and a real S3: what goes goes wholly, what stays is untouched."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+
+from local import services
+from local.services import Service
+from sitebackup.domain import lifecycle
+from sitebackup.domain.job import DeleteCause, Job, Status
+from sitebackup.domain.retention import Action, Why
+from sitebackup.errors import StateForbids
+from sitebackup.services.get_retention import GetRetention
+from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack, an_id
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def stack(mongo: Service, s3: Service) -> Iterator[Stack]:
+    stack = Stack(mongo, s3, f"lifecycle-{uuid4().hex}")
+    yield stack
+    stack.close()
+
+
+def a_done_backup(stack: Stack, **changes: int) -> Job:
+    job = stack.a_backup(**changes)
+    stack.deliver()
+    assert stack.job(job.id).status is Status.DONE
+    return stack.job(job.id)
+
+
+def leave_things(stack: Stack, job: Job) -> None:
+    """What races and crashes may leave at a job's key: an open upload, another version, a delete marker."""
+    assert stack.s3 is not None
+    key = job.key("site")
+    stack.storage.create_upload(key)
+    stack.s3.put_object(Bucket=services.BUCKET, Key=key, Body=b"from a run that came too late")
+    stack.s3.delete_object(Bucket=services.BUCKET, Key=key)
+    uploads, versions = stack.at_key(job)
+    assert uploads
+    assert len(versions) >= 2
+
+
+def test_what_is_deleted_is_gone_after_the_grace_with_all_versions_markers_and_uploads(stack: Stack) -> None:
+    job = a_done_backup(stack)
+    neighbour = a_done_backup(stack)
+    leave_things(stack, job)
+    stack.change_job().delete(job.id, None)
+    stack.pass_time(DELETE_GRACE - timedelta(seconds=2))
+    stack.sweep()
+    stack.check_backup(job.id)
+    stack.pass_time(timedelta(seconds=2))
+    stack.sweep()
+    assert stack.job(job.id).status is Status.DELETED
+    assert stack.at_key(job) == ([], [])
+    stack.check_backup(neighbour.id)
+    with pytest.raises(StateForbids, match="deleted"):
+        stack.change_job().undelete(job.id)
+    stack.pass_time(400 * DAY)
+    stack.sweep()
+    assert stack.repository.get(job.id) is None
+
+
+def test_undelete_in_the_grace_brings_everything_back(stack: Stack) -> None:
+    job = a_done_backup(stack)
+    stack.change_job().delete(job.id, stack.clock + 3 * DAY)
+    stack.pass_time(5 * DAY)
+    stack.sweep()
+    stack.change_job().undelete(job.id)
+    stack.pass_time(100 * DAY)
+    stack.sweep()
+    assert stack.job(job.id).delete_at is None
+    stack.check_backup(job.id)
+
+
+def test_beside_a_good_backup_leftovers_go_and_its_own_version_stays(stack: Stack) -> None:
+    """Its version is not even the latest at its key."""
+    job = stack.a_backup()
+    first = stack.bag.bag[0]
+    stack.deliver_one(first)
+    stack.repository.change(
+        job.id, lambda job: job.replace(tasks={"site": job.tasks["site"].replace(runs=2)})
+    )
+    stack.deliver()
+    job = stack.job(job.id)
+    leave_things(stack, job)
+    stack.sweep()
+    assert len(stack.at_key(job)[1]) >= 3, "tidied while a run could still be under way"
+    stack.pass_time(GRACE)
+    stack.sweep()
+    stored = stack.job(job.id).tasks["site"].object
+    assert stored is not None
+    assert stack.at_key(job) == ([], [stored.version_id])
+    stack.check_backup(job.id)
+
+
+def test_what_a_cancelled_job_left_goes_when_no_retry_can_need_it(stack: Stack) -> None:
+    """Both an open upload and an object that was completed in the race."""
+    job = stack.a_backup()
+    stack.deliver(2)
+    stack.change_job().cancel(job.id)
+    stack.bag.bag.clear()
+    leave_things(stack, job)
+    stack.pass_time(GRACE - timedelta(seconds=2))
+    stack.sweep()
+    assert len(stack.at_key(job)[0]) == 2
+    stack.pass_time(timedelta(seconds=2))
+    stack.sweep()
+    assert stack.at_key(job) == ([], [])
+    assert stack.job(job.id).status is Status.CANCELLED
+    stack.change_job().retry(job.id)
+    stack.deliver()
+    stack.check_backup(job.id)
+    assert stack.job(job.id).attempt == 2
+
+
+def test_a_retry_moves_only_what_is_missing(stack: Stack) -> None:
+    job = stack.a_backup()
+    stack.deliver(2)
+    stack.change_job().cancel(job.id)
+    stack.bag.bag.clear()
+    upload = stack.job(job.id).tasks["site"].upload
+    assert upload is not None
+    done = {part.number for part in stack.repository.done_parts(upload.upload_id)}
+    assert done == {1, 2}
+    stack.change_job().retry(job.id)
+    stack.deliver(1)
+    assert [getattr(event, "number", None) for event in stack.bag.bag] == [3]
+    stack.deliver()
+    stack.check_backup(job.id)
+
+
+def test_removing_a_version_or_an_upload_that_is_gone_is_no_error(stack: Stack) -> None:
+    """Two sweeps may remove the same."""
+    job = a_done_backup(stack)
+    stored = job.tasks["site"].object
+    assert stored is not None
+    assert stored.version_id is not None
+    for _ in range(2):
+        stack.storage.delete_version(stored.key, stored.version_id)
+    upload_id = stack.storage.create_upload(stored.key)
+    for _ in range(2):
+        stack.storage.abort(stored.key, upload_id)
+
+
+def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack: Stack) -> None:
+    first = a_done_backup(stack, expires_after_days=1)
+    stack.pass_time(100 * DAY)
+    stack.sweep()
+    assert stack.job(first.id).delete_at is None
+    second = stack.repository.get(first.id)
+    assert second is not None
+    second = second.replace(id="f" * 24, version=1, finished_at=stack.clock, expires_after_days=None)
+    stack.repository.add(second)
+    stack.pass_time(DAY)
+    stack.sweep()
+    assert stack.job(first.id).delete_cause is DeleteCause.EXPIRED
+    stack.pass_time(DELETE_GRACE)
+    stack.sweep()
+    assert stack.job(first.id).status is Status.DELETED
+    assert stack.job(second.id).delete_at is None
+
+
+def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> None:
+    user, site = an_id(), an_id()
+    model = a_done_backup(stack).replace(user_id=user, site_id=site, version=1, next_drive_at=None)
+    finished = [3, 5, 4, 9, 8]  # in the order of creation
+    jobs = [
+        model.replace(id=f"{number:024x}", finished_at=stack.clock + days * DAY)
+        for number, days in enumerate(finished)
+    ]
+    jobs[3] = jobs[3].replace(delete_at=stack.clock, delete_cause=DeleteCause.REQUESTED)
+    expired = {"delete_at": stack.clock, "delete_cause": DeleteCause.EXPIRED}
+    jobs[4] = jobs[4].replace(**expired, removing_at=stack.clock)
+    jobs[1] = jobs[1].replace(**expired)
+    for job in jobs:
+        stack.repository.add(job)
+    assert stack.repository.newest_good(user, site) == jobs[1].id
+    assert stack.repository.newest_good(user, an_id()) is None
+
+
+def test_the_dry_run_says_what_the_sweep_then_does(stack: Stack) -> None:
+    dry_run = GetRetention(stack.repository, stack.settings.policy, stack.now)
+    job = a_done_backup(stack, expires_after_days=2)
+    newer = job.replace(id="f" * 24, version=1, finished_at=stack.clock + timedelta(hours=1))
+    stack.repository.add(newer)
+
+    def decided() -> dict[str, tuple[Action, Why]]:
+        found, cursor = dry_run(job.site_id, 10, None)
+        assert cursor is None
+        return {job.id: (decision.action, decision.reason) for job, decision in found}
+
+    assert decided()[job.id] == (Action.KEEP, Why.NOT_EXPIRED)
+    stack.pass_time(3 * DAY)
+    assert decided() == {job.id: (Action.MARK, Why.EXPIRED), newer.id: (Action.KEEP, Why.NEWEST_GOOD)}
+    stack.sweep()
+    assert decided()[job.id] == (Action.KEEP, Why.IN_GRACE)
+    stack.pass_time(DELETE_GRACE)
+    assert decided()[job.id] == (Action.REMOVE, Why.GRACE_OVER)
+    stack.sweep()
+    assert decided()[job.id] == (Action.KEEP, Why.RECORD_KEPT)
+    assert decided()[newer.id] == (Action.KEEP, Why.NEWEST_GOOD)
+
+
+def test_a_removal_whose_sweep_crashed_is_taken_over_later(stack: Stack) -> None:
+    job = a_done_backup(stack)
+    stack.change_job().delete(job.id, None)
+    stack.pass_time(DELETE_GRACE)
+    claimed = stack.repository.change(job.id, lambda job: lifecycle.begin_removal(job, stack.clock))
+    assert claimed is not None
+    assert stack.sweep() == 0, "another sweep is at it"
+    stack.pass_time(timedelta(seconds=lifecycle.CLAIM_SECONDS))
+    assert stack.sweep() == 1
+    assert stack.at_key(job) == ([], [])

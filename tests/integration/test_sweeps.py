@@ -1,0 +1,206 @@
+"""Several sweeps at once, and retries in the middle of them, on a real Mongo and a real S3."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from uuid import uuid4
+
+import pytest
+
+from local import services
+from local.services import Service
+from sitebackup.adapters.storage import Storage, Versions
+from sitebackup.domain.errors import Transient
+from sitebackup.domain.events import UploadJobCreated
+from sitebackup.domain.job import Job, Status
+from sitebackup.errors import StateForbids
+from tests.integration.real_stack import GRACE, MIB, Stack, an_id
+from tests.unit.twins import MemoryExport, some_bytes
+
+SOON = timedelta(hours=2)
+
+
+class Watched(Storage):
+    """Counts what is removed; before a chosen call it lets something else happen."""
+
+    def __init__(self, s3: Service) -> None:
+        super().__init__(services.s3_client(s3.address), services.BUCKET)
+        self.aborted: Counter[str] = Counter()
+        self.deleted: Counter[str] = Counter()
+        self.calls = 0
+        self.hook: tuple[int, Callable[[], None]] | None = None
+
+    def _called(self) -> None:
+        self.calls += 1
+        if self.hook and self.hook[0] == self.calls:
+            action, self.hook = self.hook[1], None
+            action()
+
+    def at_key(self, key: str) -> Versions:
+        self._called()
+        found = super().at_key(key)
+        self._called()
+        return found
+
+    def abort(self, key: str, upload_id: str) -> None:
+        self._called()
+        self.aborted[upload_id] += 1
+        super().abort(key, upload_id)
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        self._called()
+        self.deleted[version_id] += 1
+        super().delete_version(key, version_id)
+
+
+@pytest.fixture
+def stacks(mongo: Service, s3: Service) -> Iterator[tuple[Stack, Stack]]:
+    """Two execution environments of every function, on the same data."""
+    database = f"sweeps-{uuid4().hex}"
+    pair = Stack(mongo, s3, database), Stack(mongo, s3, database)
+    for stack in pair:
+        stack.__dict__["storage"] = Watched(s3)
+    pair[0].repository.create_indexes()
+    yield pair
+    for stack in pair:
+        stack.close()
+
+
+def watched(stack: Stack) -> Watched:
+    assert isinstance(stack.storage, Watched)
+    return stack.storage
+
+
+def at_once(stacks: tuple[Stack, Stack]) -> list[int]:
+    """A sweep in each, begun at the same moment."""
+    barrier = Barrier(2)
+
+    def sweep(stack: Stack) -> int:
+        sweep_jobs = stack.sweep_jobs()
+        barrier.wait(30)
+        return sweep_jobs(stack.deadline())
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(sweep, stacks))
+
+
+def cancelled_with_an_upload(stack: Stack) -> Job:
+    job = stack.a_backup()
+    stack.deliver(1)
+    stack.bag.bag.clear()
+    assert stack.job(job.id).tasks["site"].upload is not None
+    return stack.change_job().cancel(job.id)
+
+
+def test_two_sweeps_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> None:
+    one, other = stacks
+    one.served.sites["site"] = MemoryExport(some_bytes("small", 6 * MIB))
+    jobs = [cancelled_with_an_upload(one) for _ in range(25)]
+    for stack in stacks:
+        stack.pass_time(GRACE)
+    stalled = [one.a_backup().id for _ in range(15)]
+    one.bag.bag.clear()
+    for stack in stacks:
+        stack.pass_time(SOON)
+    driven = at_once(stacks)
+    aborted = watched(one).aborted + watched(other).aborted
+    assert len(aborted) == 25
+    assert set(aborted.values()) == {1}, "an upload was aborted twice"
+    for job in jobs:
+        assert one.job(job.id).cleared_at is not None
+        assert one.at_key(job) == ([], [])
+    pushed = Counter(event.job_id for stack in stacks for event in stack.bag.bag)
+    assert pushed == dict.fromkeys(stalled, 1), "a stalled job was driven twice, or not at all"
+    assert all(isinstance(event, UploadJobCreated) for event in one.bag.bag + other.bag.bag)
+    assert sum(driven) >= 40
+    assert at_once(stacks) == [0, 0], "there is nothing left to do"
+
+
+def test_two_sweeps_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> None:
+    """Whatever the order: what a retried job keeps was not aborted, and it gets done."""
+    one, _ = stacks
+    jobs = [cancelled_with_an_upload(one) for _ in range(16)]
+    for stack in stacks:
+        stack.pass_time(GRACE)
+    change_job = one.change_job()
+
+    def retry(job: Job) -> bool:
+        try:
+            change_job.retry(job.id)
+        except StateForbids:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        retries = pool.submit(lambda: [retry(job) for job in jobs])
+        at_once(stacks)
+        answers = retries.result(60)
+    for job, retried in zip(jobs, answers, strict=True):
+        now = one.job(job.id)
+        uploads, _ = one.at_key(job)
+        if not retried:
+            assert now.cleared_at is not None
+            assert uploads == []
+            continue
+        assert now.status is Status.PENDING
+        kept = now.tasks["site"].upload
+        assert uploads == ([kept.upload_id] if kept else [])
+
+
+@pytest.mark.parametrize("left", ["an upload", "a completed object"])
+@pytest.mark.parametrize("call", range(1, 6))
+def test_a_retry_at_any_call_of_a_release_loses_nothing(
+    stacks: tuple[Stack, Stack], left: str, call: int
+) -> None:
+    """The retry is made, and its attempt run to the end, in the middle of the sweep."""
+    one, other = stacks
+    job = one.a_backup()
+    one.deliver(2)
+    while left == "a completed object" and one.job(job.id).tasks["site"].object is None:
+        one.deliver(1)
+    one.bag.bag.clear()
+    one.change_job().cancel(job.id)
+    assert sum(map(len, one.at_key(job))) == 1
+    for stack in stacks:
+        stack.pass_time(GRACE)
+
+    def retry_and_run() -> None:
+        try:
+            other.change_job().retry(job.id)
+        except StateForbids:
+            return
+        other.deliver()
+
+    watched(one).hook = (call, retry_and_run)
+    one.sweep()
+    if one.job(job.id).status is Status.CANCELLED:
+        other.change_job().retry(job.id)
+    other.deliver()
+    one.check_backup(job.id)
+
+
+def test_jobs_whose_clean_up_fails_do_not_hold_the_others_up(
+    stacks: tuple[Stack, Stack], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds of them are due for longer than a job that has stalled: it is driven on all the same."""
+    one, _ = stacks
+    template = one.change_job().cancel(one.a_backup().id)
+    documents = []
+    for number in range(250):
+        job = template.replace(id=an_id(("cleanup", number)), site_id=an_id(("site", number)))
+        documents.append(job.to_document())
+    one.mongo[one.settings.mongo_database]["jobs"].insert_many(documents)
+    one.pass_time(GRACE)
+    stalled = one.a_backup()
+    one.bag.bag.clear()
+    one.pass_time(SOON)
+
+    def unreachable(key: str) -> Versions:
+        raise Transient("S3 can't be reached.")
+
+    monkeypatch.setattr(one.storage, "at_key", unreachable)
+    one.sweep()
+    assert [event.job_id for event in one.bag.bag] == [stalled.id]
+    assert one.sweep() == 0, "what failed waits for its turn"
