@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pymongo
 
 from local.containers import ContainerService
-from local.services import create_bucket, create_topics
+from local.services import ServiceError, create_bucket, create_topics
 
 ROOT = Path(__file__).parents[1]
 _READY_SECONDS = 900.0  # the first start fetches and builds images
@@ -41,6 +42,10 @@ class Compose(ContainerService):
         )
 
     def command(self) -> list[str]:
+        if shutil.which("docker") is None:
+            raise ServiceError(
+                "SERVICES=compose needs Docker with its compose plugin; there is no docker command."
+            )
         file = str(ROOT / "compose.yaml")
         return ["docker", "compose", "--project-name", "site-backup", "--file", file, "up", "--no-color"]
 
