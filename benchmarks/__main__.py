@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, transfer
+from benchmarks import control_plane, report, transfer
 from benchmarks.function import services
 from benchmarks.machine import describe
 from benchmarks.servers import ROOT, Tls
@@ -55,6 +55,7 @@ SECTIONS: dict[str, Section] = {
     "slow": lambda bench, mib: transfer.slow(bench, mib // 4),
     "sweep": lambda bench, mib: transfer.sweep(bench, mib // 4),
     "memory": lambda bench, mib: transfer.memory_curve(bench, mib // 2),
+    "control": control_plane.measure,
 }
 
 if __name__ == "__main__":

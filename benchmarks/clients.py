@@ -92,11 +92,11 @@ PIPED: Mapping[str, Client] = {
     "rclone copyto, ranged": _shell(
         "url={job.export}; rclone copyto \":http,url='${{url%/*}}/':${{url##*/}}\" b:{bucket}/{job.key}"
     ),
-    "curl | s5cmd pipe": _shell(
+    "curl into s5cmd pipe": _shell(
         f"curl -sSf {{job.export}} | s5cmd --endpoint-url {{job.s3}} pipe -c {AT_ONCE} -p {PART_MIB}"
         " s3://{bucket}/{job.key}"
     ),
-    "curl | aws s3 cp": _shell(
+    "curl into aws s3 cp": _shell(
         "curl -sSf {job.export} | aws --endpoint-url {job.s3} s3 cp --quiet --expected-size {job.size} -"
         " s3://{bucket}/{job.key}"
     ),

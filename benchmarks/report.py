@@ -157,12 +157,82 @@ def _memory(section: Sequence[Figures]) -> list[str]:
     return [
         "## upload_part by memory size",
         "",
-        "The function under a CPU quota of memory / 1769 MB of a processor, as Lambda gives it, onto the server that",
-        "takes everything. GB-seconds are what Lambda bills for a GB moved when nothing else is slow.",
+        "The function under a CPU quota of memory / 1769 MB of a processor, as Lambda gives it, over https from the",
+        "origin and onto the server that takes everything. GB-seconds are what Lambda bills for a GB moved when",
+        "nothing else is slow.",
         "",
         *table(["memory", "vCPU", "MB/s", "GB-s per GB", "peak RSS, MB"], rows),
         "",
         "![GB-seconds per GB by memory size](memory-cost.svg)",
+    ]
+
+
+def _control(section: Figures) -> list[str]:
+    jobs, parts, starts = section["jobs"], section["parts"], section["starts"]
+    create, read = jobs["createMs"], jobs["getMs"]
+    columns = sorted({name for found in parts for name in (*found["mongoPerPart"], *found["kafkaPerPart"])})
+    return [
+        "## Control plane",
+        "",
+        "The whole local run: Kafka, MongoDB's protocol, each function in its runtime process, on the same machine.",
+        "MongoDB commands are counted on the wire, Kafka records in the topics.",
+        "",
+        f"### {jobs['jobs']} jobs of two exports of 1000 bytes",
+        "",
+        *table(
+            ["", ""],
+            [
+                ["jobs a minute", f"{jobs['perMinute']:.0f}"],
+                ["CPU of the functions, ms a job", f"{jobs['cpuPerJob'] * 1000:.0f}"],
+                *(
+                    [f"{name}, p50 / p95 / p99 in ms", " / ".join(f"{found[key]:.0f}" for key in found)]
+                    for name, found in (
+                        ("`POST /backup` under that load", create),
+                        ("`GET /backup/{jobId}`", read),
+                    )
+                ),
+                *([f"MongoDB `{name}` a job", f"{count:.2f}"] for name, count in jobs["mongoPerJob"].items()),
+                *([f"Kafka `{name}` a job", f"{count:.2f}"] for name, count in jobs["kafkaPerJob"].items()),
+            ],
+        ),
+        "",
+        "### One task of ever more parts",
+        "",
+        "Parts of 1000 bytes onto the server that takes everything: what a part costs besides its bytes.",
+        "",
+        *table(
+            ["parts", "ms a part", "function CPU, ms a part", "job document, bytes", *columns],
+            [
+                [
+                    found["parts"],
+                    f"{found['msPerPart']:.1f}",
+                    f"{found['cpuMsPerPart']:.1f}",
+                    found["documentBytes"],
+                    *(
+                        f"{found['mongoPerPart'].get(name, found['kafkaPerPart'].get(name, 0)):.2f}"
+                        for name in columns
+                    ),
+                ]
+                for found in parts
+            ],
+        ),
+        "",
+        "### Start of each function",
+        "",
+        "`import app` in a fresh process, Python's own start included, and what weighs most in it.",
+        "",
+        *table(
+            ["function", "ms", "MB", "heaviest packages, ms"],
+            [
+                [
+                    found["function"],
+                    f"{found['ms']:.0f}",
+                    f"{found['mb']:.0f}",
+                    ", ".join(f"{name} {spent:.0f}" for name, spent in found["heaviest"].items()),
+                ]
+                for found in starts
+            ],
+        ),
     ]
 
 
@@ -176,4 +246,5 @@ SECTIONS: Mapping[str, Callable[[Any], list[str]]] = {
     "slow": _slow,
     "sweep": _sweep,
     "memory": _memory,
+    "control": _control,
 }

@@ -1,6 +1,6 @@
-"""`python -m benchmarks.sink PORT`: takes S3 uploads and forgets them, for when the server is not to be the limit.
+"""`python -m benchmarks.sink PORT [CERTIFICATE KEY]`: takes S3 uploads and forgets them.
 
-It knows just what the clients of the benchmark ask for, checks nothing, and confirms what it is told: an object's
+For when the server is not to be the limit. It knows just what the clients of the benchmark ask for, checks nothing, and confirms what it is told: an object's
 size is what came, its checksum the one of the CompleteMultipartUpload or of the trailer. Bodies are dropped by
 the kernel (recv with MSG_TRUNC), so that it costs next to nothing.
 """
@@ -8,6 +8,7 @@ the kernel (recv with MSG_TRUNC), so that it costs next to nothing.
 import contextlib
 import re
 import socket
+import ssl
 import sys
 import threading
 import uuid
@@ -23,9 +24,11 @@ class Sink:
         self.sizes: dict[str, int] = {}
         self.checksums: dict[str, str] = {}
 
-    def connection(self, client: socket.socket) -> None:
+    def connection(self, client: socket.socket, tls: ssl.SSLContext | None) -> None:
         with contextlib.suppress(OSError, ValueError):
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if tls:
+                client = tls.wrap_socket(client, server_side=True)
             data = b""
             while True:
                 while b"\r\n\r\n" not in data:
@@ -69,7 +72,7 @@ class Sink:
             )
         if method == "PUT":
             self.sizes[url.path] = self.sizes.get(url.path, 0) + size
-            return _response(200, [etag, *confirmed])
+            return _response(200, [etag, "x-amz-version-id: 1", *confirmed])
         if method == "HEAD" and url.path in self.sizes:
             known = self.checksums.get(url.path)
             fields = [etag, f"Content-Length: {self.sizes[url.path]}"]
@@ -83,10 +86,11 @@ class Sink:
 def _drain(client: socket.socket, data: bytes, length: int, keep_all: bool) -> bytes:
     kept = data[:length]
     left = length - len(kept)
+    flags = 0 if isinstance(client, ssl.SSLSocket) else TRUNC
     scratch = bytearray(1 << 20)
     while left:
         if left > TAIL and not keep_all:
-            count = client.recv_into(scratch, min(left - TAIL, len(scratch)), TRUNC)
+            count = client.recv_into(scratch, min(left - TAIL, len(scratch)), flags)
         else:
             more = client.recv(left)
             kept += more
@@ -104,13 +108,17 @@ def _response(status: int, headers: list[str], body: str | None = "") -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + (body or "")).encode()
 
 
-def main(port: int) -> None:
+def main(port: int, tls: ssl.SSLContext | None) -> None:
     sink = Sink()
     with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
         while True:
             client, _ = listener.accept()
-            threading.Thread(target=sink.connection, args=(client,), daemon=True).start()
+            threading.Thread(target=sink.connection, args=(client, tls), daemon=True).start()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    context = None
+    if len(sys.argv) > 2:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(sys.argv[2], sys.argv[3])
+    main(int(sys.argv[1]), context)

@@ -60,6 +60,11 @@ class Bench:
         with module("sink", "PORT") as port:
             yield f"http://127.0.0.1:{port}"
 
+    @contextmanager
+    def secure_null(self) -> Iterator[str]:
+        with module("sink", "PORT", self.tls.certificate, self.tls.key) as port:
+            yield f"https://127.0.0.1:{port}"
+
     def compare(
         self, title: str, export: str, mib: int, endpoint: Endpoint, which: Mapping[str, Client], rounds: int
     ) -> dict[str, Any]:
@@ -109,7 +114,9 @@ def https(bench: Bench, mib: int) -> dict[str, Any]:
     tls = bench.tls
     with module("origin", bench.blob(mib), "PORT", tls.certificate, tls.key) as port:
         export = f"https://127.0.0.1:{port}/export.zip"
-        return bench.compare("https", export, mib, bench.secure_seaweed, bench.all_clients(), bench.rounds)
+        return bench.compare(
+            "https", export, mib, bench.secure_seaweed, bench.all_clients(), max(1, bench.rounds - 1)
+        )
 
 
 def slow(bench: Bench, mib: int) -> dict[str, Any]:
@@ -138,14 +145,15 @@ def sweep(bench: Bench, mib: int) -> list[dict[str, Any]]:
 
 
 def memory_curve(bench: Bench, mib: int) -> list[dict[str, Any]]:
-    """The function under the CPU that Lambda gives at each memory size; nothing where that can't be limited."""
+    """The function over https under the CPU that Lambda gives at each memory size; [] where that can't be had."""
     found = []
-    with module("origin", bench.blob(mib), "PORT") as port:
-        export = f"http://127.0.0.1:{port}/export.zip"
+    tls = bench.tls
+    with module("origin", bench.blob(mib), "PORT", tls.certificate, tls.key) as port:
+        export = f"https://127.0.0.1:{port}/export.zip"
         for memory in MEMORIES:
             bench.function.quota = memory / MB_PER_CPU
             try:
-                costs = [bench.once(export, mib, bench.null, bench.function) for _ in range(3)]
+                costs = [bench.once(export, mib, bench.secure_null, bench.function) for _ in range(3)]
             except OSError as error:
                 bench.say(f"no memory curve: {error}")
                 return []
