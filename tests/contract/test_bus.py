@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -16,7 +17,8 @@ from sitebackup.adapters.bus import KafkaBus, msk_iam
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 
-ABOUT: dict[str, Any] = {"job_id": "c" * 24, "attempt": 2, "provider": "site"}
+JOB_ID = uuid4().hex[:24]
+ABOUT: dict[str, Any] = {"job_id": JOB_ID, "attempt": 2, "provider": "site"}
 PARTS = [UploadPartCreated(**ABOUT, upload_id="u", number=number) for number in range(1, 201)]
 EVENTS: list[TaskEvent] = [
     UploadJobCreated(**ABOUT, tried=1),
@@ -27,7 +29,7 @@ EVENTS: list[TaskEvent] = [
 
 
 def stored(address: str, count: int) -> list[Any]:
-    """The first records of all topics, as many as there must be."""
+    """The first records of all topics that are about this job, as many as there must be."""
     consumer = KafkaConsumer(
         bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -37,7 +39,7 @@ def stored(address: str, count: int) -> list[Any]:
     while len(records) < count:
         assert time.monotonic() < limit, f"{len(records)} of {count} records came"
         for found in consumer.poll(timeout_ms=500).values():
-            records += found
+            records += [record for record in found if ("jobId", JOB_ID.encode()) in record.headers]
     consumer.close()
     return records
 
