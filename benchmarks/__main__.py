@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import control_plane, report, transfer
+from benchmarks import control_plane, report, scale, transfer
 from benchmarks.function import services
 from benchmarks.machine import describe
 from benchmarks.servers import ROOT, Tls
@@ -45,6 +45,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     report.write(figures)
+    scale.write(figures)
 
 
 type Section = Callable[[transfer.Bench, int], Any]

@@ -1,8 +1,9 @@
 """`python -m benchmarks.sink PORT [CERTIFICATE KEY]`: takes S3 uploads and forgets them.
 
-For when the server is not to be the limit. It knows just what the clients of the benchmark ask for, checks nothing, and confirms what it is told: an object's
-size is what came, its checksum the one of the CompleteMultipartUpload or of the trailer. Bodies are dropped by
-the kernel (recv with MSG_TRUNC), so that it costs next to nothing.
+For when the server is not to be the limit. It knows just what the clients of the benchmark ask for, checks
+nothing, and confirms what it is told: an object's size is what came, its checksum the one of the
+CompleteMultipartUpload or of the trailer. Plain bodies are dropped by the kernel (recv with MSG_TRUNC), so that it
+costs next to nothing.
 """
 
 import contextlib

@@ -11,6 +11,7 @@ from sitebackup.domain.plan import (
     MIB,
     MIN_PART_SIZE,
     Plan,
+    parts_at_once,
     plan_parts,
 )
 
@@ -71,3 +72,11 @@ def test_what_s3_cannot_hold(size: int, probe: int) -> None:
 def test_no_part_outside_the_plan(number: int) -> None:
     with pytest.raises(ValueError, match=f"part {number} is outside 1..2"):
         Plan(size=20, part_size=10, first_size=10).part(number)
+
+
+@pytest.mark.parametrize(
+    ("memory", "wanted", "at_once"),
+    [(128, 4, 1), (160, 4, 1), (168, 4, 2), (512, 4, 4), (512, 64, 64), (512, 1000, 88), (3008, 64, 64)],
+)
+def test_parts_at_once_fit_the_memory(memory: int, wanted: int, at_once: int) -> None:
+    assert parts_at_once(memory * MIB, wanted) == at_once

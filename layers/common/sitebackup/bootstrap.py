@@ -221,15 +221,17 @@ class Bootstrap:
 
     def upload_part(self) -> "UploadPart":
         """For `functions/upload_part`."""
+        from .domain.plan import MIB, parts_at_once
         from .services.upload_part import UploadPart
 
+        memory = int(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "512")) * MIB
         return UploadPart(
             repository=self.repository,
             exports=self.exports,
             storage=self.storage,
             outcomes=self.outcomes,
             providers=self.settings.providers,
-            at_once=self.settings.parts_per_invocation,
+            at_once=parts_at_once(memory, self.settings.parts_per_invocation),
             now=self.now,
         )
 

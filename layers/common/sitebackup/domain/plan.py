@@ -15,6 +15,9 @@ MAX_OBJECT_SIZE = (
     MAX_PARTS - 1
 ) * MAX_PART_SIZE  # bytes; S3 takes one part more, which the probe may not fill
 
+BASE_MEMORY = 160 * MIB  # bytes; of a function that moves parts, before the first of them
+PART_MEMORY = 4 * MIB  # bytes; of one part in flight
+
 
 class PartRange(NamedTuple):
     """One part of a plan: bytes `[start, start + length)` of the export."""
@@ -70,3 +73,12 @@ def plan_parts(size: int, probe_size: int, validator: str | None) -> Plan:
         needed = -(-(size - probe_size) // (MAX_PARTS - 1))
         part_size = -(-needed // MIB) * MIB
     return Plan(size=size, part_size=part_size, first_size=probe_size, validator=validator)
+
+
+def parts_at_once(memory: int, wanted: int) -> int:
+    """How many parts a function with so much memory (bytes) may move at once: `wanted`, or as many as fit.
+
+    A part in flight needs its buffer and two connections, whatever its size. Both constants are measured
+    (docs/benchmarks.md), and rounded up.
+    """
+    return max(1, min(wanted, (memory - BASE_MEMORY) // PART_MEMORY))

@@ -1,0 +1,256 @@
+"""`python -m benchmarks.scale`: what ten million sites a night need and cost, from benchmarks/figures.json.
+
+Prices are AWS's list prices of us-east-1 for Linux on x86, in dollars, as they stood in 2026; change them here.
+Writes docs/scale.md.
+"""
+
+import json
+import math
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.report import DOCS, table
+from benchmarks.servers import ROOT
+
+SITES = 10_000_000
+HOURS = 8
+PROVIDERS = 2
+MIB = 1024 * 1024
+SITE_BYTES = 100 * MIB
+"""Both exports of the middle site; most are smaller, so most exports fit one part."""
+PART_BYTES = 16 * MIB
+MEMORY_MB = 512
+NETWORK_MBPS = 75.0
+"""MB/s that one Lambda function is seen to move, each way; AWS states no figure."""
+PROVIDER_SECONDS = 2.0
+"""Until an export's first byte."""
+
+LAMBDA_GB_SECOND = 0.0000166667
+LAMBDA_REQUEST = 0.20 / 1e6
+S3_PUT = 0.005 / 1e3
+S3_GET = 0.0004 / 1e3
+S3_GB_MONTH = 0.023
+S3_GLACIER_IR_GB_MONTH = 0.004
+NAT_GB = 0.045
+INVOCATIONS_PER_POLLER = 5
+"""Of a Kafka mapping in provisioned mode (Lambda developer guide, "Apache Kafka event poller scaling modes")."""
+POLLERS_PER_UNIT, UNIT_HOUR = 4, 0.185
+"""An Event Poller Unit is what is paid: 20 MB/s, and a poller takes 5 MB/s of it."""
+MONGO_OPERATIONS_PER_NODE = 20_000
+"""A second: small writes by key on a large node; measure one's own."""
+MONGO_CONNECTIONS = 30_000
+"""Of a large DocumentDB instance or an Atlas M80 and larger."""
+MONGO_POOL = 4
+"""Connections an execution environment opens at most."""
+
+
+@dataclass(frozen=True)
+class Night:
+    """The work of one night, and what follows from the figures."""
+
+    figures: dict[str, Any]
+
+    @property
+    def seconds(self) -> int:
+        return HOURS * 3600
+
+    @property
+    def bytes(self) -> float:
+        return SITES * SITE_BYTES
+
+    @property
+    def parts(self) -> int:
+        return SITES * PROVIDERS * math.ceil(SITE_BYTES / PROVIDERS / PART_BYTES)
+
+    @property
+    def jobs_per_second(self) -> float:
+        return SITES / self.seconds
+
+    @property
+    def parts_per_second(self) -> float:
+        return self.parts / self.seconds
+
+    def of_job(self, kind: str) -> float:
+        return float(sum(self.figures["control"]["jobs"][kind].values()))
+
+    def of_part(self, kind: str) -> float:
+        return float(sum(self.figures["control"]["parts"][-1][kind].values()))
+
+    @property
+    def mongo_per_second(self) -> float:
+        return self.jobs_per_second * self.of_job("mongoPerJob") + self.parts_per_second * self.of_part(
+            "mongoPerPart"
+        )
+
+    @property
+    def mongo_writes_per_second(self) -> float:
+        job = self.figures["control"]["jobs"]["mongoPerJob"]
+        part = self.figures["control"]["parts"][-1]["mongoPerPart"]
+        return self.jobs_per_second * _writes(job) + self.parts_per_second * _writes(part)
+
+    @property
+    def kafka_per_second(self) -> float:
+        return self.jobs_per_second * self.of_job("kafkaPerJob") + self.parts_per_second * self.of_part(
+            "kafkaPerPart"
+        )
+
+    @property
+    def mbps(self) -> float:
+        """Of one function: what its CPU allows at its memory size, up to what its network does."""
+        curve = {found["memory"]: found["mbps"] for found in self.figures["memory"]}
+        return min(NETWORK_MBPS, float(curve.get(MEMORY_MB, NETWORK_MBPS)))
+
+    @property
+    def moving_seconds(self) -> float:
+        return self.bytes / 1e6 / self.mbps
+
+    @property
+    def concurrency(self) -> int:
+        """Of upload_part and process_provider, at an even load."""
+        moving = self.moving_seconds / self.seconds
+        waiting = self.jobs_per_second * PROVIDERS * PROVIDER_SECONDS
+        return math.ceil(moving + waiting)
+
+    @property
+    def lambda_seconds(self) -> float:
+        return self.concurrency * self.seconds
+
+
+def _writes(commands: dict[str, float]) -> float:
+    return sum(count for name, count in commands.items() if name.split()[0] in ("insert", "update", "delete"))
+
+
+def write(figures: dict[str, Any]) -> None:
+    """docs/scale.md."""
+    night = Night(figures)
+    tb = night.bytes / 1e12
+    transfer_seconds = night.moving_seconds
+    puts = night.parts + SITES * PROVIDERS * 2
+    pollers = math.ceil(night.concurrency / INVOCATIONS_PER_POLLER)
+    units = math.ceil(pollers / POLLERS_PER_UNIT)
+    costs = {
+        "Lambda, moving bytes": transfer_seconds * MEMORY_MB / 1024 * LAMBDA_GB_SECOND,
+        "Lambda, waiting for exports to start": (night.lambda_seconds - transfer_seconds)
+        * MEMORY_MB / 1024 * LAMBDA_GB_SECOND,
+        "Lambda, control plane": SITES * figures["control"]["jobs"]["cpuPerJob"] * LAMBDA_GB_SECOND,
+        "Lambda, requests": (night.parts / 4 + SITES * 8) * LAMBDA_REQUEST,
+        "S3, PUT requests": puts * S3_PUT,
+        "S3, HEAD requests": SITES * PROVIDERS * 2 * S3_GET,
+        "Kafka pollers, provisioned mode": units * HOURS * UNIT_HOUR,
+    }  # fmt: skip
+    total = sum(costs.values())
+    nat = night.bytes / 1e9 * NAT_GB
+    shards = math.ceil(night.mongo_per_second / MONGO_OPERATIONS_PER_NODE)
+    connections = night.concurrency * MONGO_POOL
+    lines = [
+        "# Ten million sites a night",
+        "",
+        "Computed by `python -m benchmarks.scale` from `benchmarks/figures.json`; do not edit. The assumptions and",
+        "prices are constants at the top of `benchmarks/scale.py`.",
+        "",
+        *table(
+            ["assumed", ""],
+            [
+                ["sites", f"{SITES:,}"],
+                ["hours of the night", HOURS],
+                ["providers a site", PROVIDERS],
+                ["bytes of a site, both exports", f"{SITE_BYTES / MIB:.0f} MiB"],
+                ["part", f"{PART_BYTES / MIB:.0f} MiB"],
+                ["memory of the moving functions", f"{MEMORY_MB} MB"],
+                ["MB/s of one function", f"{night.mbps:.0f}"],
+                ["seconds until an export starts", f"{PROVIDER_SECONDS:.0f}"],
+            ],
+        ),
+        "",
+        "## What it takes",
+        "",
+        *table(
+            ["", "a night", "a second"],
+            [
+                ["bytes", f"{tb:,.0f} TB", f"{night.bytes / night.seconds / 1e9:.1f} GB"],
+                ["jobs", f"{SITES:,}", f"{night.jobs_per_second:,.0f}"],
+                ["parts", f"{night.parts:,}", f"{night.parts_per_second:,.0f}"],
+                ["MongoDB commands", f"{night.mongo_per_second * night.seconds:,.0f}",
+                 f"{night.mongo_per_second:,.0f}"],
+                ["of them writes", f"{night.mongo_writes_per_second * night.seconds:,.0f}",
+                 f"{night.mongo_writes_per_second:,.0f}"],
+                ["Kafka records", f"{night.kafka_per_second * night.seconds:,.0f}",
+                 f"{night.kafka_per_second:,.0f}"],
+                ["S3 PUTs, creations and completions", f"{puts:,}", f"{puts / night.seconds:,.0f}"],
+                ["export requests", f"{night.parts:,}", f"{night.parts_per_second:,.0f}"],
+            ],
+        ),
+        "",
+        *table(
+            ["to be provided", ""],
+            [
+                ["concurrent executions, moving and waiting, at an even load", f"{night.concurrency:,}"],
+                ["partitions of the two moving topics, one invocation each", f"{night.concurrency:,}"],
+                [f"pollers, {INVOCATIONS_PER_POLLER} invocations each", f"{pollers:,}"],
+                [f"MongoDB primaries, {MONGO_OPERATIONS_PER_NODE:,} commands/s each", shards],
+                [f"MongoDB connections, {MONGO_POOL} an execution environment", f"{connections:,}"],
+                [f"databases by connections, {MONGO_CONNECTIONS:,} each",
+                 math.ceil(connections / MONGO_CONNECTIONS)],
+            ],
+        ),
+        "",
+        "## What it costs",
+        "",
+        *table(
+            ["", "$ a night", "$ a TB"],
+            [
+                *([name, f"{cost:,.0f}", f"{cost / tb:.2f}"] for name, cost in costs.items()),
+                ["**together**", f"{total:,.0f}", f"{total / tb:.2f}"],
+                ["NAT gateway, were the providers reached through one", f"{nat:,.0f}", f"{nat / tb:.2f}"],
+                ["a month of storage, S3 Standard", f"{night.bytes / 1e9 * S3_GB_MONTH:,.0f}",
+                 f"{1000 * S3_GB_MONTH:.2f}"],
+                ["a month of storage, Glacier Instant Retrieval",
+                 f"{night.bytes / 1e9 * S3_GLACIER_IR_GB_MONTH:,.0f}", f"{1000 * S3_GLACIER_IR_GB_MONTH:.2f}"],
+            ],
+        ),
+        "",
+        "Brokers and database nodes are not in it: they are sized by the tables above and paid by the hour.",
+        "",
+        "## Where it breaks first, and what then",
+        "",
+        *_breaks(night, nat / total, pollers, connections, puts),
+    ]  # fmt: skip
+    (DOCS / "scale.md").write_text("\n".join(lines) + "\n")
+
+
+def _breaks(night: Night, nat: float, pollers: int, connections: int, puts: int) -> list[str]:
+    gateways = math.ceil(night.bytes * 8 / night.seconds / 100e9)
+    waiting = 1 - night.moving_seconds / night.lambda_seconds
+    items = [
+        f"**NAT.** At ${NAT_GB} a GB it would cost {nat:.0f} times all else, and a gateway ends at 100 Gbit/s: "
+        f"{gateways} of them. S3 must be reached through a gateway endpoint, which is free, and the providers "
+        "through peering or PrivateLink.",
+        f"**Lambda concurrency.** {night.concurrency:,} at once, where an account starts with 1,000: to be raised "
+        "before. A function gets 1,000 new environments every 10 s, so the start of the night takes "
+        f"{night.concurrency / 100:.0f} s. {waiting:.0%} of that time waits for exports to start: providers that "
+        "prepare exports before the night would save it.",
+        f"**Partitions and pollers.** A mapping runs one invocation a partition: {night.concurrency:,} partitions "
+        f"and {pollers:,} pollers, against `MaximumPollers` of the template and 2,000 a poller group.",
+        f"**MongoDB.** {night.mongo_per_second:,.0f} commands/s, {night.mongo_writes_per_second:,.0f} of them "
+        f"writes, against about {MONGO_OPERATIONS_PER_NODE:,} of one large primary; {connections:,} connections "
+        f"against {MONGO_CONNECTIONS:,}. The flow reaches jobs and parts by `_id` alone, so both collections shard "
+        "by its hash; every index more would cost a write each. Beyond one database the service is deployed in "
+        "cells, each with its own topics, database and functions, and a site belongs to the cell of the hash of "
+        "its id: nothing in the flow crosses sites.",
+        f"**Providers.** {night.parts_per_second:,.0f} range requests and "
+        f"{night.bytes / night.seconds / 1e9:.1f} GB a second reach them. `partsInFlight` bounds a task; schedules "
+        "spread over the night, each site at a minute of its own, bound the sum.",
+        "**S3.** A prefix takes 3,500 PUTs a second and splits under load. Keys begin with the user's id, so that "
+        f"{puts / night.seconds:,.0f} a second spread by themselves. PUTs are the largest price after waiting: "
+        "larger parts make it smaller, and cost no memory here.",
+    ]
+    wrapped = [
+        textwrap.fill(f"{number}. {item}", 110, subsequent_indent="   ", break_on_hyphens=False)
+        for number, item in enumerate(items, 1)
+    ]
+    return "\n".join(wrapped).splitlines()
+
+
+if __name__ == "__main__":
+    write(json.loads((ROOT / "benchmarks/figures.json").read_text()))
