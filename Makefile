@@ -9,6 +9,8 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
 SOURCES := layers/common/sitebackup functions local mock_providers benchmarks infrastructure
+LISTS := layers/common/requirements.txt $(wildcard requirements/*.txt)
+OSV := https://api.osv.dev
 export SAM_CLI_TELEMETRY := 0
 
 # The first interpreter that really runs, is new enough and can make virtual environments: a shim on PATH may
@@ -37,7 +39,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test bench up down status logs invoke lint lint-infra lock
+.PHONY: help setup demo test bench up down status logs invoke lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +86,25 @@ lint: .venv/.test .venv-tools/.tools ## Check style, types, import rules and tem
 	@PYTHONPATH=layers/common:. $(BIN)/lint-imports
 	@echo "sam validate: template.yaml"
 	@.venv-tools/bin/sam validate --lint --region us-east-1 --template-file template.yaml
+	@$(MAKE) audit
+
+audit: ## Look for known vulnerabilities in every locked list, if their database is reached
+	@if ! .venv/bin/python -c 'import requests; requests.get("$(OSV)", timeout=5)' >/dev/null 2>&1; then \
+	  echo "pip-audit: skipped, $(OSV) can't be reached"; exit 0; fi; \
+	set -e; $(MAKE) .venv-audit/.audit; \
+	for list in $(LISTS); do \
+	  echo "pip-audit: $$list"; \
+	  .venv-audit/bin/pip-audit --vulnerability-service osv --timeout 15 --progress-spinner off \
+	    --disable-pip --require-hashes -r "$$list"; \
+	done
+
+sbom: .venv-audit/.audit ## Write what each artefact is made of (CycloneDX) into .local/sbom
+	@set -e; mkdir -p .local/sbom; for list in $(LISTS); do \
+	  name="$$(basename "$$list" .txt)"; [ "$$name" != requirements ] || name=layer; \
+	  .venv-audit/bin/python -W ignore -m cyclonedx_py requirements "$$list" --pyproject pyproject.toml --output-reproducible \
+	    --output-file ".local/sbom/$$name.json"; \
+	  echo ".local/sbom/$$name.json"; \
+	done
 
 lint-infra: .venv-tools/.tools .venv-infra/.infra ## Check infrastructure/ and the security rules of all templates
 	@echo "cfn-lint: infrastructure"
@@ -107,7 +128,8 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	compile test requirements/test.txt -c requirements/local.txt; \
 	compile tools requirements/tools.txt; \
 	compile infra requirements/infra.txt; \
-	compile bench requirements/bench.txt
+	compile bench requirements/bench.txt; \
+	compile audit requirements/audit.txt
 
 .venv/.local: requirements/local.txt
 	@$(call make_venv,.venv)
@@ -137,4 +159,10 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@$(call make_venv,.venv-infra)
 	@echo "Installing checkov ($<)"
 	@.venv-infra/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv-audit/.audit: requirements/audit.txt
+	@$(call make_venv,.venv-audit)
+	@echo "Installing pip-audit and cyclonedx-py ($<)"
+	@.venv-audit/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
