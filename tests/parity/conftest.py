@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from local import sam
 from local.containers import docker_missing
-from local.sam import SAM
+from local.sam import SAM, Sam
 from scripts.lambda_image import IMAGE, ImageError, build
+from tests.integration.lambda_harness import FIXTURE, Harness, running
+
+PARAMETERS = {"Greeting": 'say "hi" to {you}: [1, 2]'}
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +34,22 @@ def image() -> str:
     return IMAGE
 
 
+@pytest.fixture(scope="module")
+def local() -> Iterator[Harness]:
+    """The small functions of the integration tests, without Docker."""
+    credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "localsecret"}
+    with running(parameters=PARAMETERS, credentials=credentials) as harness:
+        yield harness
+
+
+@pytest.fixture(scope="module")
+def built(image: str, tmp_path_factory: pytest.TempPathFactory) -> Sam:
+    """The same functions, built for sam."""
+    folder = tmp_path_factory.mktemp("sam")
+    sam.build(FIXTURE / "template.yaml", folder)
+    return Sam(folder, PARAMETERS, {}, image)
+
+
 @pytest.fixture(autouse=True)
 def _one_at_a_time(image: str) -> Iterator[None]:
     with alone():
@@ -43,3 +63,15 @@ def alone() -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How much was shown through `sam local`."""
+    passed = [report.nodeid for report in terminalreporter.stats.get("passed", [])]
+    events = sum("test_same_answer_and_same_state" in name for name in passed)
+    backup = any("test_backup_through_sam" in name for name in passed)
+    terminalreporter.write_line(
+        f"{events} sample events invoked through sam local invoke, all answers equal."
+    )
+    if backup:
+        terminalreporter.write_line("A backup through sam local start-api and start-lambda: bytes equal.")

@@ -17,29 +17,13 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local import sam
 from local.lambda_client import lambda_client
 from local.sam import Invoked, Sam, SamServer
-from tests.integration.lambda_harness import FIXTURE, Harness, running
-from tests.parity.conftest import alone
+from tests.integration.lambda_harness import FIXTURE, Harness
+from tests.parity.conftest import PARAMETERS, alone
 
 LIMIT_SECONDS = 120.0
-PARAMETERS = {"Greeting": 'say "hi" to {you}: [1, 2]'}
 MEBIBYTE = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def local() -> Iterator[Harness]:
-    credentials = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "localsecret"}
-    with running(parameters=PARAMETERS, credentials=credentials) as harness:
-        yield harness
-
-
-@pytest.fixture(scope="module")
-def built(image: str, tmp_path_factory: pytest.TempPathFactory) -> Sam:
-    folder = tmp_path_factory.mktemp("sam")
-    sam.build(FIXTURE / "template.yaml", folder)
-    return Sam(folder, PARAMETERS, {}, image)
 
 
 @pytest.fixture(scope="module")
