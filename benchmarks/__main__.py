@@ -3,6 +3,7 @@
 import argparse
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main() -> None:
     def say(line: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {line}", flush=True)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything started is ended, too
     place = Path("/dev/shm") if shutil.disk_usage("/dev/shm").free > 8 << 30 else None
     folder = Path(tempfile.mkdtemp(prefix="site-backup-bench-", dir=place))
     try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from local.processes import free_port
+from local.processes import die_with_parent, free_port
 from local.services import S3, Service, create_bucket
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +34,7 @@ def module(name: str, *arguments: object) -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     command += [str(port if argument == "PORT" else argument) for argument in arguments]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=die_with_parent)
     try:
         _wait(port, process)
         yield port
