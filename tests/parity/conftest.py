@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from local.sam import SAM, Sam
 from scripts.lambda_image import IMAGE, ImageError, build
 from tests.integration.lambda_harness import FIXTURE, Harness, running
 
+STARTED = time.monotonic()
 PARAMETERS = {"Greeting": 'say "hi" to {you}: [1, 2]'}
 
 
@@ -63,6 +65,12 @@ def alone() -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def pytest_runtest_setup() -> None:
+    """Begins no test when the time that CI has for Docker is over; the most important ones come first."""
+    if time.monotonic() - STARTED > float(os.environ.get("PARITY_SECONDS", "inf")):
+        pytest.skip(f"the {os.environ['PARITY_SECONDS']} s for sam local are over (CI_DOCKER_SECONDS)")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
