@@ -113,7 +113,7 @@ class Topic:
     producer: KafkaProducer
 
     def put(self, value: str, partition: int = 0, **more: Any) -> None:
-        self.producer.send(self.name, value.encode(), partition=partition, **more).get(10)
+        self.producer.send(self.name, value.encode(), partition=partition, **more).get(60)
 
     def committed(self, group: str) -> dict[int, int]:
         admin = KafkaAdminClient(bootstrap_servers=self.broker.address)
@@ -130,7 +130,7 @@ def _topic(broker: Service, partitions: int) -> Iterator[Topic]:
     admin = KafkaAdminClient(bootstrap_servers=broker.address)
     admin.create_topics([NewTopic(name, partitions, 1)])
     admin.close()
-    producer = KafkaProducer(bootstrap_servers=broker.address, acks="all")
+    producer = KafkaProducer(bootstrap_servers=broker.address, acks="all", reconnect_backoff_max_ms=500)
     try:
         yield Topic(name, broker, producer)
     finally:
