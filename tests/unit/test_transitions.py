@@ -139,7 +139,7 @@ class Jobs(RuleBasedStateMachine):
             return
         plan = task.upload.plan or PLANS[-1]
         done |= {number for number in numbers if number <= plan.parts}
-        lengths = [(number, plan.part(number).length) for number in done]
+        lengths = [(number, plan.part(number).length) for number in done if number <= plan.parts]
         progress = advance(task.progress, [part for part in lengths if part[0] > task.progress.through])
         attempt, name = self.job.attempt - stale, self.provider(choice)
         after = transitions.release_parts(self.job, attempt, name, upload_id, progress, self.now, POLICY)
