@@ -20,12 +20,14 @@ LIMIT_SECONDS = 120.0
 Json = dict[str, Any]
 
 
-def wait_until[T](what: str, condition: Callable[[], T], limit: float = LIMIT_SECONDS) -> T:
-    """The first true value of `condition`. Fails with `what` after `limit` seconds."""
+def wait_until[T](
+    what: str, condition: Callable[[], T | None], limit: float = LIMIT_SECONDS, every: float = 0.05
+) -> T:
+    """The first true value of `condition`, tried every so many seconds. Fails with `what` after `limit`."""
     deadline = time.monotonic() + limit
     while not (value := condition()):
         assert time.monotonic() < deadline, f"not within {limit:.0f} s: {what}"
-        time.sleep(0.05)
+        time.sleep(every)
     return value
 
 

@@ -21,6 +21,7 @@ from tests.e2e.client import wait_until
 ROOT = Path(__file__).parents[2]
 _START_SECONDS, _STOP_SECONDS = 60, 30
 _ROUTINE = re.compile(r" (START|END|REPORT) RequestId|\{\"_aws\"|metrics")
+_CONTEXT = re.compile(r'"service":.*"function_request_id":"[^"]*"')
 
 
 class Run:
@@ -94,7 +95,7 @@ class Run:
     def log_end(self) -> str:
         """Of the log, what is neither routine nor a metric."""
         lines = self._output.read_text(errors="replace").splitlines()
-        return "\n".join([line for line in lines if not _ROUTINE.search(line)][-80:])
+        return "\n".join([_CONTEXT.sub("…", line) for line in lines if not _ROUTINE.search(line)][-80:])
 
     def environments(self, folder: str, *states: str) -> list[int]:
         """The pids of a function's processes, of those in one of `states` if any is given."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 _HEAD_LIMIT = 64 * 1024
 _CHUNK = 256 * 1024
+_GATE_SECONDS = 60
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -28,6 +29,8 @@ class S3Proxy:
     """CompleteMultipartUpload requests likewise."""
     lost_answers: Counter[str] = field(default_factory=Counter)
     """How many answers to a Complete are still to be lost, by the path of the key."""
+    gates: dict[str, threading.Event] = field(default_factory=dict)
+    """A Complete of that path is passed on only when this is set."""
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
@@ -62,9 +65,15 @@ class S3Proxy:
                 _Connection(self, client, server).run()
 
     def takes(self, head: bytes, length: int) -> bool:
-        """Count the request; whether its answer is to be lost."""
+        """Count the request, and wait at its gate; whether its answer is to be lost."""
         method, target, _ = head.split(b" ", 2)
         path, _, query = target.decode().partition("?")
+        lose = self._count(method, path, query, length)
+        if method == b"POST" and "uploadId=" in query and path in self.gates:
+            self.gates[path].wait(_GATE_SECONDS)
+        return lose
+
+    def _count(self, method: bytes, path: str, query: str, length: int) -> bool:
         with self._lock:
             if method == b"PUT" and "partNumber=" in query:
                 self.parts[path] += 1

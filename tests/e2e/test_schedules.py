@@ -1,0 +1,119 @@
+"""Automatic backups, with the real clock: a tick a minute is the finest there is."""
+
+import threading
+
+import pytest
+
+from local.lambda_client import lambda_client
+from tests.e2e.client import Json, wait_until
+from tests.e2e.stack import HELD, PART, Stack
+
+EVERY_MINUTE = "* * * * *"
+
+
+def _schedule(stack: Stack, site_id: str, action: str = "") -> Json:
+    path = f"/sites/{site_id}/schedule{action}"
+    answer = stack.api.post(path) if action else stack.api.get(path)
+    assert answer.status_code == 200, answer.text
+    schedule: Json = answer.json()
+    return schedule
+
+
+def test_a_schedule_is_set_shown_paused_listed_and_deleted(stack: Stack) -> None:
+    site = stack.site()
+    path = f"/sites/{site.site_id}/schedule"
+    body = {"userId": site.user_id, "cron": "weekly", "timeZone": "Europe/Berlin", "providers": ["site"]}
+    schedule = stack.api.request("PUT", path, json=body).json()
+    assert {**schedule, **body} == schedule
+    assert (schedule["paused"], schedule["expiresAfterDays"], len(schedule["nextRuns"])) == (False, 60, 5)
+    assert _schedule(stack, site.site_id) == schedule
+    assert _schedule(stack, site.site_id, "/pause")["nextRuns"] == []
+    assert _schedule(stack, site.site_id)["paused"] is True
+    assert _schedule(stack, site.site_id, "/resume")["nextRuns"] == schedule["nextRuns"]
+    listed, cursor = [], ""
+    while True:
+        page = stack.api.get(f"/schedules?limit=2{cursor}").json()
+        listed += page["schedules"]
+        if "cursor" not in page:
+            break
+        cursor = f"&cursor={page['cursor']}"
+    assert [one["siteId"] for one in listed].count(site.site_id) == 1
+    assert stack.api.request("DELETE", path).status_code == 204
+    assert stack.api.get(path).status_code == 404
+    assert stack.api.request("DELETE", path).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cron", "61 * * * *"),
+        ("cron", "now"),
+        ("cron", "0 0 31 2 *"),
+        ("timeZone", "Mars/Olympus"),
+        ("providers", ["mail"]),
+        ("userId", "1"),
+        ("expiresAfterDays", 0),
+        ("at", "noon"),
+    ],
+)
+def test_a_bad_schedule_is_refused_by_its_field(stack: Stack, field: str, value: object) -> None:
+    site = stack.site()
+    body = {"userId": site.user_id, "cron": "daily", field: value}
+    answer = stack.api.request("PUT", f"/sites/{site.site_id}/schedule", json=body)
+    assert (answer.status_code, answer.json()["type"]) == (400, "bad-request"), answer.text
+    assert answer.json()["detail"].startswith(field), answer.text
+
+
+@pytest.mark.slow
+def test_a_tick_makes_one_backup_of_each_site_however_many_schedulers_run(stack: Stack) -> None:
+    """Waits for a whole minute of the real clock, at worst."""
+    sites = [stack.site(size=PART // 4) for _ in range(5)]
+    busy = stack.site(**HELD)
+    active = stack.api.create(busy)
+    paused = stack.site()
+    for site in (*sites, busy, paused):
+        body = {"userId": site.user_id, "cron": EVERY_MINUTE, "providers": ["site"], "expiresAfterDays": 7}
+        answer = stack.api.request("PUT", f"/sites/{site.site_id}/schedule", json=body)
+        assert answer.status_code == 200, answer.text
+    _schedule(stack, paused.site_id, "/pause")
+    stop = threading.Event()
+    schedulers = [threading.Thread(target=_run_schedules, args=(stack, stop)) for _ in range(2)]
+    for thread in schedulers:
+        thread.start()
+    try:
+        ran = wait_until(
+            "a tick of every schedule",
+            lambda: [one for site in (*sites, busy) if "lastTick" in (one := _schedule(stack, site.site_id))][
+                5:
+            ],
+        )
+    finally:
+        stop.set()
+        for thread in schedulers:
+            thread.join()
+        for site in sites:
+            _schedule(stack, site.site_id, "/pause")
+    assert ran
+    for site in sites:
+        jobs = stack.api.get("/backup", siteId=site.site_id).json()["jobs"]
+        ticks = {job["createdAt"][:16] for job in jobs}
+        assert len(jobs) == len(ticks), f"two backups of one tick: {jobs}"
+        assert _schedule(stack, site.site_id)["lastJobId"] == jobs[0]["jobId"]
+        done = stack.api.done(jobs[-1])
+        stack.bucket.assert_holds(done, site)
+        assert done["expiresAfterDays"] == 7
+    skipped = _schedule(stack, busy.site_id)
+    assert skipped["lastError"].startswith("Skipped")
+    assert active["jobId"] in skipped["lastError"]
+    assert len(stack.api.get("/backup", siteId=busy.site_id).json()["jobs"]) == 1
+    assert stack.api.get("/backup", siteId=paused.site_id).json()["jobs"] == []
+    stack.api.change(active, "cancel")
+    for site in (*sites, busy, paused):
+        assert stack.api.request("DELETE", f"/sites/{site.site_id}/schedule").status_code == 204
+
+
+def _run_schedules(stack: Stack, stop: threading.Event) -> None:
+    """A scheduler beside the one of the local run."""
+    client = lambda_client(stack.run.url("LAMBDA"), read_timeout=60)
+    while not stop.wait(0.5):
+        client.invoke(FunctionName="RunScheduleFunction", Payload=b"{}")
