@@ -78,8 +78,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     passed = [report.nodeid for report in terminalreporter.stats.get("passed", [])]
     events = sum("test_same_answer_and_same_state" in name for name in passed)
     backup = any("test_backup_through_sam" in name for name in passed)
-    terminalreporter.write_line(
-        f"{events} sample events invoked through sam local invoke, all answers equal."
-    )
+    if events:
+        terminalreporter.write_line(
+            f"{events} sample events invoked through sam local invoke: answers equal."
+        )
     if backup:
         terminalreporter.write_line("A backup through sam local start-api and start-lambda: bytes equal.")
