@@ -62,7 +62,9 @@ class Settings:
             parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4, low=1, high=64),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
             export_timeout=_number(env, "EXPORT_TIMEOUT_SECONDS", 30, low=1, high=MAX_SECONDS),
-            schedule_window=timedelta(seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600, high=MAX_SECONDS)),
+            schedule_window=timedelta(
+                seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600, high=MAX_SECONDS)
+            ),
             policy=_policy(env),
         )
 
