@@ -173,6 +173,25 @@ def test_a_retry_at_any_call_of_the_release_loses_nothing(outcome: str, call: in
     assert not world.storage.uploads
 
 
+def test_a_release_is_for_the_attempt_that_was_seen() -> None:
+    """The next attempt, ended as well by the time of the claim, has a grace of its own."""
+    world = a_world()
+    deliver(world, 2)
+    world.cancel()
+    world.pass_time(GRACE)
+
+    def another_attempt() -> None:
+        world.retry()
+        world.cancel()
+
+    at_storage_call(world, 0, another_attempt)
+    world.sweep()
+    assert (world.job.attempt, world.job.upload_released_at) == (2, None)
+    upload = world.job.tasks["site"].upload
+    assert upload is not None
+    assert upload.upload_id in world.storage.uploads
+
+
 # --- release and deletion
 
 

@@ -1,0 +1,270 @@
+"""One site's backups over weeks, with everything at once: workers, sweeps, cancel, retry, timeouts, expiry, deletion.
+
+The real use cases run on the twins; every stored change is checked (I1 to I13 as far as the document tells), and
+after every step each good backup must be there, byte for byte.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
+from sitebackup.domain.policy import Policy, seconds
+from sitebackup.services.create_job import CreateBackup
+from tests.unit.invariants import check_job
+from tests.unit.simulation import PART_SIZE, World, small_world
+from tests.unit.twins import MemoryExport, some_bytes
+
+HOUR = timedelta(hours=1)
+SPANS = [timedelta(seconds=61), timedelta(minutes=11), 7 * HOUR, 25 * HOUR, 4 * 24 * HOUR, 8 * 24 * HOUR]
+choices = st.integers(0, 30)
+ends = st.sampled_from([None, 1 * HOUR, 30 * 24 * HOUR])
+interruptions = st.sampled_from(["cancel", "retry", "delete", "undelete", "sweep", "deliver", "create"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_world() -> Iterator[None]:
+    with small_world():
+        yield
+
+
+class SiteMachine(RuleBasedStateMachine):
+    """Rules are what workers, schedules and people do; a choice picks the job or event."""
+
+    @initialize(
+        parts=st.integers(1, 4),
+        ranged=st.booleans(),
+        condition_first=st.booleans(),
+        keep_newest=st.sampled_from([0, 1, 1]),
+    )
+    def begin(self, parts: int, ranged: bool, condition_first: bool, keep_newest: int) -> None:
+        sites = {
+            "site": MemoryExport(some_bytes("site", parts * PART_SIZE), ranged=ranged),
+            "db": MemoryExport(some_bytes("db", 2)),
+        }
+        policy = Policy(parts_in_flight=3, keep_newest=keep_newest, delete_grace_seconds=2 * 24 * 3600)
+        self.world = World(sites=sites, condition_first=condition_first, policy=policy)
+        self.created = 0
+        self.hook: tuple[int, Callable[[], None]] | None = None
+        self.protected: str | None = None
+        for twin in (self.world.repository, self.world.storage, self.world.exports, self.world.bus):
+            twin.gate = self._gate
+
+    def _gate[T](self, port: str, name: str, call: Callable[[], T]) -> T:
+        if self.hook:
+            left, action = self.hook
+            self.hook = (left - 1, action) if left else None
+            if not left:
+                action()
+        return call()
+
+    # --- what happens
+
+    @rule(expires=st.sampled_from([None, 1, 3]))
+    def create(self, expires: int | None) -> None:
+        self.created += 1
+        new_id = f"d{self.created:023x}"
+        create = replace(self.world.create_job, new_id=lambda: new_id)
+        request = CreateBackup(user_id="a" * 24, site_id="b" * 24, expires_after_days=expires)
+        with self.world._invocation():
+            create(request, None)
+
+    @rule(choice=choices)
+    def deliver(self, choice: int) -> None:
+        self.world.deliver(self.world.take(choice))
+
+    @rule()
+    def deliver_all(self) -> None:
+        for _ in range(30):
+            self.world.deliver(self.world.take(0))
+
+    @rule(expires=st.sampled_from([None, 1, 1]))
+    def a_whole_backup(self, expires: int | None) -> None:
+        """What happens most nights."""
+        self.create(expires)
+        self.deliver_all()
+
+    @rule(calls=st.integers(0, 40))
+    def a_backup_cancelled_on_the_way(self, calls: int) -> None:
+        self.create(1)
+        self.hook = (calls, lambda: self.cancel(0))
+        self.deliver_all()
+        self.hook = None
+
+    @rule(choice=choices)
+    def deliver_twice(self, choice: int) -> None:
+        event = self.world.take(choice)
+        self.world.deliver(event)
+        self.world.deliver(event)
+
+    @rule(choice=st.integers(0, 5))
+    def lose(self, choice: int) -> None:
+        self.world.take(choice)
+
+    @rule()
+    def export_changes(self) -> None:
+        for name, site in self.world.sites.items():
+            site.change()
+            self.world.history[name].append(site.content)
+
+    @rule(span=st.sampled_from(SPANS))
+    def pass_time(self, span: timedelta) -> None:
+        self.world.pass_time(span)
+
+    @rule()
+    def sweep(self) -> None:
+        self.world.sweep()
+
+    @rule()
+    def sweep_what_is_due_next(self) -> None:
+        self._until_something_is_due()
+        self.world.sweep()
+
+    def _until_something_is_due(self) -> None:
+        looks = [job.next_drive_at for job in self._jobs() if job.next_drive_at]
+        self.world.now = max(self.world.now, min(looks, default=self.world.now))
+
+    @rule(choice=choices)
+    def cancel(self, choice: int) -> None:
+        with self.world._invocation():
+            self.world.change_job.cancel(self._pick(choice))
+
+    @rule(choice=choices)
+    def retry(self, choice: int) -> None:
+        with self.world._invocation():
+            self.world.change_job.retry(self._pick(choice))
+
+    @rule(choice=choices, at=ends)
+    def delete(self, choice: int, at: timedelta | None) -> None:
+        with self.world._invocation():
+            self.world.change_job.delete(self._pick(choice), self.world.now + at if at else None)
+
+    @rule(choice=choices)
+    def undelete(self, choice: int) -> None:
+        with self.world._invocation():
+            self.world.change_job.undelete(self._pick(choice))
+
+    @rule(
+        choice=st.integers(0, 3),
+        calls=st.integers(0, 10),
+        what=interruptions,
+        then=st.sampled_from(["sweep", "sweep", "deliver"]),
+    )
+    def interrupted(self, choice: int, calls: int, what: str, then: str) -> None:
+        """Between two calls of a sweep's or a worker's ports something else happens."""
+
+        def retry_and_run() -> None:
+            self.retry(choice)
+            self.deliver_all()
+
+        actions: dict[str, Callable[[], None]] = {
+            "cancel": lambda: self.cancel(choice),
+            "retry": retry_and_run,
+            "delete": lambda: self.delete(choice, None),
+            "undelete": lambda: self.undelete(choice),
+            "sweep": self.sweep,
+            "deliver": self.deliver_all,
+            "create": lambda: self.create(1),
+        }
+        if then == "sweep":
+            self._until_something_is_due()
+        self.hook = (calls, actions[what])
+        if then == "sweep":
+            self.sweep()
+        else:
+            self.deliver(choice)
+        self.hook = None
+
+    # --- what holds
+
+    def _pick(self, choice: int) -> str:
+        ids = sorted(self.world.repository.jobs, reverse=True)
+        return ids[choice % len(ids)] if ids else "e" * 24
+
+    def _jobs(self) -> list[Job]:
+        return [Job.from_document(document) for document in self.world.repository.jobs.values()]
+
+    @invariant()
+    def good_backups_are_there(self) -> None:
+        jobs = self._jobs()
+        assert sum(job.status in UNFINISHED for job in jobs) <= 1
+        for job in jobs:
+            check_job(job)
+            self._check_removal(job)
+            if job.status is Status.DONE and job.removing_at is None:
+                self._check_objects(job)
+        self._check_newest(jobs)
+
+    def _check_objects(self, job: Job) -> None:
+        for name, task in job.tasks.items():
+            assert task.object is not None
+            versions = dict(self.world.storage.versions.get(task.object.key, []))
+            assert task.object.version_id in versions, f"the {name} of a good backup is lost"
+            assert versions[task.object.version_id] in self.world.history[name]
+
+    def _check_removal(self, job: Job) -> None:
+        if job.removing_at is None:
+            return
+        assert job.delete_at is not None
+        assert job.finished_at is not None
+        assert job.removing_at >= job.delete_at + seconds(self.world.policy.delete_grace_seconds)
+        if job.delete_cause is DeleteCause.EXPIRED:
+            assert job.expires_after_days is not None
+            assert job.delete_at >= job.finished_at + seconds(job.expires_after_days * 24 * 3600)
+
+    def _check_newest(self, jobs: list[Job]) -> None:
+        """What was the newest good backup is still there, unless somebody asked to delete it."""
+        if not self.world.policy.keep_newest:
+            return
+        by_id = {job.id: job for job in jobs}
+        if self.protected:
+            job = by_id[self.protected]
+            if job.delete_cause is not DeleteCause.REQUESTED:
+                assert job.status is Status.DONE
+                assert job.removing_at is None
+        self.protected = self.world.repository.newest_good("a" * 24, "b" * 24)
+
+    def teardown(self) -> None:
+        """From here on all goes well: every job ends, and S3 holds the good backups and nothing else."""
+        if not hasattr(self, "world"):
+            return
+        for _ in range(300):
+            self.deliver_all()
+            looks = [
+                job.next_drive_at for job in self._jobs() if job.status in UNFINISHED and job.next_drive_at
+            ]
+            if not looks:
+                break
+            self.world.now = max(self.world.now, *looks)
+            self.sweep()
+        assert all(job.status not in UNFINISHED for job in self._jobs()), "a job does not end"
+        self.world.pass_time(25 * HOUR)
+        for _ in range(4):
+            self.sweep()
+            self.world.pass_time(timedelta(minutes=11))
+        self.good_backups_are_there()
+        assert not self.world.storage.uploads, "an upload stayed open"
+        recorded = {
+            task.object.version_id
+            for job in self._jobs()
+            if job.status is Status.DONE
+            for task in job.tasks.values()
+            if task.object
+        }
+        there = {version for versions in self.world.storage.versions.values() for version, _ in versions}
+        assert there <= recorded, "something stayed in S3 that is no good backup"
+
+
+SiteMachine.TestCase.settings = settings(
+    deadline=None,
+    max_examples=int(os.environ.get("SIMULATION_EXAMPLES", "60")),
+    stateful_step_count=40,
+    suppress_health_check=list(HealthCheck),
+)
+TestSiteMachine = SiteMachine.TestCase
