@@ -44,8 +44,9 @@ def _machine(figures: Figures) -> list[str]:
     return [
         *table(["machine", ""], machine.items()),
         "",
-        f"Last command: `{figures['command']}`. Origin, client and S3 server share the processors. MB and GB are",
-        "decimal. Values are medians, lowest and highest of the rounds in brackets.",
+        f"Last command: `{figures['command']}`.",
+        "Origin, client and S3 server share the processors. MB and GB are decimal. Values are medians, lowest and",
+        "highest of the rounds in brackets.",
     ]
 
 
@@ -77,17 +78,17 @@ def _spread(values: Mapping[str, float], name: str, form: str) -> str:
 def _plain(section: Figures) -> list[str]:
     server, null = section["seaweedfs"], section["null"]
     return [
-        f"## One export of {server['mib']} MiB over http",
+        "## One export over http",
         "",
         "Four streams and 16 MiB parts for all. The bare engine is a Python process, its start included; the",
         "function is warm in its runtime process, with real Kafka and MongoDB, and gets the batches its mapping",
         "would. Peers run as their whole command; their peak RSS is that of their largest process.",
         "",
-        f"### Onto SeaweedFS, which needs most of both processors ({server['rounds']} rounds)",
+        f"### {server['mib']} MiB onto SeaweedFS, which needs most of both processors ({server['rounds']} rounds)",
         "",
         *_compared(server),
         "",
-        f"### Onto a server that takes everything at no cost ({null['rounds']} rounds)",
+        f"### {null['mib']} MiB onto a server that takes everything at no cost ({null['rounds']} rounds)",
         "",
         "What the clients themselves can do: `benchmarks/sink.py` drops the bytes in the kernel.",
         "",
