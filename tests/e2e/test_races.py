@@ -34,14 +34,22 @@ def _second_run(stack: Stack, job: Json, site: MockSite) -> Iterator[None]:
 
 
 def test_of_two_runs_that_open_the_export_one_uploads(stack: Stack) -> None:
-    site = stack.site(size=3 * PART, slowFirstByte=PAUSE)
+    refused = {
+        "from": 1,
+        "code": 503,
+        "retryAfter": 11,
+    }  # so that only part 1 can be moved until it is lifted
+    site = stack.site(size=3 * PART, slowFirstByte=PAUSE, statusOnRange=refused)
     job = stack.api.create(site)
     with _second_run(stack, job, site):
         winner = stack.upload_id(job)
+    stack.drain()
+    assert stack.bucket.uploads(key(job, "site")) == [winner], "the first run took over, or left its upload"
+    site.set(size=3 * PART)
+    stack.emit(*[UploadPartCreated(upload_id=winner, number=number, **_task(job)) for number in (2, 3)])
     done = stack.api.done(job)
     stack.bucket.assert_holds(done, site)
     stack.bucket.wait_clean(done)
-    assert winner
 
 
 def test_a_run_that_wakes_up_after_the_job_is_done_changes_nothing(stack: Stack) -> None:
@@ -83,6 +91,17 @@ def test_of_two_readers_of_a_stream_only_the_one_with_the_lease_goes_on(stack: S
     after = stack.api.job(job)
     assert after["tasks"] == done["tasks"]
     stack.bucket.assert_holds(after, site)
+
+
+def test_a_record_that_is_delivered_again_while_its_stream_is_read_opens_no_second_one(stack: Stack) -> None:
+    site = stack.site(size=4 * PART, noRange=True, drip={"bytesPerSecond": PART})
+    job = stack.api.create(site)
+    wait_until("the stream is read", lambda: site.stats()["bytesSent"] > 0)
+    stack.upload_id(job)
+    stack.emit(*[_created(job, tried) for tried in (0, 0, 1)])
+    done = stack.api.done(job)
+    stack.bucket.assert_holds(done, site)
+    assert site.stats()["requests"] == 1
 
 
 def test_a_part_that_is_delivered_again_around_completion_changes_nothing(stack: Stack) -> None:
@@ -133,5 +152,6 @@ def test_the_answer_to_complete_may_be_lost(stack: Stack, lost: int) -> None:
     done = stack.api.done(job)
     assert stack.proxy.completes[path] >= 1
     assert stack.proxy.lost_answers[path] < lost, "no answer was lost"
+    assert stack.proxy.parts[path] < 2 * 3, "all parts were moved again"
     stack.bucket.assert_holds(done, site)
     stack.bucket.wait_clean(done)
