@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from local.containers import ContainerService
 from local.services import ServiceError, create_bucket, create_topics
 
 ROOT = Path(__file__).parents[1]
+_COMMAND = ("docker", "compose", "--project-name", "site-backup", "--file", str(ROOT / "compose.yaml"))
 _READY_SECONDS = 900.0  # the first start fetches and builds images
 
 
@@ -46,8 +48,15 @@ class Compose(ContainerService):
             raise ServiceError(
                 "SERVICES=compose needs Docker with its compose plugin; there is no docker command."
             )
-        file = str(ROOT / "compose.yaml")
-        return ["docker", "compose", "--project-name", "site-backup", "--file", file, "up", "--no-color"]
+        return [*_COMMAND, "up", "--no-color"]
+
+    def stop(self) -> None:
+        """As of any service; what a killed compose has left running is stopped too. Volumes stay."""
+        if self.process is None:
+            return
+        super().stop()
+        rest = [*_COMMAND, "stop"]
+        subprocess.run(rest, env=self.environment(), capture_output=True, timeout=60, check=False)
 
     def environment(self) -> dict[str, str]:
         kept = ("DOCKER_HOST", "DOCKER_CONFIG")

@@ -13,12 +13,12 @@ import psutil
 from local import processes
 from local.services import Service, ServiceError
 
-STOP_SECONDS = 40.0
-"""How long a server may take to end its containers."""
+STOP_SECONDS = 15.0
+"""How long a server may take to end its containers by itself."""
 
 
 class ContainerService(Service):
-    """A server that ends its containers at the first SIGTERM; a second one would make it leave them behind."""
+    """A server that ends its containers at the first SIGTERM; a second one could make it leave them behind."""
 
     _ending = False
 
@@ -32,7 +32,7 @@ class ContainerService(Service):
             self.process.terminate()
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after STOP_SECONDS; nothing of it is left on return, unless it was killed."""
+        """SIGTERM, then SIGKILL after STOP_SECONDS."""
         if self.process is None:
             return
         self.terminate()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -53,6 +55,7 @@ class Sam:
         self._variables.write_text(json.dumps({"Parameters": dict(variables)}))
         self._template = folder / "build/template.yaml"
         self._layers = folder / "layers"
+        self._temporary = folder / "tmp"
         self._image = image
 
     def command(self, name: str, *arguments: str) -> list[str]:
@@ -64,12 +67,29 @@ class Sam:
             *("--parameter-overrides", f"file://{self._parameters}", "--env-vars", str(self._variables)),
         ]
 
+    def environment(self) -> dict[str, str]:
+        """For `sam local`: where Docker is, and nothing that leaves this machine.
+
+        sam asks AWS whose account it runs in, and its package index for a newer version of itself. Its locks are
+        in its folder for temporary files: one that a killed sam has left there must not hold up others.
+        """
+        kept = ("PATH", "HOME", "LANG", "DOCKER_HOST", "DOCKER_CONFIG")
+        return {
+            **{name: os.environ[name] for name in kept if name in os.environ},
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_MAX_ATTEMPTS": "1",
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+            "SAM_CLI_TELEMETRY": "0",
+            "TMPDIR": str(self._temporary),
+        }
+
     def invoke(self, function: str, event: bytes, limit: float) -> Invoked:
         """One invocation in a container of its own. Raises subprocess.TimeoutExpired after `limit` seconds."""
         command = self.command("invoke", function, "--event", "-")
         pipe = subprocess.PIPE
         with subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(), start_new_session=True
+            command, stdin=pipe, stdout=pipe, stderr=pipe, env=self.environment(), start_new_session=True
         ) as process:
             try:
                 output, errors = process.communicate(event, timeout=limit)
@@ -99,15 +119,39 @@ class SamServer(ContainerService):
             *("--warm-containers", "LAZY", "--no-watch"),
         )
 
+    def start(self) -> None:
+        self._remove_containers()  # those of a run that was killed
+        self.log.unlink(missing_ok=True)
+        super().start()
+
+    def stop(self) -> None:
+        """As of any service; sam may wait for an invocation to end, and then has removed no container."""
+        super().stop()
+        self._remove_containers()
+
+    def _remove_containers(self) -> None:
+        """Those that sam's log names, as far as they are still there."""
+        if not self.log.exists():
+            return
+        found = re.findall(r"SAM_CONTAINER_ID: ([0-9a-f]{64})", self.log.read_text(errors="replace"))
+        if found:
+            remove = ["docker", "rm", "--force", *found]
+            subprocess.run(remove, capture_output=True, timeout=60, check=False)
+
     def environment(self) -> dict[str, str]:
-        return environment()
+        return self._sam.environment()
 
     def prepare(self) -> None:
         """Nothing: it serves as soon as it listens."""
 
 
 def build(template: Path, folder: Path) -> None:
-    """`sam build` into `folder/build`, with this Python as the one it asks for. Raises ServiceError."""
+    """`sam build` into `folder/build`, with this Python as the one it asks for. Raises ServiceError.
+
+    Nothing of an earlier run may be up: its temporary files are removed.
+    """
+    shutil.rmtree(folder / "tmp", ignore_errors=True)
+    (folder / "tmp").mkdir(parents=True)
     if not SAM.exists():
         raise ServiceError("The AWS SAM CLI is not installed: run `make setup`.")
     command = [str(SAM), "build", "--template-file", str(template), "--build-dir", str(folder / "build")]
@@ -119,19 +163,3 @@ def build(template: Path, folder: Path) -> None:
     )
     if done.returncode != 0:
         raise ServiceError(f"`sam build` failed:\n{done.stdout}{done.stderr}")
-
-
-def environment() -> dict[str, str]:
-    """For `sam local`: where Docker is, and nothing that leaves this machine.
-
-    sam asks AWS whose account it runs in, and its package index for a newer version of itself.
-    """
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "DOCKER_HOST", "DOCKER_CONFIG")
-    return {
-        **{name: os.environ[name] for name in kept if name in os.environ},
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_MAX_ATTEMPTS": "1",
-        "HTTPS_PROXY": "http://127.0.0.1:9",
-        "SAM_CLI_TELEMETRY": "0",
-    }
