@@ -39,9 +39,10 @@ def find(settings: Settings) -> State | None:
     try:
         content: dict[str, Any] = json.loads(settings.state_file.read_text())
         command = psutil.Process(content["pid"]).cmdline()
-    except (OSError, ValueError, psutil.Error):
-        return None
-    return State(**content) if command[1:3] == ["-m", "local"] else None  # else the number was used again
+        state = State(**content)
+    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
+        return None  # no run, or one of another release
+    return state if command[1:3] == ["-m", "local"] else None  # else the number was used again
 
 
 def start(

@@ -94,7 +94,6 @@ def test_a_job_comes_back_as_it_was_added(repository: Repository) -> None:
     assert repository.get(job.id) == job
     assert repository.active(job.user_id, job.site_id) == job
     assert repository.by_idempotency_key("once") == job
-    assert repository.get_many([job.id, an_id()]) == {job.id: job}
     assert repository.version(job.id) == 1
 
 

@@ -81,10 +81,6 @@ class MemoryRepository(Repository):
 
         return self.gate("repository", "get", first)
 
-    def get_many(self, job_ids: Collection[str]) -> dict[str, Job]:
-        found = {job_id: self.get(job_id) for job_id in job_ids}
-        return {job_id: job for job_id, job in found.items() if job}
-
     def version(self, job_id: str) -> int | None:
         job = self.get(job_id)
         return job.version if job else None

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from .domain.job import Job, Status, Task
+from .domain.job import RETRYABLE, Job, Status, Task
 from .domain.reason import Reason
 from .domain.retention import Decision
 from .domain.schedule import Schedule
@@ -11,7 +11,8 @@ from .domain.schedule import Schedule
 
 def job_view(job: Job) -> dict[str, Any]:
     """JSON-ready, in camelCase; what is not known is left out."""
-    tasks = {name: _task_view(task, job.deleted_at is not None) for name, task in job.tasks.items()}
+    gone = job.deleted_at is not None or (job.status in RETRYABLE and job.upload_released_at is not None)
+    tasks = {name: _task_view(task, gone) for name, task in job.tasks.items()}
     return _known(
         {
             "jobId": job.id,
@@ -72,7 +73,7 @@ def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
     )
 
 
-def _task_view(task: Task, deleted: bool) -> dict[str, Any]:
+def _task_view(task: Task, gone: bool) -> dict[str, Any]:
     trouble = task.trouble
     return _known(
         {
@@ -84,7 +85,7 @@ def _task_view(task: Task, deleted: bool) -> dict[str, Any]:
             "nextTryAt": _time(task.next_try_at),
             "startedAnew": task.started_anew or None,
             "finishedAt": _time(task.finished_at),
-            "object": task.object.to_document() if task.object and not deleted else None,
+            "object": task.object.to_document() if task.object and not gone else None,
         }
     )
 

@@ -104,12 +104,6 @@ class Repository:
         """The job that was created with this key."""
         return self._first({"idempotencyKey": key})
 
-    def get_many(self, job_ids: Collection[str]) -> dict[str, Job]:
-        """By id, in one read; unknown ids are left out."""
-        with reachable():
-            found = self._jobs.find({"_id": {"$in": sorted(job_ids)}})
-            return {document["_id"]: Job.from_document(document) for document in found}
-
     def version(self, job_id: str) -> int | None:
         """Only the version: what a long poll reads each second."""
         with reachable():
