@@ -110,9 +110,9 @@ class Bootstrap:
             config=Config(
                 s3={"addressing_style": "path" if self.settings.s3_endpoint_url else "auto"},
                 connect_timeout=5,
-                read_timeout=60,
+                read_timeout=20,
                 max_pool_connections=32,
-                retries={"mode": "standard", "total_max_attempts": 3},
+                retries={"mode": "standard", "total_max_attempts": 2},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
