@@ -237,6 +237,32 @@ def _control(section: Figures) -> list[str]:
     ]
 
 
+def _whole(section: Figures) -> list[str]:
+    large = section["large"]
+    return [
+        "## The whole local run",
+        "",
+        "Two exports of 1 MiB, one job after the other, everything warm (20 jobs):",
+        "",
+        *table(
+            ["hop", "median, ms", "lowest", "highest"],
+            [
+                [name, *(f"{values[key]:.0f}" for key in ("median", "low", "high"))]
+                for name, values in section["hops"].items()
+            ],
+        ),
+        "",
+        f"One job with two exports of {large['bytes'] / 1e9:.0f} GB, `site` by ranges and `db` as a stream, in "
+        f"{' and '.join(str(parts) for parts in large['parts'].values())} parts, "
+        f"done after {large['seconds']:.0f} s:",
+        "",
+        *table(
+            ["function", "processes", "peak RSS, MB"],
+            [[name, found["processes"], f"{found['mb']:.0f}"] for name, found in large["peaks"].items()],
+        ),
+    ]
+
+
 def _svg(name: str, drawing: str) -> None:
     (DOCS / f"{name}.svg").write_text(drawing)
 
@@ -248,4 +274,5 @@ SECTIONS: Mapping[str, Callable[[Any], list[str]]] = {
     "sweep": _sweep,
     "memory": _memory,
     "control": _control,
+    "whole": _whole,
 }
