@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pymongo
@@ -21,7 +20,7 @@ from local.services import ACCESS_KEY, S3, SECRET_KEY, Kafka, Mongo, Service, s3
 from local.settings import ROOT, TEMPLATE, free_ports
 from sitebackup.adapters.repository import Repository
 from sitebackup.domain.job import Job, Status, Task
-from tests.integration.lambda_harness import running
+from tests.integration.lambda_harness import Harness, running
 from tests.parity.conftest import alone
 
 EVENTS = sorted(path.stem for path in (ROOT / "events").glob("*.json"))
@@ -36,9 +35,8 @@ class World:
     """The services, and what the functions are told of them; each way to run these has a database and a bucket."""
 
     mongo: str
-    parameters: dict[str, str]
-    built: Path
-    image: str
+    local: Harness
+    sam: Sam
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +69,14 @@ def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
         }
         with alone():
             sam.build(TEMPLATE, folder)
-        yield World(mongo.address, parameters, folder, image)
+        local, in_sam = (
+            {**parameters, "MongoDatabase": f"parity-{way}", "BackupBucketName": f"parity-{way}"}
+            for way in ("local", "sam")
+        )
+        credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        with running(ROOT, parameters=local, credentials=credentials) as harness:
+            bucket = {"BACKUP_BUCKET": in_sam["BackupBucketName"]}
+            yield World(mongo.address, harness, Sam(folder, in_sam, bucket, image))
     finally:
         for service in running_services:
             service.terminate()
@@ -96,22 +101,17 @@ def job() -> Job:
     )
 
 
-def without_docker(event: str, parameters: dict[str, str]) -> Any:
-    credentials = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
-    with running(ROOT, parameters=parameters, credentials=credentials) as harness:
-        payload = (ROOT / f"events/{event}.json").read_bytes()
-        response = harness.client.invoke(FunctionName=event, Payload=payload)
-        answer = json.loads(response["Payload"].read())
+def without_docker(world: World, event: str) -> Any:
+    payload = (ROOT / f"events/{event}.json").read_bytes()
+    response = world.local.client.invoke(FunctionName=event, Payload=payload)
+    answer = json.loads(response["Payload"].read())
     assert "FunctionError" not in response, answer
     return answer
 
 
-def in_container(event: str, parameters: dict[str, str], world: World) -> Any:
-    bucket = {"BACKUP_BUCKET": parameters["BackupBucketName"]}
+def in_container(world: World, event: str) -> Any:
     function = "".join(word.capitalize() for word in event.split("_")) + "Function"
-    invoked = Sam(world.built, parameters, bucket, world.image).invoke(
-        function, (ROOT / f"events/{event}.json").read_bytes(), LIMIT_SECONDS
-    )
+    invoked = world.sam.invoke(function, (ROOT / f"events/{event}.json").read_bytes(), LIMIT_SECONDS)
     try:
         return json.loads(invoked.payload)
     except ValueError:
@@ -131,20 +131,15 @@ def plain(value: Any) -> Any:
 def test_same_answer_and_same_state(world: World, event: str) -> None:
     ways: dict[str, tuple[Any, Any]] = {}
     with pymongo.MongoClient[dict[str, Any]](world.mongo, tz_aware=True) as client:
-        for way in ("local", "sam"):
-            database = f"parity-{way}-{event}"
-            parameters = {**world.parameters, "MongoDatabase": database, "BackupBucketName": f"parity-{way}"}
+        for way, invoke in (("local", without_docker), ("sam", in_container)):
+            jobs = client[f"parity-{way}"]["jobs"]
+            jobs.delete_many({})
             if event != "create_job":
-                Repository(client, database).add(job())
-            answer = (
-                without_docker(event, parameters)
-                if way == "local"
-                else in_container(event, parameters, world)
-            )
-            ways[way] = (answer, list(client[database]["jobs"].find()))
+                Repository(client, f"parity-{way}").add(job())
+            ways[way] = (invoke(world, event), list(jobs.find()))
     assert plain(ways["sam"]) == plain(ways["local"])
-    answer, jobs = ways["local"]
-    assert len(jobs) == 1
+    answer, found = ways["local"]
+    assert len(found) == 1
     assert answer.get("statusCode", 200) < 500
     assert not answer.get("batchItemFailures")
-    assert (jobs[0]["version"] > 1) == (event in CHANGES)
+    assert (found[0]["version"] > 1) == (event in CHANGES)
