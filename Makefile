@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
-SOURCES := layers/common/sitebackup functions local mock_providers benchmarks infrastructure
+SOURCES := layers/common/sitebackup functions local mock_providers benchmarks infrastructure scripts
 LISTS := layers/common/requirements.txt $(wildcard requirements/*.txt)
 OSV := https://api.osv.dev
 export SAM_CLI_TELEMETRY := 0
