@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from awscrt import checksums
 from botocore.config import Config
 
 from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Service
+from sitebackup.adapters import s3_put
 from sitebackup.adapters.s3_put import encode_crc
 from sitebackup.adapters.storage import Storage, combine_crcs
 from sitebackup.domain.errors import NoSuchUpload, Permanent, Transient
@@ -273,26 +273,28 @@ def test_unknown_credentials(s3: Service, data: bytes) -> None:
 
 
 ERRORS = {
-    "AccessDenied": ("403 Forbidden", Permanent),
-    "NoSuchUpload": ("404 Not Found", NoSuchUpload),
-    "SlowDown": ("503 Slow Down", Transient),
+    "AccessDenied": ("403 Forbidden", Permanent, "S3 answered AccessDenied"),
+    "NoSuchUpload": ("404 Not Found", NoSuchUpload, None),
+    "SlowDown": ("503 Slow Down", Transient, "S3 answered SlowDown"),
 }
 
 
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("held", [False, True], ids=["closed", "no longer read"])
-def test_a_refusal_in_the_middle_of_the_body_is_told(code: str, held: bool) -> None:
-    status, expected = ERRORS[code]
+def test_a_refusal_in_the_middle_of_the_body_is_told(
+    code: str, held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who does not look for it sends on until the socket's limit, and raises that S3 can't be reached."""
+    monkeypatch.setattr(s3_put, "SEND_SECONDS", 5)
+    status, expected, message = ERRORS[code]
     body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>no</Message></Error>'
     done = threading.Event()
     try:
         with wire.script(wire.answer(status, body=body), 100_000, hold=done if held else None) as server:
             storage = at(server.port)
             for _ in range(2):
-                started = time.monotonic()
-                with pytest.raises(expected):
+                with pytest.raises(expected, match=message):
                     storage.put_part(KEY, "upload", 1, Zeros(), 512 * MIB)
-                assert time.monotonic() - started < 10  # of a limit of 60 s for a server that says nothing
             assert server.accepted == 2  # a connection with half a body is not used again
     finally:
         done.set()
