@@ -1,7 +1,8 @@
 """Deletion, release and tidying on a real Mongo and a real S3: what goes goes wholly, what stays is untouched."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from sitebackup.services.get_retention import GetRetention
 from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack, an_id
 
 DAY = timedelta(days=1)
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -162,6 +164,69 @@ def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack
     stack.sweep()
     assert stack.job(first.id).status is Status.DELETED
     assert stack.job(second.id).delete_at is None
+
+
+def test_without_keep_newest_even_the_newest_good_backup_expires(stack: Stack) -> None:
+    policy = stack.settings.policy.replace(keep_newest=0)
+    stack.__dict__["settings"] = replace(stack.settings, policy=policy)
+    job = a_done_backup(stack, expires_after_days=1)
+    stack.pass_time(DAY - SECOND)
+    stack.sweep()
+    assert stack.job(job.id).delete_at is None
+    stack.pass_time(SECOND)
+    stack.sweep()
+    assert stack.job(job.id).delete_cause is DeleteCause.EXPIRED
+    stack.check_backup(job.id)
+    stack.pass_time(DELETE_GRACE)
+    stack.sweep()
+    assert stack.job(job.id).status is Status.DELETED
+    assert stack.at_key(job) == ([], [])
+
+
+def assert_forgotten_after(stack: Stack, job: Job, days: int, since: datetime | None) -> None:
+    """The sweep leaves the job's record alone until then, and no longer; no other record goes with it."""
+    neighbour = a_done_backup(stack)
+    assert since is not None
+    stack.pass_time(since + days * DAY - SECOND - stack.clock)
+    stack.sweep()
+    assert stack.job(job.id).status is job.status
+    stack.pass_time(SECOND)
+    assert stack.sweep() == 1
+    assert stack.repository.get(job.id) is None
+    assert stack.sweep() == 0
+    stack.check_backup(neighbour.id)
+
+
+@pytest.mark.parametrize("end", [Status.FAILED, Status.CANCELLED])
+def test_the_record_of_a_job_without_a_backup_goes_after_failed_record_days(
+    stack: Stack, end: Status
+) -> None:
+    job = stack.a_backup(**({"max_bytes": 1} if end is Status.FAILED else {}))
+    if end is Status.CANCELLED:
+        stack.change_job().cancel(job.id)
+    stack.deliver()
+    stack.pass_time(GRACE)
+    stack.sweep()
+    job = stack.job(job.id)
+    assert job.status is end
+    assert job.cleared_at is not None
+    assert_forgotten_after(stack, job, stack.settings.policy.failed_record_days, job.finished_at)
+
+
+@pytest.mark.parametrize("end", [Status.DONE, Status.FAILED])
+def test_the_record_of_what_was_deleted_is_kept_by_how_it_had_ended(stack: Stack, end: Status) -> None:
+    """A backup's for completed_record_days, that of a job that had failed for failed_record_days."""
+    job = stack.a_backup(**({"max_bytes": 1} if end is Status.FAILED else {}))
+    stack.deliver()
+    assert stack.job(job.id).status is end
+    stack.change_job().delete(job.id, None)
+    stack.pass_time(DELETE_GRACE)
+    stack.sweep()
+    job = stack.job(job.id)
+    assert job.status is Status.DELETED
+    policy = stack.settings.policy
+    days = policy.completed_record_days if end is Status.DONE else policy.failed_record_days
+    assert_forgotten_after(stack, job, days, job.deleted_at)
 
 
 def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> None:
