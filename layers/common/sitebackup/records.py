@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.data_classes import KafkaEvent
 from aws_lambda_powertools.utilities.data_classes.kafka_event import KafkaEventRecord
 
 from .domain.errors import Conflict, Unavailable
-from .domain.events import TaskEvent
+from .domain.events import CORRELATION, TaskEvent
 from .telemetry import about, logger
 
 
@@ -69,7 +69,16 @@ def read[E: TaskEvent](event: dict[str, Any], kind: type[E]) -> Batch[E]:
         try:
             batch.good.append((record, msgspec.json.decode(record.decoded_value, type=kind)))
         except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
-            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            logger.error("poison record", extra={**where, "error": str(error)})
+            logger.error("poison record", extra={**_where(record), "error": str(error)})
             batch.poison.append(record)
     return batch
+
+
+def _where(record: KafkaEventRecord) -> dict[str, Any]:
+    """The record's place and, from its headers, what it is about: its value can't be read."""
+    try:
+        headers = {name: value.decode(errors="replace") for name, value in record.decoded_headers.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        headers = {}
+    correlation = {name: headers[name] for name in CORRELATION if name in headers}
+    return {"topic": record.topic, "partition": record.partition, "offset": record.offset, **correlation}

@@ -1,7 +1,9 @@
 """Structured logs and CloudWatch metrics (embedded metric format), the same for every function."""
 
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
+from time import perf_counter
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
@@ -13,7 +15,6 @@ from .domain.job import Job
 logger = Logger(service="site-backup")
 metrics = Metrics(namespace="SiteBackup", service="site-backup")
 
-MILLISECOND = timedelta(milliseconds=1)
 _counting = Lock()
 
 
@@ -21,6 +22,16 @@ def count(name: str, value: float = 1, unit: MetricUnit = MetricUnit.Count) -> N
     """Adds to a metric of this invocation; parts are moved by several threads."""
     with _counting:
         metrics.add_metric(name, unit, value)
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Adds the milliseconds that the block took, whether it worked or not."""
+    started = perf_counter()
+    try:
+        yield
+    finally:
+        count(name, (perf_counter() - started) * 1000, MetricUnit.Milliseconds)
 
 
 def about(event: TaskEvent) -> dict[str, Any]:

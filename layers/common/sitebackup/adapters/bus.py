@@ -1,6 +1,7 @@
 """Events to Kafka (or Amazon MSK)."""
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Any, Protocol
 
 import msgspec
@@ -37,6 +38,7 @@ class KafkaBus:
             **security,
         }
         self._producer: KafkaProducer | None = None
+        self._building = Lock()
 
     def emit(self, events: Sequence[TaskEvent]) -> None:
         """Raises BusUnavailable if any event may not have been stored."""
@@ -59,10 +61,14 @@ class KafkaBus:
             raise BusUnavailable(f"Kafka does not take events: {type(error).__name__}.") from error
 
     def _connected(self) -> KafkaProducer:
-        """Built on first use: the constructor waits for a broker, and creating a job must not depend on one."""
-        if self._producer is None:
-            self._producer = KafkaProducer(**self._configuration)
-        return self._producer
+        """Built on first use: the constructor waits for a broker, and creating a job must not depend on one.
+
+        Once for all threads: a producer that is thrown away silences the log of those that stay.
+        """
+        with self._building:
+            if self._producer is None:
+                self._producer = KafkaProducer(**self._configuration)
+            return self._producer
 
 
 def msk_iam() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from ..domain.errors import ExportChanged, Permanent, Transient
 from ..domain.provider import Provider
 from ..domain.reason import Code
+from ..telemetry import timed
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_REDIRECTS = 5
@@ -179,12 +180,15 @@ class Exports:
         if provider.auth_secret_arn:
             headers["Authorization"] = f"Bearer {self._token(provider.auth_secret_arn)}"
         try:
-            return self._session.get(
-                provider.url(user_id, site_id, self._chunk_size),
-                headers=headers,
-                stream=True,
-                timeout=(CONNECT_TIMEOUT_SECONDS, self._timeout),
-            )
+            with timed("ExportLatency"):
+                return self._session.get(
+                    provider.url(user_id, site_id, self._chunk_size),
+                    headers=headers,
+                    stream=True,
+                    timeout=(CONNECT_TIMEOUT_SECONDS, self._timeout),
+                )
+        except requests.exceptions.InvalidHeader as error:
+            raise Permanent(Code.EXPORT_FORBIDDEN, f"The token for {provider.name} can't be sent.") from error
         except requests.TooManyRedirects as error:
             raise Permanent(Code.EXPORT_INVALID, f"{provider.name} redirects without end.") from error
         except ValueError as error:  # every kind of malformed URL is one

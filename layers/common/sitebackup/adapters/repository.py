@@ -73,6 +73,7 @@ class Repository:
             )
             self._jobs.create_index([("nextDriveAt", ASCENDING)], name="due", sparse=True)
             self._jobs.create_index([("siteId", ASCENDING), ("_id", DESCENDING)], name="site_newest_first")
+            self._jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
             self._jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
             self._parts.create_index("doneAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS)
 

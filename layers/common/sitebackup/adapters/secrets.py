@@ -27,15 +27,15 @@ class Secrets:
         if time.monotonic() < until:
             return text
         try:
-            text = self._client.get_secret_value(SecretId=arn)["SecretString"]
+            text = self._client.get_secret_value(SecretId=arn).get("SecretString", "").strip()
         except ClientError as error:
             code = error.response["Error"]["Code"]
             if code in ("ResourceNotFoundException", "AccessDeniedException"):
-                raise Permanent(
-                    Code.EXPORT_FORBIDDEN, f"The provider's secret can't be read: {code}."
-                ) from error
+                raise Permanent(Code.EXPORT_FORBIDDEN, f"The secret can't be read: {code}.") from error
             raise Transient(f"Secrets Manager answered {code}.") from error
         except BotoCoreError as error:
             raise Transient("Secrets Manager can't be reached.") from error
+        if not text:
+            raise Permanent(Code.EXPORT_FORBIDDEN, "The secret holds no text.")
         self._kept[arn] = (time.monotonic() + KEPT_SECONDS, text)
         return text

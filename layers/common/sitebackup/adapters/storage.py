@@ -16,6 +16,7 @@ from ..domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Tran
 from ..domain.job import Part, StoredObject
 from ..domain.plan import Plan
 from ..domain.reason import Code
+from ..telemetry import count, timed
 from .s3_put import OnePassPut, Refused, encode_crc
 from .source import Source
 
@@ -44,7 +45,7 @@ class Storage:
 
     def create_upload(self, key: str) -> str:
         """The id of a new multipart upload. Raises Transient or Permanent."""
-        with _translated():
+        with _translated(), timed("StorageLatency"):
             answer = self._client.create_multipart_upload(
                 Bucket=self.bucket,
                 Key=key,
@@ -59,14 +60,16 @@ class Storage:
 
         Raises Transient (a short source, too), Permanent or NoSuchUpload.
         """
-        with _translated():
+        with _translated(), timed("PartDuration"):
             sent = self._put(key, source, length, query={"partNumber": number, "uploadId": upload_id})
+        count("PartsMoved")
         return Part(number=number, length=length, etag=sent.etag, crc64nvme=sent.crc64nvme)
 
     def put_object(self, key: str, source: Source, length: int) -> StoredObject:
         """Moves `length` bytes from the source into an object of its own. Raises Transient or Permanent."""
-        with _translated():
+        with _translated(), timed("PartDuration"):
             sent = self._put(key, source, length, headers={"Content-Type": "application/zip"})
+        count("PartsMoved")
         stored = self.head(key, sent.version_id)
         if stored is None or (stored.size, stored.checksum_crc64nvme) != (length, sent.crc64nvme):
             raise Transient("S3 does not show the object that it took.")
@@ -77,7 +80,7 @@ class Storage:
 
         Raises NoSuchUpload, InvalidPart, KeyTaken, Transient or Permanent.
         """
-        with _translated():
+        with _translated(), timed("StorageLatency"):
             self._client.complete_multipart_upload(
                 Bucket=self.bucket,
                 Key=key,
@@ -98,7 +101,7 @@ class Storage:
         """What is stored at the key, with its full-object checksum. Raises Transient or Permanent."""
         version = {"VersionId": version_id} if version_id else {}
         try:
-            with _translated():
+            with _translated(), timed("StorageLatency"):
                 answer = self._client.head_object(
                     Bucket=self.bucket,
                     Key=key,
@@ -118,7 +121,7 @@ class Storage:
     def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
         """(length, ETag) of each part as S3 holds it. Raises NoSuchUpload, Transient or Permanent."""
         etags: dict[int, tuple[int, str]] = {}
-        with _translated():
+        with _translated(), timed("StorageLatency"):
             pages = self._client.get_paginator("list_parts").paginate(
                 Bucket=self.bucket, Key=key, UploadId=upload_id
             )
@@ -130,7 +133,7 @@ class Storage:
     def abort(self, key: str, upload_id: str) -> None:
         """Gives the upload up; no error if it is gone already. Raises Transient or Permanent."""
         try:
-            with _translated():
+            with _translated(), timed("StorageLatency"):
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
         except NoSuchUpload:
             return
@@ -139,7 +142,7 @@ class Storage:
         """Every open upload and every version at exactly this key. Raises Transient or Permanent."""
         uploads: list[str] = []
         versions: list[str] = []
-        with _translated():
+        with _translated(), timed("StorageLatency"):
             for page in self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self.bucket, Prefix=key
             ):
@@ -157,7 +160,7 @@ class Storage:
 
     def delete_version(self, key: str, version_id: str) -> None:
         """Removes this version for good. Raises Transient or Permanent."""
-        with _translated():
+        with _translated(), timed("StorageLatency"):
             self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
 
 

@@ -10,6 +10,7 @@ from .plan import MAX_PARTS
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
 Try = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 UploadId = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+CORRELATION = ("jobId", "taskId", "attempt")
 PartNumber = Annotated[int, msgspec.Meta(ge=1, le=MAX_PARTS)]
 
 
@@ -33,7 +34,7 @@ class TaskEvent(Model, frozen=True, kw_only=True):
     @property
     def correlation(self) -> dict[str, str]:
         """What the record's headers carry: by it the records, logs and metrics of a backup are found."""
-        return {"jobId": self.job_id, "taskId": self.task_id, "attempt": str(self.attempt)}
+        return dict(zip(CORRELATION, (self.job_id, self.task_id, str(self.attempt)), strict=True))
 
     @property
     def key(self) -> str:

@@ -59,7 +59,10 @@ class CleanUp:
                 case Action.FORGET:
                     moved = self.repository.forget(job)
         except (Transient, Permanent) as error:
-            logger.warning("clean-up is tried again", extra={"jobId": job.id, "error": str(error)})
+            logger.warning(
+                "clean-up is tried again",
+                extra={"jobId": job.id, "attempt": job.attempt, "error": str(error)},
+            )
             later = self.now() + seconds(lifecycle.CLAIM_SECONDS)
             self.repository.change(job.id, lambda job: lifecycle.look_again(job, later, self.now()))
             return True

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..adapters.bus import Bus
 from ..domain.errors import BusUnavailable
 from ..domain.events import TaskEvent
-from ..telemetry import count, logger
+from ..telemetry import about, count, logger
 
 
 def emit(bus: Bus, events: Sequence[TaskEvent]) -> None:
@@ -14,4 +14,6 @@ def emit(bus: Bus, events: Sequence[TaskEvent]) -> None:
         bus.emit(events)
     except BusUnavailable as error:
         count("EventsLost", len(events))
-        logger.warning("events left to the sweep", extra={"events": len(events), "error": str(error)})
+        logger.warning(
+            "events left to the sweep", extra={**about(events[0]), "events": len(events), "error": str(error)}
+        )

@@ -86,7 +86,7 @@ class FinishTask:
         tried = job.tasks[event.provider].tried
         try:
             try:
-                stored = in_place(lambda: self._object(event, key, plan, parts), deadline, self.now)
+                stored = in_place(lambda: self._object(event, key, plan, parts), event, deadline, self.now)
             except InvalidPart:
                 if plan.validator is None:  # a part of a stream can't be read alone
                     self.outcomes.plan_anew(event, upload.upload_id, lost=True)

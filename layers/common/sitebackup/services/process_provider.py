@@ -68,7 +68,7 @@ class ProcessProvider:
             self._move(event, provider, owner, deadline)
 
         try:
-            in_place(move, deadline, self.now)
+            in_place(move, event, deadline, self.now)
         except TaskEnded:
             logger.info("task ended while its export was read", extra=about(event))
         except Permanent as error:

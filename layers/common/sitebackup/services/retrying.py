@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from ..domain.errors import Transient
+from ..domain.events import TaskEvent
+from ..telemetry import about, count, logger
 
 ATTEMPTS = 3
 LONGEST_WAIT = timedelta(seconds=10)
@@ -13,8 +15,12 @@ LONGEST_WAIT = timedelta(seconds=10)
 _jittered = wait_random_exponential(multiplier=0.5, max=LONGEST_WAIT.total_seconds())
 
 
-def in_place[T](call: Callable[[], T], deadline: datetime, now: Callable[[], datetime]) -> T:
+def in_place[T](
+    call: Callable[[], T], event: TaskEvent, deadline: datetime, now: Callable[[], datetime]
+) -> T:
     """The call's result, after up to three tries; waits as long as a `Retry-After` asks, up to 10 s.
+
+    Each retry is logged and counted; the task records only what outlives them.
 
     Raises the last Transient, and whatever else the call raises at once.
     """
@@ -24,8 +30,17 @@ def in_place[T](call: Callable[[], T], deadline: datetime, now: Callable[[], dat
             return False
         return error.retry_after is None or error.retry_after <= LONGEST_WAIT
 
+    def tell(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        count("RetriesInPlace")
+        logger.warning("tried again in place", extra={**about(event), "error": str(error)})
+
     retrying = Retrying(
-        retry=retry_if_exception(worth_it), stop=stop_after_attempt(ATTEMPTS), wait=_wait, reraise=True
+        retry=retry_if_exception(worth_it),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=_wait,
+        before_sleep=tell,
+        reraise=True,
     )
     return retrying(call)
 

@@ -63,9 +63,9 @@ def size_limit(job: Job, provider: Provider, of_service: int | None) -> int:
     return min(limit for limit in (job.max_bytes, provider.max_bytes, of_service, MAX_OBJECT_SIZE) if limit)
 
 
-def check_size(size: int, limit: int | None, *, at_least: bool = False) -> None:
+def check_size(size: int, limit: int, *, at_least: bool = False) -> None:
     """Raises Permanent with both numbers if the export is over the limit."""
-    if limit is not None and size > limit:
+    if size > limit:
         known = f"at least {size}" if at_least else str(size)
         raise Permanent(
             Code.SIZE_LIMIT_EXCEEDED, f"The export has {known} bytes; the limit is {limit} bytes."

@@ -48,7 +48,7 @@ class MoveStream:
         event: UploadJobCreated,
         job: Job,
         export: Export,
-        limit: int | None,
+        limit: int,
         owner: str,
         deadline: datetime,
     ) -> None:
@@ -94,6 +94,9 @@ class MoveStream:
         except (LostStream, NoSuchUpload):
             self.outcomes.abort(event, key, upload_id)
             return
+        except Permanent:
+            self.outcomes.abort(event, key, upload_id)  # no retry can go on with half a stream
+            raise
         except OutOfTime:
             self._stop(event, owner, moved.bytes, started)
             return
@@ -125,7 +128,9 @@ class MoveStream:
                 for piece in pieces:
                     if piece.number > MAX_PARTS:
                         raise Permanent(
-                            Code.SIZE_LIMIT_EXCEEDED, f"The stream is longer than {MAX_PARTS} parts."
+                            Code.SIZE_LIMIT_EXCEEDED,
+                            f"The export has at least {moved.bytes} bytes; "
+                            f"as a stream the limit is {MAX_PARTS * self.part_size} bytes.",
                         )
                     settle(UPLOADS_AT_ONCE - 1)
                     future = pool.submit(
@@ -208,7 +213,7 @@ class _Watched:
     def __init__(
         self,
         export: Export,
-        limit: int | None,
+        limit: int,
         stop_at: datetime,
         now: Callable[[], datetime],
         renew: Callable[[], None],

@@ -5,8 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
-from aws_lambda_powertools.metrics import MetricUnit
-
 from ..adapters.exports import Exports
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
@@ -17,7 +15,7 @@ from ..domain.job import Job, Part
 from ..domain.plan import PartRange
 from ..domain.provider import Provider
 from ..domain.reason import Code, Reason
-from ..telemetry import MILLISECOND, about, count, logger
+from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
 from .sources import Bounded, TaskEnded
@@ -53,9 +51,10 @@ class UploadPart:
                 return False
             return True
 
+        distinct = list(dict.fromkeys(events))
         with ThreadPoolExecutor(self.at_once) as pool:
-            stored = list(pool.map(outcome_stored, events))
-        return {position for position, is_stored in enumerate(stored) if not is_stored}
+            stored = dict(zip(distinct, pool.map(outcome_stored, distinct), strict=True))
+        return {position for position, event in enumerate(events) if not stored[event]}
 
     def _one(self, event: UploadPartCreated, done: bool, deadline: datetime) -> None:
         job = self.repository.get(event.job_id)
@@ -79,7 +78,9 @@ class UploadPart:
                 known=job,
             )
         try:
-            moved = in_place(lambda: self._move(job, provider, event, part, deadline), deadline, self.now)
+            moved = in_place(
+                lambda: self._move(job, provider, event, part, deadline), event, deadline, self.now
+            )
         except TaskEnded:
             logger.info("task ended while a part was read", extra=about(event))
         except ExportChanged:
@@ -100,22 +101,16 @@ class UploadPart:
     ) -> Part:
         """From the export's range straight into the part."""
         validator = _validator(job, event)
-        started = self.now()
         with self.exports.open_range(
             provider, job.user_id, job.site_id, part.start, part.length, validator
         ) as export:
-            opened = self.now()
-            moved = self.storage.put_part(
+            return self.storage.put_part(
                 job.key(event.provider),
                 event.upload_id,
                 event.number,
                 Bounded(export, deadline, self.now, lambda: self.outcomes.is_live(event)),
                 part.length,
             )
-        count("PartsMoved")
-        count("ExportLatency", (opened - started) / MILLISECOND, MetricUnit.Milliseconds)
-        count("PartDuration", (self.now() - opened) / MILLISECOND, MetricUnit.Milliseconds)
-        return moved
 
     def _tell(self, event: UploadPartCreated) -> None:
         self.outcomes.emit([event.follow(PartUpdated, upload_id=event.upload_id)])

@@ -1,0 +1,55 @@
+"""Secrets by reference: what is read, kept and refused."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from sitebackup.adapters.secrets import Secrets
+from sitebackup.domain.errors import Permanent, Transient
+
+
+class Manager:
+    """Secrets Manager with one answer."""
+
+    def __init__(self, answer: dict[str, Any] | Exception) -> None:
+        self.answer = answer
+        self.calls = 0
+
+    def get_secret_value(self, **_: Any) -> dict[str, Any]:
+        self.calls += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+def secrets(answer: dict[str, Any] | Exception) -> tuple[Secrets, Manager]:
+    manager = Manager(answer)
+    return Secrets(manager), manager  # type: ignore[arg-type]
+
+
+def test_a_secret_is_read_once_and_without_the_line_end_of_an_editor() -> None:
+    read, manager = secrets({"SecretString": "token\n"})
+    assert [read("arn"), read("arn")] == ["token", "token"]
+    assert manager.calls == 1
+
+
+@pytest.mark.parametrize("answer", [{"SecretBinary": b"x"}, {"SecretString": " \n"}])
+def test_a_secret_without_text_is_refused(answer: dict[str, Any]) -> None:
+    with pytest.raises(Permanent, match="holds no text"):
+        secrets(answer)[0]("arn")
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("AccessDeniedException", Permanent), ("ResourceNotFoundException", Permanent),
+                       ("InternalServiceError", Transient)],
+)  # fmt: skip
+def test_errors_are_told_apart(code: str, kind: type[Exception]) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": ""}}, "GetSecretValue")
+    with pytest.raises(kind, match=code):
+        secrets(error)[0]("arn")
+
+
+def test_a_manager_that_is_away_may_come_back() -> None:
+    with pytest.raises(Transient):
+        secrets(EndpointConnectionError(endpoint_url="http://127.0.0.1:1"))[0]("arn")
