@@ -96,6 +96,8 @@ def test_what_never_works_is_given_up_after_a_bounded_number_of_tries(stack: Sta
         "cut off": {"truncateAt": {"bytes": MIDDLE}},
         "a stream cut off": {"noRange": True, "truncateAt": {"bytes": PART + 1}},
         "a range refused": {"statusOnRange": {"from": 1, "code": 503}},
+        "a chunked stream cut off": {"truncateChunked": {"bytes": MIDDLE}},
+        "connection reset": {"reset": {"bytes": MIDDLE}},
     }
     sites = {name: stack.site(size=SIZE, **fault) for name, fault in faults.items()}
     jobs = {name: stack.api.create(site) for name, site in sites.items()}
