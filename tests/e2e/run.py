@@ -21,6 +21,7 @@ from tests.e2e.client import wait_until
 ROOT = Path(__file__).parents[2]
 _START_SECONDS, _STOP_SECONDS = 60, 30
 _ROUTINE = re.compile(r" (START|END|REPORT) RequestId|\{\"_aws\"|metrics")
+_WRITTEN = re.compile(r"\S+ lambda\.\w+ +(\{.*\})")
 _CONTEXT = re.compile(r'"service":.*"function_request_id":"[^"]*"')
 
 
@@ -96,6 +97,17 @@ class Run:
         """Of the log, what is neither routine nor a metric."""
         lines = self._output.read_text(errors="replace").splitlines()
         return "\n".join([_CONTEXT.sub("…", line) for line in lines if not _ROUTINE.search(line)][-80:])
+
+    def log_size(self) -> int:
+        """How many bytes the log has by now."""
+        return self._output.stat().st_size
+
+    def written(self, since: int) -> list[dict[str, Any]]:
+        """What functions wrote behind the log's first `since` bytes: lines with a `level`, metrics with `_aws`."""
+        with self._output.open("rb") as output:
+            output.seek(since)
+            lines = output.read().decode(errors="replace").split("\n")[:-1]  # the last one is not whole
+        return [json.loads(found[1]) for line in lines if (found := _WRITTEN.fullmatch(line))]
 
     def environments(self, folder: str, *states: str) -> list[int]:
         """The pids of a function's processes, of those in one of `states` if any is given."""
