@@ -157,6 +157,13 @@ class Job(Model, frozen=True, kw_only=True):
             return task
         return None
 
+    def live_upload(self, attempt: int, provider: str, upload_id: str) -> tuple[Task, Upload] | None:
+        """The task and its upload, if what concerns that upload still concerns the task."""
+        task = self.live_task(attempt, provider)
+        if task is None or task.upload is None or task.upload.upload_id != upload_id:
+            return None
+        return task, task.upload
+
     def key(self, provider: str) -> str:
         """Where the task's object is stored; no key is another's prefix."""
         return f"{self.user_id}/{self.site_id}/{self.id}/{provider}.zip"

@@ -83,18 +83,19 @@ def release_parts(
     job: Job, attempt: int, provider: str, upload_id: str, progress: Progress, now: datetime, policy: Policy
 ) -> Job | None:
     """Records what is done of the upload, and hands out as many parts more as the window then allows."""
-    task = job.live_task(attempt, provider)
-    if task is None or task.upload is None or task.upload.upload_id != upload_id:
+    found = job.live_upload(attempt, provider, upload_id)
+    if found is None:
         return None
-    plan = task.upload.plan
-    released = task.upload.released
+    task, upload = found
+    plan = upload.plan
+    released = upload.released
     if plan:
-        released = max(released, min(plan.parts, progress.parts + task.upload.window))
-    if progress.parts <= task.progress.parts and released == task.upload.released:
+        released = max(released, min(plan.parts, progress.parts + upload.window))
+    if progress.parts <= task.progress.parts and released == upload.released:
         return None
     advanced = task.replace(
         progress=progress if progress.parts > task.progress.parts else task.progress,
-        upload=task.upload.replace(released=released),
+        upload=upload.replace(released=released),
         tried=0 if plan and not task.stream_only else task.tried,
     )
     return _with_task(
@@ -168,10 +169,11 @@ def replan_changed(
 
     If the plan was made in this attempt, the export changes faster than it can be read by ranges: then as a stream.
     """
-    task = job.live_task(attempt, provider)
-    if task is None or task.upload is None or task.upload.upload_id != upload_id:
+    found = job.live_upload(attempt, provider, upload_id)
+    if found is None:
         return None
-    kept_from_before = task.upload.attempt < attempt
+    task, upload = found
+    kept_from_before = upload.attempt < attempt
     anew = task.replace(
         upload=None,
         lease=None,
@@ -186,27 +188,37 @@ def replan_lost(
     job: Job, attempt: int, provider: str, upload_id: str, now: datetime, policy: Policy
 ) -> Job | None:
     """S3 has lost the upload: the task starts anew, and that counts as a try."""
-    task = job.live_task(attempt, provider)
-    if task is None or task.upload is None or task.upload.upload_id != upload_id:
-        return None
-    if task.tried + 1 >= policy.max_tries:
-        reason = Reason(code=Code.RETRIES_EXHAUSTED, message="S3 lost the upload again and again.")
-        return fail_task(job, attempt, provider, reason, now, policy)
-    anew = task.replace(upload=None, lease=None, progress=Progress(), tried=task.tried + 1)
-    return _with_task(job, provider, anew, now, next_drive_at=_after_progress(job, now, policy))
+    lost = "S3 lost the upload again and again."
+    return _once_more(job, attempt, provider, upload_id, lost, now, policy, upload=None, lease=None)
 
 
 def redo_parts(
     job: Job, attempt: int, provider: str, upload_id: str, now: datetime, policy: Policy
 ) -> Job | None:
     """Parts that counted as done must be moved again: the progress is read anew, and that counts as a try."""
-    task = job.live_task(attempt, provider)
-    if task is None or task.upload is None or task.upload.upload_id != upload_id:
+    lost = "S3 lost parts of the upload again and again."
+    return _once_more(job, attempt, provider, upload_id, lost, now, policy)
+
+
+def _once_more(
+    job: Job,
+    attempt: int,
+    provider: str,
+    upload_id: str,
+    lost: str,
+    now: datetime,
+    policy: Policy,
+    **changes: None,
+) -> Job | None:
+    """The progress starts anew, as one try more; if there were too many, `lost` says why the task fails."""
+    found = job.live_upload(attempt, provider, upload_id)
+    if found is None:
         return None
+    task, _ = found
     if task.tried + 1 >= policy.max_tries:
-        reason = Reason(code=Code.RETRIES_EXHAUSTED, message="S3 lost parts of the upload again and again.")
+        reason = Reason(code=Code.RETRIES_EXHAUSTED, message=lost)
         return fail_task(job, attempt, provider, reason, now, policy)
-    again = task.replace(progress=Progress(), tried=task.tried + 1)
+    again = task.replace(progress=Progress(), tried=task.tried + 1, **changes)
     return _with_task(job, provider, again, now, next_drive_at=_after_progress(job, now, policy))
 
 

@@ -29,9 +29,10 @@ class FinishTask:
     def __call__(self, event: PartUpdated, deadline: datetime) -> None:
         """Raises RepositoryUnavailable (or Conflict) if no outcome can be stored."""
         job = self.repository.get(event.job_id)
-        task = job.live_task(event.attempt, event.provider) if job else None
-        if job is None or task is None or task.upload is None or task.upload.upload_id != event.upload_id:
+        found = job.live_upload(event.attempt, event.provider, event.upload_id) if job else None
+        if job is None or found is None:
             return
+        task, _ = found
         if event.tried:
             claimed = self.repository.change(
                 event.job_id,
@@ -142,8 +143,7 @@ class FinishTask:
     def _is_current(self, event: PartUpdated) -> bool:
         """Whether the event's upload is still the task's."""
         job = self.repository.get(event.job_id)
-        task = job.live_task(event.attempt, event.provider) if job else None
-        return task is not None and task.upload is not None and task.upload.upload_id == event.upload_id
+        return job is not None and job.live_upload(event.attempt, event.provider, event.upload_id) is not None
 
     def _redo_parts(
         self, event: PartUpdated, key: str, upload: Upload, parts: Sequence[Part], tried: int

@@ -118,10 +118,10 @@ class UploadPart:
 
 def _planned(job: Job | None, event: UploadPartCreated) -> PartRange | None:
     """The part's range, if the event still concerns the task's upload."""
-    task = job.live_task(event.attempt, event.provider) if job else None
-    if task is None or task.upload is None or task.upload.upload_id != event.upload_id:
+    found = job.live_upload(event.attempt, event.provider, event.upload_id) if job else None
+    if found is None:
         return None
-    plan = task.upload.plan
+    plan = found[1].plan
     return plan.part(event.number) if plan and event.number <= plan.parts else None
 
 
