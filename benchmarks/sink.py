@@ -22,7 +22,8 @@ CHECKSUM = "x-amz-checksum-crc64nvme"
 
 class Sink:
     def __init__(self) -> None:
-        self.sizes: dict[str, int] = {}
+        self.sizes: dict[str, dict[str, int]] = {}
+        """Of each object, by the numbers of its parts: they come at the same time, and one may come again."""
         self.checksums: dict[str, str] = {}
 
     def connection(self, client: socket.socket, tls: ssl.SSLContext | None) -> None:
@@ -61,7 +62,7 @@ class Sink:
         if "location" in query or url.path.count("/") < 2:
             return _response(200, [], "<LocationConstraint/>")
         if method == "POST" and "uploads" in query:
-            self.sizes[url.path] = 0
+            self.sizes[url.path] = {}
             body = f"<UploadId>{uuid.uuid4().hex}</UploadId>"
             return _response(
                 200, [], f"<InitiateMultipartUploadResult>{body}</InitiateMultipartUploadResult>"
@@ -72,11 +73,11 @@ class Sink:
                 200, [], "<CompleteMultipartUploadResult><ETag>x-1</ETag></CompleteMultipartUploadResult>"
             )
         if method == "PUT":
-            self.sizes[url.path] = self.sizes.get(url.path, 0) + size
+            self.sizes.setdefault(url.path, {})[query.get("partNumber", ["1"])[0]] = size
             return _response(200, [etag, "x-amz-version-id: 1", *confirmed])
         if method == "HEAD" and url.path in self.sizes:
             known = self.checksums.get(url.path)
-            fields = [etag, f"Content-Length: {self.sizes[url.path]}"]
+            fields = [etag, f"Content-Length: {sum(self.sizes[url.path].values())}"]
             fields.append("Last-Modified: Mon, 05 Jan 2026 00:00:00 GMT")
             return _response(200, [*fields, *([f"{CHECKSUM}: {known}"] if known else [])], None)
         if method == "DELETE":

@@ -284,8 +284,9 @@ def test_parts_of_any_upload_id_keep_apart(repository: Repository) -> None:
     for position, upload_id in enumerate(ODD_IDS, 1):
         numbers = sorted({1, 2, 10, position + 10, 10_000})
         assert repository.done_parts(upload_id) == [a_part(number, position) for number in numbers]
-        assert [part.number for part in repository.done_parts(upload_id, past=2)] == numbers[2:]
-        assert repository.done_parts(upload_id, past=10_000) == []
+        assert repository.done_parts(upload_id, range(3, 10_001)) == repository.done_parts(upload_id)[2:]
+        assert [part.number for part in repository.done_parts(upload_id, range(2, 11))] == numbers[1:3]
+        assert repository.done_parts(upload_id, range(1, 1)) == []
 
 
 def test_which_of_these_parts_are_done(repository: Repository) -> None:

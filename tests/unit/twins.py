@@ -147,10 +147,10 @@ class MemoryRepository(Repository):
     def forget_part(self, upload_id: str, number: int) -> None:
         self.gate("repository", "forget_part", lambda: self.parts.pop((upload_id, number), None))
 
-    def done_parts(self, upload_id: str, past: int = 0) -> list[Part]:
+    def done_parts(self, upload_id: str, numbers: range | None = None) -> list[Part]:
         def done() -> list[Part]:
             of_upload = sorted((key, part) for key, part in self.parts.items() if key[0] == upload_id)
-            return [part for (_, number), part in of_upload if number > past]
+            return [part for (_, number), part in of_upload if numbers is None or number in numbers]
 
         return self.gate("repository", "done_parts", done)
 

@@ -6,7 +6,7 @@ DocumentDB knows no pipeline updates before 5.0 and no `$in` in a partial index:
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
+from itertools import batched, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,9 @@ from ..telemetry import logger
 MAX_CONFLICTS = 50
 PART_RECORDS_KEPT_SECONDS = 45 * 24 * 3600
 """Longer than any upload's grace; a TTL index then drops the records of parts."""
+
+IDS_AT_ONCE = 1000
+"""In one command."""
 
 Change = Callable[[Job], Job | None]
 
@@ -202,16 +205,26 @@ class Repository:
         with reachable():
             self._parts.delete_one({"_id": _part_id(upload_id, number)})
 
-    def done_parts(self, upload_id: str, past: int = 0) -> list[Part]:
-        """Done parts with numbers above `past`, in order."""
+    def done_parts(self, upload_id: str, numbers: range | None = None) -> list[Part]:
+        """Done parts, in order: those of `numbers` by their ids, or all of the upload by one scan of its ids.
+
+        A window of a big task so costs what the window holds, also where a range of `_id` is not indexed.
+        """
+        if numbers is not None:
+            return [part for some in batched(numbers, IDS_AT_ONCE) for part in self._parts_of(upload_id, some)]
         with reachable():
-            found = self._parts.find({"_id": {"$gt": _part_id(upload_id, past), "$lt": f"{upload_id};"}})
+            found = self._parts.find({"_id": {"$gt": f"{upload_id}:", "$lt": f"{upload_id};"}})
             # The range also holds the parts of an upload whose id is this one's, a colon and more.
             return [
                 Part.from_document(document)
                 for document in found.sort("_id", ASCENDING)
                 if document["_id"] == _part_id(upload_id, document["number"])
             ]
+
+    def _parts_of(self, upload_id: str, numbers: Collection[int]) -> list[Part]:
+        with reachable():
+            found = self._parts.find({"_id": {"$in": [_part_id(upload_id, number) for number in numbers]}})
+            return [Part.from_document(document) for document in found.sort("_id", ASCENDING)]
 
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Of these (uploadId, number), those that are done; one read."""

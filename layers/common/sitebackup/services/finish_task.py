@@ -16,6 +16,9 @@ from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
 
+STREAM_PARTS_READ = 1000
+"""Of a stream, whose parts are not handed out: so many at most are counted by one event, the rest by later ones."""
+
 
 @dataclass(frozen=True)
 class FinishTask:
@@ -32,7 +35,7 @@ class FinishTask:
         found = job.live_upload(event.attempt, event.provider, event.upload_id) if job else None
         if job is None or found is None:
             return
-        task, _ = found
+        task, upload = found
         if event.tried:
             claimed = self.repository.change(
                 event.job_id,
@@ -42,7 +45,9 @@ class FinishTask:
                 known=job,
             )
             job = claimed.after if claimed else job
-        read = self.repository.done_parts(event.upload_id, past=task.progress.through)
+        through = task.progress.through
+        last = upload.released or through + STREAM_PARTS_READ
+        read = self.repository.done_parts(event.upload_id, range(through + 1, last + 1))
         progress = advance(task.progress, [(part.number, part.length) for part in read])
         changed = self.repository.change(
             event.job_id,
@@ -60,9 +65,9 @@ class FinishTask:
         if changed:
             job = changed.after
             self._hand_out(event, changed.before, changed.after)
-        upload = job.tasks[event.provider].upload
-        if upload and upload.plan and progress.parts == upload.plan.parts:
-            self._complete(event, job, upload, upload.plan, deadline)
+        uploaded = job.tasks[event.provider].upload
+        if uploaded and uploaded.plan and progress.parts == uploaded.plan.parts:
+            self._complete(event, job, uploaded, uploaded.plan, deadline)
 
     def _hand_out(self, event: PartUpdated, before: Job, after: Job) -> None:
         """The parts between the two marks: no other change of the job hands out the same."""

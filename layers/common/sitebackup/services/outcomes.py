@@ -119,7 +119,8 @@ class Outcomes:
         if task.upload is None or task.upload.plan is None:
             raise ValueError("only a planned upload has parts to be emitted")
         upload, through = task.upload, task.progress.through
-        done = {part.number for part in self.repository.done_parts(upload.upload_id, past=through)}
+        handed_out = range(through + 1, upload.released + 1)
+        done = {part.number for part in self.repository.done_parts(upload.upload_id, handed_out)}
         numbers = list(missing(through, done, upload.released))[: upload.window]
         if not numbers:
             return [
