@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from io import BufferedReader
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +25,7 @@ from ..telemetry import timed
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_REDIRECTS = 5
 MAX_DIGITS = 18  # of a number in a header
+MOMENT_SECONDS = 0.1
 _COPIED_BYTES = 64 * 1024  # of a body without Content-Length, at once
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
@@ -71,12 +74,15 @@ class Export:
 class _Body:
     """Reads a body without copying it: urllib3 makes new bytes for each read, http.client's file need not.
 
-    Each read takes what one `recv` brings, so that a trickle can't hold the caller beyond its deadline.
+    A read takes what comes within a moment, so that a trickle can't hold the caller beyond its deadline. It loops
+    here because TLS brings no more than 16 KiB at once, and each level above would cost its share for each of them.
     """
 
     def __init__(self, raw: urllib3.HTTPResponse) -> None:
         self._raw = raw
         self._http: http.client.HTTPResponse = raw._fp  # type: ignore[assignment]
+        self._buffered = True
+        """Whether the response's file may hold bytes that it took from the socket with the head."""
 
     def readinto(self, buffer: memoryview) -> int:
         """0 only at the end. Raises OSError or HTTPException if it comes too early."""
@@ -88,7 +94,7 @@ class _Body:
             count = len(data)
             buffer[:count] = data
         else:
-            count = body.fp.readinto1(buffer[: body.length])
+            count = self._several(body.fp, buffer[: body.length])
             if count == 0 and body.length > 0:
                 raise http.client.IncompleteRead(b"", body.length)
             body.length -= count
@@ -97,6 +103,20 @@ class _Body:
         if body.fp is None:
             self._raw.release_conn()
         return count
+
+    def _several(self, file: BufferedReader, buffer: memoryview) -> int:
+        filled, until = 0, monotonic() + MOMENT_SECONDS
+        while filled < len(buffer):
+            rest = buffer[filled:]
+            if self._buffered:
+                count = file.readinto1(rest)
+                self._buffered = count == len(rest)  # less: all that came with the head has been read
+            else:
+                count = file.raw.readinto(rest) or 0
+            filled += count
+            if count == 0 or monotonic() > until:
+                break
+        return filled
 
 
 class Exports:

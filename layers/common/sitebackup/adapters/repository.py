@@ -211,7 +211,9 @@ class Repository:
         A window of a big task so costs what the window holds, also where a range of `_id` is not indexed.
         """
         if numbers is not None:
-            return [part for some in batched(numbers, IDS_AT_ONCE) for part in self._parts_of(upload_id, some)]
+            return [
+                part for some in batched(numbers, IDS_AT_ONCE) for part in self._parts_of(upload_id, some)
+            ]
         with reachable():
             found = self._parts.find({"_id": {"$gt": f"{upload_id}:", "$lt": f"{upload_id};"}})
             # The range also holds the parts of an upload whose id is this one's, a colon and more.
