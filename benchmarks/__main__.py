@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import control_plane, report, scale, transfer, whole_run
+from benchmarks.deployed import deploy
 from benchmarks.function import services
 from benchmarks.machine import describe
 from benchmarks.servers import ROOT, Tls
@@ -37,11 +38,13 @@ def main() -> None:
     place = Path("/dev/shm") if shutil.disk_usage("/dev/shm").free > 8 << 30 else None
     folder = Path(tempfile.mkdtemp(prefix="site-backup-bench-", dir=place))
     try:
-        with services(folder) as function:
-            bench = transfer.Bench(folder, arguments.rounds, Tls(folder), function, say)
+        deployed = deploy(folder)
+        say(f"layer made: {deployed.size}")
+        with services(folder, deployed) as function:
+            bench = transfer.Bench(folder, arguments.rounds, Tls(folder), deployed, function, say)
             for name in arguments.only:
                 figures[name] = SECTIONS[name](bench, arguments.mib)
-                figures["machine"] = describe(in_memory=place is not None)
+                figures["machine"] = describe(place is not None, deployed.size)
                 figures["command"] = " ".join(["python -m benchmarks", *sys.argv[1:]])
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     finally:

@@ -3,12 +3,14 @@
 All get four streams, 16 MiB parts and otherwise their own defaults.
 """
 
+import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.deployed import Deployed
 from benchmarks.measure import Cost, run
 from benchmarks.servers import ROOT
 from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
@@ -76,16 +78,41 @@ def _shell(line: str) -> Client:
     return lambda job: run(["sh", "-c", line.format(job=job, bucket=BUCKET)], environment(job))
 
 
-def engine(job: Job, part_mib: int = PART_MIB, at_once: int = AT_ONCE) -> Cost:
-    """The bare engine in a process of its own, its start included."""
-    command = [str(ROOT / ".venv/bin/python"), "-m", "benchmarks.engine"]
-    command += [job.export, job.s3, job.key, str(part_mib), str(at_once)]
-    settings = environment(job) | {"PYTHONPATH": f"{ROOT / 'layers/common'}:{ROOT}"}
-    return run(command, settings)
+def engine(deployed: Deployed, part_mib: int = PART_MIB, at_once: int = AT_ONCE) -> Client:
+    """The bare engine: what it takes once its process has started."""
+
+    def client(job: Job) -> Cost:
+        arguments = [job.export, job.s3, job.key, str(part_mib), str(at_once)]
+        return _started(_python(deployed, "engine", arguments, job))
+
+    return client
+
+
+def engine_command(deployed: Deployed) -> Client:
+    """The bare engine as a command, the start of Python and all imports included."""
+    return lambda job: _python(
+        deployed, "engine", [job.export, job.s3, job.key, str(PART_MIB), str(AT_ONCE)], job
+    )
+
+
+def floor(deployed: Deployed) -> Client:
+    """The loop that the engine can't be leaner than."""
+    return lambda job: _started(_python(deployed, "floor", [job.export, job.s3], job))
+
+
+def _python(deployed: Deployed, module: str, arguments: Sequence[str], job: Job) -> Cost:
+    command = [*deployed.python, "-m", f"benchmarks.{module}", *arguments]
+    return run(command, environment(job) | {"PYTHONPATH": deployed.path})
+
+
+def _started(cost: Cost) -> Cost:
+    return replace(cost, **json.loads(cost.said))
 
 
 ENGINE = "Site Backup, bare engine"
+ENGINE_COMMAND = "Site Backup, bare engine and its process's start"
 FUNCTION = "Site Backup, upload_part function"
+FLOOR = "Floor: recv, CRC64NVME, send, in one Python loop"
 
 PIPED: Mapping[str, Client] = {
     "rclone copyurl": _shell("rclone copyurl {job.export} b:{bucket}/{job.key}"),

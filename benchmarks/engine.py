@@ -4,7 +4,6 @@ Credentials are read from the environment. The last line is JSON: the seconds an
 """
 
 import json
-import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 import boto3
 from botocore.config import Config
 
+from benchmarks.measure import own_cpu
 from sitebackup.adapters.exports import Exports
 from sitebackup.adapters.storage import Storage, combine_crcs
 from sitebackup.domain.job import Part
@@ -38,7 +38,7 @@ def main(url: str, endpoint: str, key: str, part_mib: int, at_once: int) -> None
     s3 = storage(endpoint)
     exports = Exports(part_mib * MIB, 30.0, lambda arn: "", lambda: datetime.now(UTC))
     provider = Provider(name="site", export_url=url)
-    started, cpu = time.perf_counter(), _cpu()
+    started, cpu = time.perf_counter(), own_cpu()
     with exports.probe(provider, "", "", 1) as probe:
         size, validator = probe.size, probe.validator
     assert size is not None
@@ -58,12 +58,7 @@ def main(url: str, endpoint: str, key: str, part_mib: int, at_once: int) -> None
     stored = s3.head(key)
     assert stored is not None
     assert (stored.size, stored.checksum_crc64nvme) == (size, crc)
-    print(json.dumps({"seconds": time.perf_counter() - started, "cpu": _cpu() - cpu}))
-
-
-def _cpu() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    print(json.dumps({"seconds": time.perf_counter() - started, "cpu": own_cpu() - cpu}))
 
 
 if __name__ == "__main__":

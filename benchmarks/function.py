@@ -7,6 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +18,7 @@ import pymongo
 import requests
 
 from benchmarks.clients import PART_MIB, Job, environment
+from benchmarks.deployed import Deployed
 from benchmarks.measure import Cost
 from benchmarks.servers import ROOT
 from local.environment import Environment, memory
@@ -35,8 +37,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class UploadPartFunction:
     """Runs the function on real Kafka and MongoDB; records come in the batches of its mapping, one after another."""
 
-    def __init__(self, kafka: str, mongo: str) -> None:
-        self._kafka, self._mongo = kafka, mongo
+    def __init__(self, kafka: str, mongo: str, deployed: Deployed) -> None:
+        self._kafka, self._mongo, self._deployed = kafka, mongo, deployed
         client = pymongo.MongoClient[dict[str, Any]](mongo)
         self._repository = Repository(client, "sitebackup")
         self._repository.create_indexes()
@@ -61,7 +63,7 @@ class UploadPartFunction:
         settings: Mapping[str, str],
     ) -> Cost:
         assert upload.plan is not None
-        process = Environment(function, settings)
+        process = Environment(function, settings, self._deployed.python)
         try:
             await self._invoke(process, backup, upload, [])
             pid = int(process.describe()["pid"])
@@ -111,7 +113,8 @@ class UploadPartFunction:
         template = load(ROOT / "template.yaml", parameters)
         name = "UploadPartFunction"
         mapping: KafkaMapping = next(found for found in template.mappings if found.function == name)
-        return template.functions[name], mapping.batch_size
+        layers = (self._deployed.layer, self._deployed.runtime)
+        return replace(template.functions[name], layers=layers), mapping.batch_size
 
     async def _invoke(
         self, process: Environment, backup: Backup, upload: Upload, numbers: Sequence[int]
@@ -175,7 +178,7 @@ def cpu_quota(pid: int, cpus: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def services(folder: Path) -> Iterator[UploadPartFunction]:
+def services(folder: Path, deployed: Deployed) -> Iterator[UploadPartFunction]:
     """The function as a client, with Kafka and MongoDB running."""
     kafka, mongo = Kafka(folder), Mongo(folder)
     try:
@@ -183,7 +186,7 @@ def services(folder: Path) -> Iterator[UploadPartFunction]:
         mongo.start()
         kafka.wait_ready()
         mongo.wait_ready()
-        yield UploadPartFunction(kafka.address, mongo.address)
+        yield UploadPartFunction(kafka.address, mongo.address, deployed)
     finally:
         kafka.stop()
         mongo.stop()

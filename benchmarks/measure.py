@@ -1,6 +1,7 @@
 """What a run of a client cost, and what several runs say together."""
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,8 @@ class Cost:
     seconds: float
     cpu: float
     rss: int
+    said: str = ""
+    """The client's last line."""
 
 
 # A process starts with the peak memory of the one it was forked from, so a small one starts the clients.
@@ -45,7 +48,14 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> Cost:
     if ended.returncode != 0 or not told or json.loads(told[-1])[0] != 0:
         raise RuntimeError(f"{' '.join(command)} failed: {ended.stdout[-500:]}{ended.stderr[-1000:]}")
     _, seconds, cpu, rss = json.loads(told[-1])
-    return Cost(seconds, cpu, rss)
+    said = [line for line in told[:-1] if line]
+    return Cost(seconds, cpu, rss, said[-1] if said else "")
+
+
+def own_cpu() -> float:
+    """CPU seconds of this process so far."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def summary(costs: Sequence[Cost], size: int) -> dict[str, float]:

@@ -75,6 +75,7 @@ def seaweed(folder: Path, tls: Tls | None = None) -> Iterator[str]:
         else:
             yield server.address
     finally:
+        server.kill()  # it would wait for idle connections, and what it holds is not looked at
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
 

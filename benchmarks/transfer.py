@@ -6,12 +6,12 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks import clients
 from benchmarks.clients import Client, Job
+from benchmarks.deployed import Deployed
 from benchmarks.function import UploadPartFunction
 from benchmarks.measure import Cost, summary
 from benchmarks.servers import Tls, module, seaweed
@@ -32,6 +32,7 @@ class Bench:
     folder: Path
     rounds: int
     tls: Tls
+    deployed: Deployed
     function: UploadPartFunction
     say: Callable[[str], None]
     blobs: dict[int, Path] = field(default_factory=dict)
@@ -47,7 +48,15 @@ class Bench:
         return self.blobs[mib]
 
     def all_clients(self) -> Mapping[str, Client]:
-        return {clients.FUNCTION: self.function, clients.ENGINE: clients.engine, **clients.peers()}
+        return {
+            clients.FUNCTION: self.function,
+            clients.ENGINE: clients.engine(self.deployed),
+            clients.ENGINE_COMMAND: clients.engine_command(self.deployed),
+            **clients.peers(),
+        }
+
+    def all_and_floor(self) -> Mapping[str, Client]:
+        return {**self.all_clients(), clients.FLOOR: clients.floor(self.deployed)}
 
     def seaweed(self) -> AbstractContextManager[str]:
         return seaweed(self.folder / "s3")
@@ -100,9 +109,11 @@ class Bench:
 
 def plain(bench: Bench, mib: int) -> dict[str, Any]:
     """Over http: half of it onto SeaweedFS, and all onto a server that takes everything at no cost."""
-    which = bench.all_clients()
     found = {}
-    for name, size, endpoint in (("seaweedfs", mib // 2, bench.seaweed), ("null", mib, bench.null)):
+    for name, size, endpoint, which in (
+        ("seaweedfs", mib // 2, bench.seaweed, bench.all_clients()),
+        ("null", mib, bench.null, bench.all_and_floor()),
+    ):
         with module("origin", bench.blob(size), "PORT") as port:
             export = f"http://127.0.0.1:{port}/export.zip"
             found[name] = bench.compare(name, export, size, endpoint, which, bench.rounds)
@@ -111,12 +122,17 @@ def plain(bench: Bench, mib: int) -> dict[str, Any]:
 
 def https(bench: Bench, mib: int) -> dict[str, Any]:
     """The same with TLS on both sides."""
-    tls = bench.tls
+    tls, rounds = bench.tls, max(1, bench.rounds - 1)
     with module("origin", bench.blob(mib), "PORT", tls.certificate, tls.key) as port:
         export = f"https://127.0.0.1:{port}/export.zip"
-        return bench.compare(
-            "https", export, mib, bench.secure_seaweed, bench.all_clients(), max(1, bench.rounds - 1)
-        )
+        return {
+            "seaweedfs": bench.compare(
+                "https", export, mib, bench.secure_seaweed, bench.all_clients(), rounds
+            ),
+            "null": bench.compare(
+                "https, null", export, mib, bench.secure_null, bench.all_and_floor(), rounds
+            ),
+        }
 
 
 def slow(bench: Bench, mib: int) -> dict[str, Any]:
@@ -136,7 +152,7 @@ def sweep(bench: Bench, mib: int) -> list[dict[str, Any]]:
         export = f"http://127.0.0.1:{port}/export.zip"
         for part_mib in PART_MIBS:
             for at_once in AT_ONCES:
-                client = partial(clients.engine, part_mib=part_mib, at_once=at_once)
+                client = clients.engine(bench.deployed, part_mib, at_once)
                 cost = bench.once(export, mib, bench.seaweed, client)
                 figures = summary([cost], mib * MIB)
                 found.append({"partMib": part_mib, "atOnce": at_once, **figures})

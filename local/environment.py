@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,8 +44,15 @@ class Result:
 class Environment:
     """Runs the invocations of one function, one at a time, in one process group."""
 
-    def __init__(self, function: Function, credentials: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        function: Function,
+        credentials: Mapping[str, str],
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
+        """`python` is the command of the interpreter."""
         self.function = function
+        self._python = python
         self.invocations = 0
         self.idle_since = 0.0
         self._credentials = credentials
@@ -129,7 +136,7 @@ class Environment:
         os.set_blocking(self._pipe, False)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
+                *self._python,
                 "-m",
                 "awslambdaric",
                 self.function.handler,
