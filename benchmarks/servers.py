@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import requests
+
 from local.processes import die_with_parent, free_port
-from local.services import S3, Service, create_bucket
+from local.services import BUCKET, S3, create_bucket
 
 ROOT = Path(__file__).parents[1]
+VOLUMES = 12
 
 
 class Tls:
@@ -65,10 +68,11 @@ def seaweed(folder: Path, tls: Tls | None = None) -> Iterator[str]:
     """A fresh SeaweedFS with the bucket; yields its endpoint. Its data is gone afterwards."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    server: Service = SecureS3(folder, tls) if tls else S3(folder)
+    server = SecureS3(folder, tls) if tls else S3(folder)
     try:
         server.start()
         server.wait_ready()
+        _grow(server)
         if isinstance(server, SecureS3):
             create_bucket(server.address)
             yield f"https://127.0.0.1:{server.https_port}"
@@ -78,6 +82,15 @@ def seaweed(folder: Path, tls: Tls | None = None) -> Iterator[str]:
         server.kill()  # it would wait for idle connections, and what it holds is not looked at
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _grow(server: S3) -> None:
+    """Makes the volumes that an export needs: made while it is written, they hold its writers up for a second."""
+    master = f"http://{server.host}:{server.internal_ports['master.port']}"
+    grown = requests.get(
+        f"{master}/vol/grow", params={"collection": BUCKET, "count": str(VOLUMES)}, timeout=30
+    )
+    grown.raise_for_status()
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
