@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from threading import Lock
 
 from ..adapters.exports import Exports
 from ..adapters.repository import Repository
@@ -18,7 +19,7 @@ from ..domain.reason import Code, Reason
 from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
-from .sources import Bounded, TaskEnded
+from .sources import LOOK_EVERY, Bounded, TaskEnded
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,11 @@ class UploadPart:
         Raises RepositoryUnavailable if it can't even be read which parts are done.
         """
         done = self.repository.which_done({(event.upload_id, event.number) for event in events})
+        recent = RecentJobs(self.repository, self.now)
 
         def outcome_stored(event: UploadPartCreated) -> bool:
             try:
-                self._one(event, (event.upload_id, event.number) in done, deadline)
+                self._one(event, recent.get(event.job_id), (event.upload_id, event.number) in done, deadline)
             except (Unavailable, Conflict) as error:
                 logger.warning("outcome not stored", extra={**about(event), "error": str(error)})
                 return False
@@ -56,8 +58,7 @@ class UploadPart:
             stored = dict(zip(distinct, pool.map(outcome_stored, distinct), strict=True))
         return {position for position, event in enumerate(events) if not stored[event]}
 
-    def _one(self, event: UploadPartCreated, done: bool, deadline: datetime) -> None:
-        job = self.repository.get(event.job_id)
+    def _one(self, event: UploadPartCreated, job: Job | None, done: bool, deadline: datetime) -> None:
         part = _planned(job, event)
         if job is None or part is None:
             return
@@ -114,6 +115,26 @@ class UploadPart:
 
     def _tell(self, event: UploadPartCreated) -> None:
         self.outcomes.emit([event.follow(PartUpdated, upload_id=event.upload_id)])
+
+
+class RecentJobs:
+    """The jobs of a batch: its parts are mostly of one, which they need not read more often than one part does."""
+
+    def __init__(self, repository: Repository, now: Callable[[], datetime]) -> None:
+        self._repository = repository
+        self._now = now
+        self._reading = Lock()
+        self._read: dict[str, tuple[datetime, Job | None]] = {}
+
+    def get(self, job_id: str) -> Job | None:
+        """As it was a few seconds ago at most. Raises RepositoryUnavailable."""
+        with self._reading:
+            now = self._now()
+            at, job = self._read.get(job_id, (None, None))
+            if at is None or now - at >= LOOK_EVERY:
+                job = self._repository.get(job_id)
+                self._read[job_id] = (now, job)
+            return job
 
 
 def _planned(job: Job | None, event: UploadPartCreated) -> PartRange | None:
