@@ -45,7 +45,7 @@ def main() -> None:
             for name in arguments.only:
                 figures[name] = SECTIONS[name](bench, arguments.mib)
                 figures["machine"] = describe(place is not None, deployed.size)
-                figures["command"] = " ".join(["python -m benchmarks", *sys.argv[1:]])
+                figures.setdefault("commands", {})[name] = " ".join(["python -m benchmarks", *sys.argv[1:]])
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -42,10 +42,16 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 def _machine(figures: Figures) -> list[str]:
     machine = figures["machine"]
+    sections: dict[str, list[str]] = {}
+    for section, command in figures["commands"].items():
+        sections.setdefault(command, []).append(section)
     return [
         *table(["machine", ""], machine.items()),
         "",
-        f"Last command: `{figures['command']}`.",
+        "Commands, and the sections whose figures they gave: "
+        + "; ".join(f"`{command}` ({', '.join(names)})" for command, names in sections.items())
+        + ".",
+        "",
         "Origin, client and S3 server share the processors. MB and GB are decimal. Values are medians, lowest and",
         "highest of the rounds in brackets.",
     ]

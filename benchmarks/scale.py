@@ -214,12 +214,14 @@ def write(figures: dict[str, Any]) -> None:
         "",
         "## Where it breaks first, and what then",
         "",
-        *_breaks(night, nat / total, pollers, connections, puts),
+        *_breaks(night, nat / total, puts * S3_PUT / total, pollers, connections, puts),
     ]  # fmt: skip
     (DOCS / "scale.md").write_text("\n".join(lines) + "\n")
 
 
-def _breaks(night: Night, nat: float, pollers: int, connections: int, puts: int) -> list[str]:
+def _breaks(
+    night: Night, nat: float, put_share: float, pollers: int, connections: int, puts: int
+) -> list[str]:
     gateways = math.ceil(night.bytes * 8 / night.seconds / 100e9)
     waiting = 1 - night.moving_seconds / night.lambda_seconds
     items = [
@@ -242,7 +244,7 @@ def _breaks(night: Night, nat: float, pollers: int, connections: int, puts: int)
         f"{night.bytes / night.seconds / 1e9:.1f} GB a second reach them. `partsInFlight` bounds a task; schedules "
         "spread over the night, each site at a minute of its own, bound the sum.",
         "**S3.** A prefix takes 3,500 PUTs a second and splits under load. Keys begin with the user's id, so that "
-        f"{puts / night.seconds:,.0f} a second spread by themselves. PUTs are the largest price after waiting: "
+        f"{puts / night.seconds:,.0f} a second spread by themselves. PUTs are {put_share:.0%} of the price: "
         "larger parts make it smaller, and cost no memory here.",
     ]
     wrapped = [

@@ -1,7 +1,6 @@
 """Ours beside the peers: the same export, the same S3 server, rounds interleaved."""
 
 import os
-import statistics
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -162,21 +161,23 @@ def sweep(bench: Bench, mib: int) -> list[dict[str, Any]]:
 
 def memory_curve(bench: Bench, mib: int) -> list[dict[str, Any]]:
     """The function over https under the CPU that Lambda gives at each memory size; [] where that can't be had."""
-    found = []
+    costs: dict[int, list[Cost]] = {memory: [] for memory in MEMORIES}
     tls = bench.tls
     with module("origin", bench.blob(mib), "PORT", tls.certificate, tls.key) as port:
         export = f"https://127.0.0.1:{port}/export.zip"
-        for memory in MEMORIES:
-            bench.function.quota = memory / MB_PER_CPU
-            try:
-                costs = [bench.once(export, mib, bench.secure_null, bench.function) for _ in range(3)]
-            except OSError as error:
-                bench.say(f"no memory curve: {error}")
-                return []
-            finally:
-                bench.function.quota = None
-            figures = summary(costs, mib * MIB)
-            seconds_per_gb = 1000 / statistics.median(mib * MIB / 1e6 / cost.seconds for cost in costs)
-            found.append({"memory": memory, "gbSeconds": seconds_per_gb * memory / 1024, **figures})
-            bench.say(f"memory: {memory} MB {figures['mbps']:.0f} MB/s")
+        for number in range(bench.rounds):
+            for memory in MEMORIES:
+                bench.function.quota = memory / MB_PER_CPU
+                try:
+                    costs[memory].append(bench.once(export, mib, bench.secure_null, bench.function))
+                except OSError as error:
+                    bench.say(f"no memory curve: {error}")
+                    return []
+                finally:
+                    bench.function.quota = None
+            bench.say(f"memory: round {number + 1} done")
+    found = []
+    for memory, those in costs.items():
+        figures = summary(those, mib * MIB)
+        found.append({"memory": memory, "gbSeconds": 1000 / figures["mbps"] * memory / 1024, **figures})
     return found
