@@ -71,6 +71,16 @@ def test_a_body_that_ends_with_its_connection() -> None:
         assert (export.size, read(export)) == (None, b"all there is")
 
 
+def test_bytes_that_came_with_the_head_are_read_before_later_ones() -> None:
+    with (
+        wire.script(b"HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nall there is", 10) as server,
+        exports().probe(provider(f"http://127.0.0.1:{server.port}"), "u", "s", None) as export,
+    ):
+        few, many = memoryview(bytearray(4)), memoryview(bytearray(100))
+        assert (export.readinto(few), bytes(few)) == (4, b"all ")
+        assert (export.readinto(many), bytes(many[:8])) == (8, b"there is")
+
+
 @pytest.mark.parametrize("fault", ["truncateAt", "truncateChunked", "reset"])
 def test_a_body_that_ends_too_early(site: MockSite, fault: str) -> None:
     faults: dict[str, Any] = {fault: {"bytes": SIZE // 2}}

@@ -4,6 +4,7 @@ import os
 import threading
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from botocore.config import Config
 
 from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Service
 from sitebackup.adapters import s3_put
-from sitebackup.adapters.s3_put import encode_crc
+from sitebackup.adapters.s3_put import BUFFER_BYTES, encode_crc
 from sitebackup.adapters.storage import Storage, combine_crcs
 from sitebackup.domain.errors import NoSuchUpload, Permanent, Transient
 from sitebackup.domain.plan import MIB, plan_parts
@@ -35,6 +36,21 @@ class Bytes:
         count = min(len(buffer), len(self._rest), 100_003)
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
+        return count
+
+
+class InStep:
+    """A source that goes on only once the others have filled their buffers, too."""
+
+    def __init__(self, data: bytes, barrier: threading.Barrier) -> None:
+        self._rest = memoryview(data)
+        self._barrier = barrier
+
+    def readinto(self, buffer: memoryview) -> int:
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        self._barrier.wait(10)
         return count
 
 
@@ -116,13 +132,27 @@ def crc_of(data: bytes) -> str:
 # --- what is moved arrives
 
 
-@pytest.mark.parametrize("length", [0, 1, 256 * 1024, 256 * 1024 + 1, SIZE])
+@pytest.mark.parametrize("length", [0, 1, BUFFER_BYTES, BUFFER_BYTES + 1, SIZE])
 def test_an_object_arrives_as_it_was_read(storage: Storage, data: bytes, length: int) -> None:
     stored = storage.put_object(KEY, Bytes(data), length)
     assert (stored.size, stored.checksum_crc64nvme) == (length, crc_of(data[:length]))
     body = storage._client.get_object(Bucket=BUCKET, Key=KEY, VersionId=stored.version_id or "")["Body"]
     assert body.read() == data[:length]
     assert storage._client.head_object(Bucket=BUCKET, Key=KEY)["ContentType"] == "application/zip"
+
+
+def test_parts_that_are_moved_at_once_share_no_buffer(storage: Storage) -> None:
+    """Their checksums would not show it: they are made of what is in the buffer."""
+    exports = [bytes([number]) * SIZE for number in range(3)]
+    for _ in range(2):  # the second time in buffers that were used before
+        barrier = threading.Barrier(len(exports))
+
+        def move(number: int, barrier: threading.Barrier = barrier) -> str:
+            source = InStep(exports[number], barrier)
+            return storage.put_object(f"u/s/j/{number}.zip", source, SIZE).checksum_crc64nvme
+
+        with ThreadPoolExecutor(len(exports)) as pool:
+            assert list(pool.map(move, range(len(exports)))) == [crc_of(export) for export in exports]
 
 
 def test_parts_arrive_and_make_the_object(storage: Storage, data: bytes) -> None:
