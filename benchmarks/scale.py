@@ -41,8 +41,8 @@ MONGO_OPERATIONS_PER_NODE = 20_000
 """A second: small writes by key on a large node; measure one's own."""
 MONGO_CONNECTIONS = 30_000
 """Of a large DocumentDB instance or an Atlas M80 and larger."""
-MONGO_POOL = 4
-"""Connections an execution environment opens at most."""
+MONGO_POOL = 6
+"""Connections an execution environment holds to the primary: one a part at once, two of the driver's monitor."""
 
 
 @dataclass(frozen=True)
