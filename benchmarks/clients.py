@@ -96,7 +96,7 @@ def engine_command(deployed: Deployed) -> Client:
 
 
 def floor(deployed: Deployed) -> Client:
-    """The loop that the engine can't be leaner than."""
+    """One loop with nothing around it, to hold the engine against."""
     return lambda job: _started(_python(deployed, "floor", [job.export, job.s3], job))
 
 
@@ -112,7 +112,7 @@ def _started(cost: Cost) -> Cost:
 ENGINE = "Site Backup, bare engine"
 ENGINE_COMMAND = "Site Backup, bare engine and its process's start"
 FUNCTION = "Site Backup, upload_part function"
-FLOOR = "Floor: recv, CRC64NVME, send, in one Python loop"
+FLOOR = "Plain loop: recv, CRC64NVME, send, one stream"
 
 PIPED: Mapping[str, Client] = {
     "rclone copyurl": _shell("rclone copyurl {job.export} b:{bucket}/{job.key}"),

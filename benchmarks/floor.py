@@ -1,7 +1,7 @@
 """`python -m benchmarks.floor EXPORT S3`: one stream with nothing around it but recv, CRC64NVME and send.
 
-What no Python client on OpenSSL can go below: one buffer, one connection on each side, no HTTP to speak of. It knows
-the origin and the sink of the benchmarks. The last line is JSON, as of `benchmarks.engine`.
+What Python's sockets and OpenSSL cost by themselves: one buffer, one connection on each side, no HTTP to speak of. It
+knows the origin and the sink of the benchmarks. The last line is JSON, as of `benchmarks.engine`.
 """
 
 import json

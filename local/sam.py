@@ -6,6 +6,7 @@ Docker is in docs/local-parity.md.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -142,7 +143,13 @@ class SamServer(ContainerService):
         return self._sam.environment()
 
     def prepare(self) -> None:
-        """Nothing: it serves as soon as it listens."""
+        """It is ready once it answers, whatever that is; a first request may be reset although it listens."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        try:
+            connection.request("GET", "/")
+            connection.getresponse().read()
+        finally:
+            connection.close()
 
 
 def build(template: Path, folder: Path) -> None:

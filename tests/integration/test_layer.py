@@ -56,7 +56,7 @@ def test_it_describes_the_services_that_are_called_and_no_others(layer: Deployed
     assert described == {"s3", "secretsmanager"}
 
 
-def test_every_module_has_byte_code_that_a_change_of_times_does_not_invalidate(layer: Deployed) -> None:
+def test_modules_have_byte_code_that_a_change_of_times_does_not_invalidate(layer: Deployed) -> None:
     sources = list((layer.layer / "sitebackup").rglob("*.py")) + list((layer.layer / "pymongo").rglob("*.py"))
     assert sources
     for source in sources:

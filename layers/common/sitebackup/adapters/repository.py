@@ -208,7 +208,7 @@ class Repository:
     def done_parts(self, upload_id: str, numbers: range | None = None) -> list[Part]:
         """Done parts, in order: those of `numbers` by their ids, or all of the upload by one scan of its ids.
 
-        A window of a big task so costs what the window holds, also where a range of `_id` is not indexed.
+        A window of a big task so costs what the window holds, and on the local server, too, which scans for ranges.
         """
         if numbers is not None:
             return [

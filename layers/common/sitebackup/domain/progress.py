@@ -15,9 +15,9 @@ class Progress(Model, frozen=True, kw_only=True):
 
 
 def advance(progress: Progress, done: Collection[tuple[int, int]]) -> Progress:
-    """The snapshot after reading the (number, length) of every done part past `progress.through`.
+    """The snapshot after reading the (number, length) of every done part past `progress.through` that was handed out.
 
-    Reading only past the watermark keeps the cost of a refresh at the window's size, not the task's.
+    Reading only past the watermark keeps the cost of a refresh at what is under way, not at the task's size.
     """
     lengths = dict(done)
     through, through_bytes = progress.through, progress.through_bytes

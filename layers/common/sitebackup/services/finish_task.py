@@ -16,7 +16,7 @@ from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
 
-STREAM_PARTS_READ = 1000
+STREAM_PARTS_READ = 64
 """Of a stream, whose parts are not handed out: so many at most are counted by one event, the rest by later ones."""
 
 
