@@ -4,7 +4,6 @@ import base64
 import json
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,21 +23,8 @@ from tests.integration.mapping_harness import (
     a_topic,
     drained,
     running,
-    serve,
     until,
 )
-
-
-@pytest.fixture
-def lambda_() -> Iterator[Lambda]:
-    with serve() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def topic(kafka: Service) -> Iterator[Topic]:
-    with a_topic(kafka, 4) as one:
-        yield one
 
 
 def test_a_record_reaches_the_function_in_the_shape_of_aws(topic: Topic, lambda_: Lambda) -> None:

@@ -1,7 +1,6 @@
 """The Kafka event source mapping against a real broker: what is delivered again, and what is given up."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,25 +17,11 @@ from tests.integration.mapping_harness import (
     Invocation,
     Lambda,
     Topic,
-    a_topic,
     drained,
     mapping_of,
     running,
-    serve,
     until,
 )
-
-
-@pytest.fixture
-def lambda_() -> Iterator[Lambda]:
-    with serve() as endpoint:
-        yield endpoint
-
-
-@pytest.fixture
-def topic(kafka: Service) -> Iterator[Topic]:
-    with a_topic(kafka, 4) as one:
-        yield one
 
 
 def test_only_from_the_lowest_failure_is_delivered_again(topic: Topic, lambda_: Lambda) -> None:
