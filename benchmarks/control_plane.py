@@ -202,11 +202,12 @@ def _task(run: Run, s3: str, count: int) -> dict[str, Any]:
     plan = Plan(size=count * PART_BYTES, part_size=PART_BYTES, first_size=PART_BYTES, validator='"bench"')
     upload_id = storage(s3).create_upload(f"{user}/{site}/{job_id}/site.zip")
     window = min(count, 64)
-    upload = Upload(upload_id=upload_id, plan=plan, attempt=1, released=window)
+    upload = Upload(upload_id=upload_id, plan=plan, attempt=1, dispatched=window)
+    later = now + timedelta(hours=1)
     job = Job(
         id=job_id, user_id=user, site_id=site, status=Status.RUNNING, version=1, active=True,
-        tasks={"site": Task(status=Status.RUNNING, upload=upload)}, created_at=now, updated_at=now,
-        deadline_at=now + timedelta(hours=6), next_drive_at=now + timedelta(hours=1),
+        tasks={"site": Task(status=Status.RUNNING, upload=upload, stalls_at=later, next_check_at=later)},
+        created_at=now, updated_at=now, deadline_at=now + timedelta(hours=6),
     )  # fmt: skip
     run.repository.add(job)
     before, cpu = run.counted(), run.cpu()

@@ -89,7 +89,7 @@ class UploadPartFunction:
         if job.certificate:
             os.environ["AWS_CA_BUNDLE"] = str(job.certificate)
         storage = Storage(s3_client(job.s3), BUCKET)
-        upload = Upload(upload_id=storage.create_upload(job.key), plan=plan, attempt=1, released=plan.parts)
+        upload = Upload(upload_id=storage.create_upload(job.key), plan=plan, attempt=1, dispatched=plan.parts)
         user, site, number, name = job.key.removesuffix(".zip").split("/")
         now = datetime.now(UTC)
         backup = Backup(
@@ -103,7 +103,7 @@ class UploadPartFunction:
     def _done_already(self, backup: Backup) -> tuple[Backup, Upload]:
         """A backup whose only part needs no moving: what warms the function's connections to Kafka and MongoDB."""
         upload = Upload(
-            upload_id=uuid.uuid4().hex, plan=plan_parts(1, PART_MIB * MIB, '"bench"'), attempt=1, released=1
+            upload_id=uuid.uuid4().hex, plan=plan_parts(1, PART_MIB * MIB, '"bench"'), attempt=1, dispatched=1
         )
         number, site = uuid.uuid4().hex[:24], uuid.uuid4().hex[:24]
         tasks = {"site": Task(status=Status.RUNNING, upload=upload)}

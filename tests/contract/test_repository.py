@@ -17,7 +17,7 @@ from local.services import Mongo, Service
 from sitebackup.adapters.repository import DuplicateJob, Repository, connect
 from sitebackup.domain import lifecycle, transitions
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable
-from sitebackup.domain.job import DeleteCause, Job, Part, Status, Task, Upload
+from sitebackup.domain.job import DeleteCause, Job, Part, PartWait, Status, Task, Upload
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
 from tests.unit.twins import MemoryRepository
@@ -38,13 +38,19 @@ def a_job(**changes: Any) -> Job:
         "status": Status.PENDING,
         "version": 1,
         "active": True,
-        "tasks": {"site": Task(), "db": Task()},
+        "tasks": {"site": a_task(1), "db": a_task(2)},
         "created_at": NOW,
         "updated_at": NOW,
         "deadline_at": NOW + timedelta(hours=6),
-        "next_drive_at": NOW + timedelta(minutes=1),
     }
-    return Job(**fields | changes)
+    job = Job(**fields | changes)
+    return job.replace(next_check_at=job.earliest_check)
+
+
+def a_task(minute: int) -> Task:
+    """One that the sweep looks at so many minutes from now."""
+    check_at = NOW + timedelta(minutes=minute)
+    return Task(stalls_at=check_at, next_check_at=check_at)
 
 
 def a_part(number: int, length: int = 5) -> Part:
@@ -53,7 +59,7 @@ def a_part(number: int, length: int = 5) -> Part:
 
 def touched(job: Job) -> Job:
     """Any change."""
-    return job.replace(drive_delay=job.drive_delay + 1)
+    return job.replace(expires_after_days=(job.expires_after_days or 0) + 1)
 
 
 @pytest.fixture
@@ -159,7 +165,7 @@ def test_a_job_that_is_known_but_old_is_read_anew(repository: Repository) -> Non
     repository.change(job.id, touched)
     changed = repository.change(job.id, touched, known=job)
     assert changed is not None
-    assert (changed.before.version, changed.after.drive_delay) == (2, 2)
+    assert (changed.before.version, changed.after.expires_after_days) == (2, 2)
 
 
 def test_a_change_that_always_loses_is_a_conflict(repository: Repository) -> None:
@@ -195,28 +201,57 @@ def test_no_change_of_sixteen_threads_is_lost(repository: Repository) -> None:
         list(pool.map(work, range(16)))
     found = repository.get(job.id)
     assert found is not None
-    assert (found.drive_delay, found.version) == (128, 129)
+    assert (found.expires_after_days, found.version) == (128, 129)
 
 
 def test_a_field_that_is_unset_is_gone(repository: Repository) -> None:
-    job = a_job(tasks={"site": Task(upload=Upload(upload_id="u", attempt=1))})
+    job = a_job(tasks={"site": Task(upload=Upload(upload_id="u", attempt=1))}, idempotency_key="once")
     repository.add(job)
-    repository.change(job.id, lambda job: job.replace(tasks={"site": Task()}, next_drive_at=None))
+    repository.change(job.id, lambda job: job.replace(tasks={"site": Task()}, idempotency_key=None))
     found = repository.get(job.id)
     assert found is not None
     assert found.tasks == {"site": Task()}
-    assert found.next_drive_at is None
+    assert found.idempotency_key is None
 
 
 def test_due_is_in_order_and_at_most_so_many(repository: Repository) -> None:
     minutes = [5, 1, 3, 2, 9]
     for minute in minutes:
-        repository.add(a_job(next_drive_at=NOW + timedelta(minutes=minute)))
-    repository.add(a_job(next_drive_at=None))
+        repository.add(a_job(tasks={"site": a_task(minute), "db": a_task(minute + 7)}))
+    repository.add(a_job(status=Status.DONE, active=None))
     due = repository.due(NOW + timedelta(minutes=5), 3)
-    assert [job.next_drive_at for job in due] == [NOW + timedelta(minutes=minute) for minute in (1, 2, 3)]
+    assert [job.next_check_at for job in due] == [NOW + timedelta(minutes=minute) for minute in (1, 2, 3)]
     assert len(repository.due(NOW + timedelta(minutes=5), 10)) == 4
     assert repository.due(NOW, 10) == []
+
+
+def test_final_jobs_are_due_for_clean_up_and_for_nothing_else(repository: Repository) -> None:
+    def final(minute: int | None) -> Job:
+        at = NOW + timedelta(minutes=minute) if minute is not None else None
+        return a_job(status=Status.DONE, active=None, clean_up_at=at)
+
+    jobs = [final(minute) for minute in (3, 1, None, 9)]
+    for job in jobs:
+        repository.add(job)
+    assert repository.due_for_clean_up(NOW + timedelta(minutes=5), 10) == [jobs[1], jobs[0]]
+    assert repository.due(NOW + timedelta(days=1), 10) == []
+
+
+def test_the_next_check_of_a_job_follows_its_tasks_whatever_change_is_stored(repository: Repository) -> None:
+    job = a_job()
+    repository.add(job.replace(next_check_at=None))
+    assert repository.due(NOW + timedelta(minutes=1), 10) == [job]
+    changed = repository.change(job.id, lambda job: job.replace(tasks={"site": a_task(8), "db": a_task(4)}))
+    assert changed is not None
+    assert changed.after.next_check_at == NOW + timedelta(minutes=4)
+    assert repository.due(NOW + timedelta(minutes=3), 10) == []
+    assert repository.due(NOW + timedelta(minutes=4), 10) == [changed.after]
+    late = changed.after.deadline_at + timedelta(hours=1)
+    changed = repository.change(
+        job.id, lambda job: job.replace(tasks={"site": Task(stalls_at=late, next_check_at=late)})
+    )
+    assert changed is not None
+    assert changed.after.next_check_at == job.deadline_at
 
 
 def test_a_page_is_newest_first_and_filtered(repository: Repository) -> None:
@@ -297,13 +332,42 @@ def test_which_of_these_parts_are_done(repository: Repository) -> None:
     assert repository.which_done(set()) == set()
 
 
-def test_a_part_that_is_saved_again_is_replaced_and_can_be_forgotten(repository: Repository) -> None:
+def test_a_part_that_is_saved_again_is_replaced(repository: Repository) -> None:
     repository.save_part("u", a_part(1, length=5), NOW)
     repository.save_part("u", a_part(1, length=6), NOW)
     assert repository.done_parts("u") == [a_part(1, length=6)]
-    repository.forget_part("u", 1)
-    repository.forget_part("u", 1)
+
+
+def test_a_part_that_waits_is_missing_until_it_is_done_and_then_waits_no_more(repository: Repository) -> None:
+    wait = PartWait(attempt=2, tried=1, next_try_at=NOW)
+    repository.save_part("u", a_part(1), NOW)
+    repository.save_wait("u", 3, wait, NOW)
+    assert repository.missing_parts("u", range(1, 5)) == {2: PartWait(), 3: wait, 4: PartWait()}
+    assert repository.done_parts("u") == repository.done_parts("u", range(1, 5)) == [a_part(1)]
+    assert repository.which_done({("u", 1), ("u", 3)}) == {("u", 1)}
+    repository.save_part("u", a_part(3), NOW)
+    repository.save_wait("u", 3, wait, NOW)
+    repository.end_waits("u", [1, 3])
+    assert repository.done_parts("u") == [a_part(1), a_part(3)]
+    assert repository.missing_parts("u", range(1, 4)) == {2: PartWait()}
+
+
+def test_a_part_that_is_sent_again_keeps_its_tries_and_waits_no_more(repository: Repository) -> None:
+    for number in (1, 2):
+        repository.save_wait("u", number, PartWait(attempt=1, tried=3, next_try_at=NOW), NOW)
+    repository.end_waits("u", [1, 7])
+    assert repository.missing_parts("u", range(1, 3)) == {
+        1: PartWait(attempt=1, tried=3),
+        2: PartWait(attempt=1, tried=3, next_try_at=NOW),
+    }
+
+
+def test_a_done_part_that_s3_lost_waits(repository: Repository) -> None:
+    repository.save_part("u", a_part(1), NOW)
+    wait = PartWait(attempt=1, next_try_at=NOW)
+    repository.lose_part("u", 1, wait, NOW)
     assert repository.done_parts("u") == []
+    assert repository.missing_parts("u", range(1, 2)) == {1: wait}
 
 
 # --- only a server shows these
@@ -323,28 +387,30 @@ def test_fields_of_a_newer_release_survive(in_mongo: Repository, database: Any) 
     in_mongo.add(job)
     newer = {"priority": 7, "tasks.site.region": "eu", "tasks.db.region": "us"}
     database.jobs.update_one({"_id": job.id}, {"$set": newer})
-    started = in_mongo.change(job.id, lambda job: transitions.start_task(job, 1, "site", 0, NOW, Policy()))
+    started = in_mongo.change(
+        job.id, lambda job: transitions.start_task(job, 1, "site", 0, "me", NOW, Policy())
+    )
     assert started is not None
     document = database.jobs.find_one({"_id": job.id})
     assert document["priority"] == 7
-    assert document["tasks"]["site"] == {"status": "running", "runs": 1, "region": "eu"}
-    assert document["tasks"]["db"] == {"region": "us"}
+    assert started.after.tasks["site"].to_document() | {"region": "eu"} == document["tasks"]["site"]
+    assert a_task(2).to_document() | {"region": "us"} == document["tasks"]["db"]
 
 
 BROKEN: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     lambda document: document | {"status": "on holiday"},
     lambda document: document | {"tasks": 3},
     lambda document: document | {"createdAt": "yesterday"},
-    lambda document: {"_id": document["_id"], "nextDriveAt": document["nextDriveAt"]},
+    lambda document: {"_id": document["_id"], "nextCheckAt": document["nextCheckAt"]},
 ]
 
 
 def test_documents_that_cannot_be_read_neither_stop_the_sweep_nor_take_places(
     in_mongo: Repository, database: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = [spoil(a_job(next_drive_at=NOW).to_document()) for spoil in BROKEN]
+    broken = [spoil(a_job(tasks={"site": a_task(0)}).to_document()) for spoil in BROKEN]
     database.jobs.insert_many(broken)
-    good = a_job(next_drive_at=NOW + timedelta(minutes=1))
+    good = a_job()
     in_mongo.add(good)
     assert in_mongo.due(NOW + timedelta(minutes=1), 2) == [good]
     assert [record.__dict__["jobId"] for record in caplog.records] == [document["_id"] for document in broken]

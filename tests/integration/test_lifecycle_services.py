@@ -231,7 +231,7 @@ def test_the_record_of_what_was_deleted_is_kept_by_how_it_had_ended(stack: Stack
 
 def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> None:
     user, site = an_id(), an_id()
-    model = a_done_backup(stack).replace(user_id=user, site_id=site, version=1, next_drive_at=None)
+    model = a_done_backup(stack).replace(user_id=user, site_id=site, version=1, clean_up_at=None)
     finished = [3, 5, 4, 9, 8]  # in the order of creation
     jobs = [
         model.replace(id=f"{number:024x}", finished_at=stack.clock + days * DAY)

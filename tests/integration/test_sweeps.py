@@ -16,6 +16,7 @@ from sitebackup.domain.errors import Transient
 from sitebackup.domain.events import UploadJobCreated
 from sitebackup.domain.job import Job, Status
 from sitebackup.errors import StateForbids
+from sitebackup.services.outcomes import Outcomes
 from tests.integration.real_stack import GRACE, MIB, Stack, an_id
 from tests.unit.twins import MemoryExport, some_bytes
 
@@ -152,14 +153,17 @@ def test_two_sweeps_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> Non
 @pytest.mark.parametrize("left", ["an upload", "a completed object"])
 @pytest.mark.parametrize("call", range(1, 6))
 def test_a_retry_at_any_call_of_a_release_loses_nothing(
-    stacks: tuple[Stack, Stack], left: str, call: int
+    stacks: tuple[Stack, Stack], left: str, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The retry is made, and its attempt run to the end, in the middle of the sweep."""
     one, other = stacks
     job = one.a_backup()
     one.deliver(2)
-    while left == "a completed object" and one.job(job.id).tasks["site"].object is None:
-        one.deliver(1)
+    if left == "a completed object":
+        with monkeypatch.context() as patch:
+            patch.setattr(Outcomes, "done", lambda *arguments, **named: None)  # the worker died just before
+            one.deliver()
+        assert one.at_key(job)[1]
     one.bag.bag.clear()
     one.change_job().cancel(job.id)
     assert sum(map(len, one.at_key(job))) == 1

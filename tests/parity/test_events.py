@@ -93,11 +93,10 @@ def job() -> Job:
         status=Status.PENDING,
         version=1,
         active=True,
-        tasks={"site": Task(), "db": Task()},
+        tasks={name: Task(stalls_at=NOW, next_check_at=NOW) for name in ("site", "db")},
         created_at=NOW,
         updated_at=NOW,
         deadline_at=NOW + timedelta(days=36500),
-        next_drive_at=NOW,
     )
 
 

@@ -17,6 +17,11 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
         _check_retry(before, after)
         return
     assert after.deadline_at == before.deadline_at, "a deadline moved within an attempt"
+    if before.sealed_at is not None:
+        assert after.sealed_at == before.sealed_at
+        assert after.status not in RETRYABLE, "a sealed job ended otherwise than done"
+    if after.status is Status.DONE:
+        assert after.finished_at == after.sealed_at
     if before.status not in UNFINISHED:
         assert after.status is before.status or (
             after.status is Status.DELETED and before.status in FINISHED
@@ -26,6 +31,7 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
     assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
     for name, task in after.tasks.items():
         _check_task(before.tasks[name], task, now)
+    _check_siblings(before, after, now)
     just_failed = [
         name
         for name, task in after.tasks.items()
@@ -40,15 +46,17 @@ def check_job(job: Job) -> None:
     """Raises AssertionError if there can't be such a job."""
     assert (job.active is True) == (job.status in UNFINISHED), "active is not unfinished"
     if job.status in UNFINISHED:
-        assert job.next_drive_at is not None, "nobody will look at an unfinished job"
-        assert job.next_drive_at <= job.deadline_at, "nobody will look at the job at its deadline"
+        assert job.earliest_check is not None, "nobody will look at an unfinished job"
+        assert (job.sealed_at is not None) == all(task.status is Status.DONE for task in job.tasks.values())
+        assert job.sealed_at or job.earliest_check <= job.deadline_at, "nobody will look at the deadline"
         assert job.finished_at is None
         assert job.reason is None
+        assert job.clean_up_at is None
     else:
         assert job.finished_at is not None
         assert all(task.status in FINAL for task in job.tasks.values()), "an unfinished task in a final job"
     if job.status in RETRYABLE:
-        assert job.next_drive_at is not None, "nobody will release what it left"
+        assert job.clean_up_at is not None, "nobody will release what it left"
         assert job.reason is not None
         assert job.reason.message
     for task in job.tasks.values():
@@ -60,12 +68,27 @@ def check_job(job: Job) -> None:
             assert task.progress.bytes == task.object.size
         if task.status in FINAL:
             assert task.lease is None
-            assert task.next_try_at is None
+            assert (task.next_try_at, task.next_check_at, task.stalls_at) == (None, None, None)
+        else:
+            assert task.next_check_at is not None, "nobody will look at an unfinished task"
+            assert task.stalls_at is not None
+            assert task.next_check_at <= task.stalls_at, "a stall would not be seen"
         if task.upload and task.upload.plan:
             plan = task.upload.plan
-            assert task.upload.released <= plan.parts
+            assert task.upload.dispatched <= plan.parts
             assert task.progress.parts <= plan.parts
             assert task.progress.bytes <= plan.size
+
+
+def _check_siblings(before: Job, after: Job, now: datetime) -> None:
+    """What happens to one task changes no other, but where the job ends or the sweep checks several (I17)."""
+    changed = [name for name, task in after.tasks.items() if task != before.tasks[name]]
+    if after.status not in UNFINISHED or len(changed) < 2:
+        return
+    for name in changed:
+        check = before.tasks[name].next_check_at
+        assert check is not None
+        assert check <= now, f"{name} was not due, and changed with another task"
 
 
 def _check_retry(before: Job, after: Job) -> None:
@@ -96,6 +119,6 @@ def _check_task(before: Task, after: Task, now: datetime) -> None:
         return
     assert upload.upload_id == was.upload_id, "an upload was replaced without being given up"
     assert was.plan is None or upload.plan == was.plan, "a plan changed"
-    assert upload.released >= was.released
-    redone = after.progress == Progress() and after.tried == before.tried + 1
+    assert upload.dispatched >= was.dispatched
+    redone = after.progress == Progress() and after.losses == before.losses + 1
     assert after.progress.parts >= before.progress.parts or redone, "progress fell"

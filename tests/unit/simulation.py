@@ -257,8 +257,8 @@ class World:
             job = self.job
             if job.status not in UNFINISHED:
                 return
-            assert job.next_drive_at is not None
-            self.now = max(self.now, job.next_drive_at)
+            assert job.next_check_at == job.earliest_check is not None
+            self.now = max(self.now, job.next_check_at)
             self.sweep()
         raise AssertionError(f"the job does not end: {self.job}")
 

@@ -299,7 +299,7 @@ def test_a_removal_that_began_is_finished_even_if_the_backup_is_the_newest_by_th
     gone = world.repository.change(
         world.job_id,
         lambda job: job.replace(
-            delete_at=START, delete_cause=DeleteCause.EXPIRED, removing_at=START, next_drive_at=START
+            delete_at=START, delete_cause=DeleteCause.EXPIRED, removing_at=START, clean_up_at=START
         ),
     )
     assert gone is not None
@@ -363,7 +363,7 @@ def test_what_is_allowed_in_which_state(status: Status) -> None:
     assert (lifecycle.begin_removal(marked, START) is not None) == (status in FINISHED)
     assert lifecycle.removed(marked, START, POLICY) is None
     assert (lifecycle.removed(removing, START, POLICY) is not None) == (status in FINISHED)
-    assert lifecycle.look_again(job, job.next_drive_at, START) is None
+    assert lifecycle.look_again(job, job.clean_up_at, START) is None
 
 
 def test_a_backup_that_expired_and_was_taken_back_never_expires_again() -> None:

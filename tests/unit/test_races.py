@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from sitebackup.domain import transitions
+from sitebackup.domain.check import Checked, check
 from sitebackup.domain.errors import Conflict, Permanent, RepositoryUnavailable, Transient
 from sitebackup.domain.events import PartUpdated, TaskEvent, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import UNFINISHED, Job, Status
@@ -69,7 +70,7 @@ def test_a_late_completion_leaves_the_object_of_the_upload_that_took_over(condit
         world.history["site"].append(world.sites["site"].content)
         upload = world.job.tasks["site"].upload
         assert upload is not None
-        world.process_provider.outcomes.plan_anew(late, upload.upload_id, lost=False)
+        world.process_provider.outcomes.replan_changed(late, upload.upload_id)
         world.finish()
         assert world.job.status is Status.DONE
 
@@ -186,13 +187,12 @@ def test_one_job_that_cannot_be_driven_does_not_stop_the_sweep(
     world.bus.bag.clear()
     world.pass_time(timedelta(seconds=world.policy.start_seconds + 1))
 
-    def claim(job: Job, now: object, policy: object) -> Job | None:
+    def spoilt(job: Job, *arguments: Any) -> Checked | None:
         if job.id == world.job_id:
             raise error
-        return claimed(job, now, policy)  # type: ignore[arg-type]
+        return check(job, *arguments)
 
-    claimed = transitions.claim_drive
-    monkeypatch.setattr(transitions, "claim_drive", claim)
+    monkeypatch.setattr(sweep_jobs, "check", spoilt)
     world.sweep()
     assert {event.job_id for event in world.bus.bag} == {other}
 
@@ -227,10 +227,16 @@ def test_nobody_waits_for_a_job_that_is_cancelled_before_it_starts() -> None:
     assert not world.storage.versions
 
 
-def test_of_two_runs_that_plan_the_loser_gives_its_upload_up_at_once() -> None:
+def test_a_run_that_lost_its_lease_gives_its_upload_up_at_once() -> None:
     world = a_world()
     event = world.take(0)
-    once_before(world, "storage", "create_upload", lambda: world.deliver(event))
+
+    def another_run() -> None:
+        world.pass_time(timedelta(seconds=world.policy.lease_seconds))
+        world.sweep()
+        deliver_all(world, UploadJobCreated)
+
+    once_before(world, "storage", "create_upload", another_run)
     world.deliver(event)
     upload = world.job.tasks["site"].upload
     assert upload is not None

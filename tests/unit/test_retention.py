@@ -35,7 +35,7 @@ def a_job(number: int, status: Status, finished: datetime, **changes: object) ->
         updated_at=finished,
         deadline_at=finished + timedelta(hours=5),
         finished_at=None if status in UNFINISHED else finished,
-        next_drive_at=finished + timedelta(minutes=1),
+        clean_up_at=None if status in UNFINISHED else finished + timedelta(minutes=1),
     )
     return job.replace(**changes)
 
@@ -278,11 +278,11 @@ def test_the_mark_of_an_expired_backup_does_nothing_once_it_is_the_newest_again(
 def test_a_job_that_gets_done_is_looked_at_when_it_expires() -> None:
     policy = Policy()
     job = a_job(1, Status.RUNNING, NOW, expires_after_days=3)
-    job = job.replace(tasks={"site": Task(status=Status.DONE, runs=1)})
+    job = job.replace(tasks={"site": Task(status=Status.DONE, runs=1)}, sealed_at=NOW)
     done = transitions.finish_job(job, 1, NOW, policy)
     assert done is not None
-    assert done.next_drive_at == NOW + 3 * DAY
+    assert done.clean_up_at == NOW + 3 * DAY
     twice = job.replace(tasks={"site": Task(status=Status.DONE, runs=2)})
     tidied = transitions.finish_job(twice, 1, NOW, policy)
     assert tidied is not None
-    assert tidied.next_drive_at == clear_at(tidied, policy) == NOW + DAY
+    assert tidied.clean_up_at == clear_at(tidied, policy) == NOW + DAY

@@ -20,7 +20,8 @@ GOOD = {
 
 def test_what_is_not_set_has_a_default() -> None:
     settings = Settings.from_env(GOOD)
-    assert settings.policy == Policy()
+    default = Policy()
+    assert settings.policy == default.replace(lease_seconds=default.lease_seconds + 30)
     assert (settings.part_size, settings.parts_per_invocation) == (16 * 1024**2, 4)
     assert (settings.max_bytes, settings.s3_endpoint_url, settings.kafka_auth) == (None, None, "none")
     provider = settings.providers["site"]
@@ -35,7 +36,8 @@ def test_an_empty_setting_is_not_set() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Policy)])
 def test_every_field_of_the_policy_can_be_set(name: str) -> None:
-    assert getattr(Settings.from_env(GOOD | {name.upper(): "7"}).policy, name) == 7
+    settings = Settings.from_env(GOOD | {name.upper(): "7", "EXPORT_TIMEOUT_SECONDS": "20"})
+    assert getattr(settings.policy, name) == 7 + (20 if name == "lease_seconds" else 0)
 
 
 @pytest.mark.parametrize(

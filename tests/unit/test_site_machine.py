@@ -127,7 +127,7 @@ class SiteMachine(RuleBasedStateMachine):
         self.world.sweep()
 
     def _until_something_is_due(self) -> None:
-        looks = [job.next_drive_at for job in self._jobs() if job.next_drive_at]
+        looks = [job.next_check_at for job in self._jobs() if job.next_check_at]
         self.world.now = max(self.world.now, min(looks, default=self.world.now))
 
     @rule(choice=choices)
@@ -237,7 +237,7 @@ class SiteMachine(RuleBasedStateMachine):
         for _ in range(300):
             self.deliver_all()
             looks = [
-                job.next_drive_at for job in self._jobs() if job.status in UNFINISHED and job.next_drive_at
+                job.next_check_at for job in self._jobs() if job.status in UNFINISHED and job.next_check_at
             ]
             if not looks:
                 break

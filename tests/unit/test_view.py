@@ -20,7 +20,7 @@ PLAN = plan_parts(4 * MIN_PART_SIZE, MIN_PART_SIZE, '"1"')
 PENDING = Task()
 RUNNING = Task(
     status=Status.RUNNING,
-    upload=Upload(upload_id="secret-upload", plan=PLAN, attempt=1, released=3),
+    upload=Upload(upload_id="secret-upload", plan=PLAN, attempt=1, dispatched=3),
     progress=Progress(parts=1, bytes=MIN_PART_SIZE),
     lease=Lease(owner="secret-owner", until=NOW),
 )

@@ -16,12 +16,12 @@ from typing import Any, Protocol, Self
 from awscrt import checksums
 
 from sitebackup.adapters.exports import Export, Exports
-from sitebackup.adapters.repository import DuplicateJob, Repository, differences
+from sitebackup.adapters.repository import DuplicateJob, Repository, _with_next_check, differences
 from sitebackup.adapters.source import Source
 from sitebackup.adapters.storage import Storage, Versions
 from sitebackup.domain.errors import ExportChanged, InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
 from sitebackup.domain.events import TaskEvent
-from sitebackup.domain.job import Job, Part, StoredObject
+from sitebackup.domain.job import Job, Part, PartWait, StoredObject
 from sitebackup.domain.plan import Plan
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
@@ -46,7 +46,7 @@ class MemoryRepository(Repository):
 
     def __init__(self, gate: Gate = open_gate) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
-        self.parts: dict[tuple[str, int], Part] = {}
+        self.parts: dict[tuple[str, int], Part | PartWait] = {}
         self.gate = gate
         self.stored: Callable[[Job, Job], None] = lambda before, after: None
         """Told of every change that is stored."""
@@ -58,7 +58,7 @@ class MemoryRepository(Repository):
         def add() -> None:
             if job.id in self.jobs or self._clashes(job.to_document()):
                 raise DuplicateJob
-            self.jobs[job.id] = deepcopy(job.to_document())
+            self.jobs[job.id] = deepcopy(_with_next_check(job).to_document())
 
         self.gate("repository", "add", add)
 
@@ -113,10 +113,10 @@ class MemoryRepository(Repository):
 
         return self.gate("repository", "forget", forget)
 
-    def due(self, now: datetime, limit: int) -> list[Job]:
+    def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
         def due() -> list[Job]:
-            due = [job for job in self.jobs.values() if "nextDriveAt" in job and job["nextDriveAt"] <= now]
-            due.sort(key=lambda job: job["nextDriveAt"])
+            due = [job for job in self.jobs.values() if field in job and job[field] <= now]
+            due.sort(key=lambda job: job[field])
             return [Job.from_document(deepcopy(document)) for document in due[:limit]]
 
         return self.gate("repository", "due", due)
@@ -144,18 +144,45 @@ class MemoryRepository(Repository):
     def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
         self.gate("repository", "save_part", lambda: self.parts.update({(upload_id, part.number): part}))
 
-    def forget_part(self, upload_id: str, number: int) -> None:
-        self.gate("repository", "forget_part", lambda: self.parts.pop((upload_id, number), None))
+    def save_wait(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
+        def save() -> None:
+            if not isinstance(self.parts.get((upload_id, number)), Part):
+                self.parts[upload_id, number] = wait
+
+        self.gate("repository", "save_wait", save)
+
+    def end_waits(self, upload_id: str, numbers: Collection[int]) -> None:
+        def end() -> None:
+            for number in numbers:
+                record = self.parts.get((upload_id, number))
+                if isinstance(record, PartWait):
+                    self.parts[upload_id, number] = record.replace(next_try_at=None)
+
+        self.gate("repository", "end_waits", end)
+
+    def lose_part(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
+        self.gate("repository", "lose_part", lambda: self.parts.update({(upload_id, number): wait}))
 
     def done_parts(self, upload_id: str, numbers: range | None = None) -> list[Part]:
         def done() -> list[Part]:
-            of_upload = sorted((key, part) for key, part in self.parts.items() if key[0] == upload_id)
-            return [part for (_, number), part in of_upload if numbers is None or number in numbers]
+            of_upload = sorted(key for key in self.parts if key[0] == upload_id)
+            parts = [self.parts[key] for key in of_upload if numbers is None or key[1] in numbers]
+            return [part for part in parts if isinstance(part, Part)]
 
         return self.gate("repository", "done_parts", done)
 
+    def missing_parts(self, upload_id: str, numbers: range) -> dict[int, PartWait]:
+        def missing() -> dict[int, PartWait]:
+            records = {number: self.parts.get((upload_id, number), PartWait()) for number in numbers}
+            return {number: record for number, record in records.items() if isinstance(record, PartWait)}
+
+        return self.gate("repository", "missing_parts", missing)
+
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
-        return self.gate("repository", "which_done", lambda: set(parts) & self.parts.keys())
+        def done() -> set[tuple[str, int]]:
+            return {part for part in parts if isinstance(self.parts.get(part), Part)}
+
+        return self.gate("repository", "which_done", done)
 
 
 def _parent(document: dict[str, Any], path: str) -> dict[str, Any]:
@@ -342,6 +369,9 @@ class MemoryStorage(Storage):
             return {number: (len(data), etag) for number, (data, etag) in parts.items()}
 
         return self.gate("storage", "part_etags", etags)
+
+    def has_upload(self, key: str, upload_id: str) -> bool:
+        return self.gate("storage", "has_upload", lambda: upload_id in self.uploads)
 
     def abort(self, key: str, upload_id: str) -> None:
         self.gate("storage", "abort", lambda: self.uploads.pop(upload_id, None))

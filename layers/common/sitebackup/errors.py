@@ -30,6 +30,10 @@ class StateForbids(RequestError):
     """The job's status does not allow it."""
 
 
+class TooLate(RequestError):
+    """All tasks of the job are done: nothing but finishing it is possible."""
+
+
 class IdempotencyKeyReused(RequestError):
     """The key was used for another request."""
 
@@ -50,6 +54,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     NotFound: Problem(404, "not-found", "There is no such resource."),
     ActiveJob: Problem(409, "active-job", "The site has an active backup."),
     StateForbids: Problem(409, "state-forbids", "The state of the backup does not allow this."),
+    TooLate: Problem(409, "too-late", "The backup can't be stopped any more."),
     IdempotencyKeyReused: Problem(
         422, "idempotency-key-reused", "The Idempotency-Key belongs to another request."
     ),

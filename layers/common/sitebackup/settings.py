@@ -49,6 +49,7 @@ class Settings:
         kafka_auth = env.get("KAFKA_AUTH") or "none"
         if kafka_auth not in ("none", "iam"):
             raise SettingsError("KAFKA_AUTH must be none or iam")
+        export_timeout = _number(env, "EXPORT_TIMEOUT_SECONDS", 30, low=1, high=MAX_SECONDS)
         return cls(
             providers=_providers(_text(env, "PROVIDERS")),
             bucket=_text(env, "BACKUP_BUCKET"),
@@ -61,19 +62,22 @@ class Settings:
             part_size=part_size,
             parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4, low=1, high=64),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
-            export_timeout=_number(env, "EXPORT_TIMEOUT_SECONDS", 30, low=1, high=MAX_SECONDS),
+            export_timeout=export_timeout,
             schedule_window=timedelta(
                 seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600, high=MAX_SECONDS)
             ),
-            policy=_policy(env),
+            policy=_policy(env, export_timeout),
         )
 
 
-def _policy(env: Mapping[str, str]) -> Policy:
-    """Each field of the policy is a setting of the same name in capitals."""
+def _policy(env: Mapping[str, str], export_timeout: int) -> Policy:
+    """Each field of the policy is a setting of the same name in capitals.
+
+    A lease outlives the longest silence of an export, or a run that only waits would lose it.
+    """
     default = Policy()
     names = [field.name for field in msgspec.structs.fields(Policy)]
-    return Policy(
+    policy = Policy(
         **{
             name: _number(
                 env,
@@ -85,6 +89,7 @@ def _policy(env: Mapping[str, str]) -> Policy:
             for name in names
         }
     )
+    return policy.replace(lease_seconds=policy.lease_seconds + export_timeout)
 
 
 def _providers(text: str) -> dict[str, Provider]:

@@ -14,7 +14,7 @@ from pymongo import ASCENDING, DESCENDING, MongoClient
 from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
 
 from ..domain.errors import Conflict, RepositoryUnavailable
-from ..domain.job import Job, Part
+from ..domain.job import Job, Part, PartWait
 from ..telemetry import logger
 
 MAX_CONFLICTS = 50
@@ -23,6 +23,9 @@ PART_RECORDS_KEPT_SECONDS = 45 * 24 * 3600
 
 IDS_AT_ONCE = 1000
 """In one command."""
+
+_DONE = "etag"
+"""The field that only a done part has."""
 
 Change = Callable[[Job], Job | None]
 
@@ -52,7 +55,7 @@ def reachable() -> Iterator[None]:
 
 
 class Repository:
-    """One document a job, one document a done part."""
+    """One document a job, one document a part that is done or was in trouble."""
 
     def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
         self._jobs = client[database]["jobs"]
@@ -74,11 +77,12 @@ class Repository:
                 unique=True,
                 partialFilterExpression={"idempotencyKey": {"$exists": True}},
             )
-            self._jobs.create_index([("nextDriveAt", ASCENDING)], name="due", sparse=True)
+            self._jobs.create_index([("nextCheckAt", ASCENDING)], name="due", sparse=True)
+            self._jobs.create_index([("cleanUpAt", ASCENDING)], name="due_for_clean_up", sparse=True)
             self._jobs.create_index([("siteId", ASCENDING), ("_id", DESCENDING)], name="site_newest_first")
             self._jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
             self._jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
-            self._parts.create_index("doneAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS)
+            self._parts.create_index("writtenAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS)
 
     # --- jobs
 
@@ -92,7 +96,7 @@ class Repository:
             self._indexed = True
         try:
             with reachable():
-                self._jobs.insert_one(job.to_document())
+                self._jobs.insert_one(_with_next_check(job).to_document())
         except DuplicateKeyError as error:
             raise DuplicateJob from error
 
@@ -146,12 +150,19 @@ class Repository:
             return self._jobs.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
 
     def due(self, now: datetime, limit: int) -> list[Job]:
-        """Jobs whose `nextDriveAt` has come, the longest due first.
+        """Unfinished jobs whose `nextCheckAt` has come, the longest due first.
 
         A document that can't be read is logged, and takes no place of others.
         """
+        return self._due("nextCheckAt", now, limit)
+
+    def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
+        """Final jobs whose `cleanUpAt` has come; otherwise as `due`."""
+        return self._due("cleanUpAt", now, limit)
+
+    def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
         with reachable():
-            found = self._jobs.find({"nextDriveAt": {"$lte": now}}).sort("nextDriveAt", ASCENDING)
+            found = self._jobs.find({field: {"$lte": now}}).sort(field, ASCENDING)
             with found.batch_size(limit):
                 return list(islice((job for job in map(_readable, found) if job), limit))
 
@@ -168,7 +179,7 @@ class Repository:
             after = change(before) if before else None
             if before is None or after is None:
                 return None
-            after = after.replace(version=before.version + 1)
+            after = _with_next_check(after.replace(version=before.version + 1))
             if self._replace(before, after):
                 return Changed(before, after)
             before = None
@@ -196,23 +207,45 @@ class Repository:
 
     def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
         """The part is done. A part that is moved twice keeps what S3 said last."""
-        document = {**part.to_document(), "doneAt": now}
+        document = {**part.to_document(), "writtenAt": now}
         with reachable():
             self._parts.replace_one({"_id": _part_id(upload_id, part.number)}, document, upsert=True)
 
-    def forget_part(self, upload_id: str, number: int) -> None:
-        """The part must be moved again."""
+    def save_wait(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
+        """A try of the part begins, or it waits after a transient error. A part that is done stays done."""
+        document = {**wait.to_document(), "number": number, "writtenAt": now}
+        not_done = {"_id": _part_id(upload_id, number), _DONE: {"$exists": False}}
+        try:
+            with reachable():
+                self._parts.replace_one(not_done, document, upsert=True)
+        except DuplicateKeyError:
+            return
+
+    def end_waits(self, upload_id: str, numbers: Collection[int]) -> None:
+        """These parts are about to be sent again: they wait no more."""
         with reachable():
-            self._parts.delete_one({"_id": _part_id(upload_id, number)})
+            for some in batched(numbers, IDS_AT_ONCE):
+                ids = [_part_id(upload_id, number) for number in some]
+                self._parts.update_many(
+                    {"_id": {"$in": ids}, _DONE: {"$exists": False}}, {"$unset": {"nextTryAt": ""}}
+                )
+
+    def lose_part(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
+        """S3 has lost a part that was done: it waits to be moved again."""
+        document = {**wait.to_document(), "number": number, "writtenAt": now}
+        with reachable():
+            self._parts.replace_one({"_id": _part_id(upload_id, number)}, document, upsert=True)
 
     def done_parts(self, upload_id: str, numbers: range | None = None) -> list[Part]:
         """Done parts, in order: those of `numbers` by their ids, or all of the upload by one scan of its ids.
 
-        A window of a big task so costs what the window holds, and on the local server, too, which scans for ranges.
+        A window of a big task costs what the window holds. The local server would scan the whole task for a range.
         """
         if numbers is not None:
             return [
-                part for some in batched(numbers, IDS_AT_ONCE) for part in self._parts_of(upload_id, some)
+                Part.from_document(document)
+                for document in self._records(upload_id, numbers)
+                if _DONE in document
             ]
         with reachable():
             found = self._parts.find({"_id": {"$gt": f"{upload_id}:", "$lt": f"{upload_id};"}})
@@ -220,21 +253,30 @@ class Repository:
             return [
                 Part.from_document(document)
                 for document in found.sort("_id", ASCENDING)
-                if document["_id"] == _part_id(upload_id, document["number"])
+                if _DONE in document and document["_id"] == _part_id(upload_id, document["number"])
             ]
 
-    def _parts_of(self, upload_id: str, numbers: Collection[int]) -> list[Part]:
+    def missing_parts(self, upload_id: str, numbers: range) -> dict[int, PartWait]:
+        """Those of `numbers` that are not done, in order, with what is remembered of them."""
+        records = {document["number"]: document for document in self._records(upload_id, numbers)}
+        return {
+            number: PartWait.from_document(records.get(number, {}))
+            for number in numbers
+            if _DONE not in records.get(number, {})
+        }
+
+    def _records(self, upload_id: str, numbers: range) -> Iterator[dict[str, Any]]:
         with reachable():
-            found = self._parts.find({"_id": {"$in": [_part_id(upload_id, number) for number in numbers]}})
-            return [Part.from_document(document) for document in found.sort("_id", ASCENDING)]
+            for some in batched(numbers, IDS_AT_ONCE):
+                ids = [_part_id(upload_id, number) for number in some]
+                yield from self._parts.find({"_id": {"$in": ids}}).sort("_id", ASCENDING)
 
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Of these (uploadId, number), those that are done; one read."""
         ids = {_part_id(*part): part for part in parts}
         with reachable():
-            return {
-                ids[found["_id"]] for found in self._parts.find({"_id": {"$in": sorted(ids)}}, {"_id": 1})
-            }
+            found = self._parts.find({"_id": {"$in": sorted(ids)}}, {"_id": 1, _DONE: 1})
+            return {ids[record["_id"]] for record in found if _DONE in record}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -265,6 +307,11 @@ def _readable(document: dict[str, Any]) -> Job | None:
     except msgspec.ValidationError as error:
         logger.error("job can't be read", extra={"jobId": str(document.get("_id")), "error": str(error)})
         return None
+
+
+def _with_next_check(job: Job) -> Job:
+    """What the `due` index is on is derived where a document is written, so no transition can forget it (I8)."""
+    return job.replace(next_check_at=job.earliest_check)
 
 
 def _part_id(upload_id: str, number: int) -> str:

@@ -130,6 +130,15 @@ class Storage:
                     etags[part["PartNumber"]] = (part["Size"], part["ETag"])
         return etags
 
+    def has_upload(self, key: str, upload_id: str) -> bool:
+        """Whether the upload is still open. Raises Transient or Permanent."""
+        try:
+            with _translated(), timed("StorageLatency"):
+                self._client.list_parts(Bucket=self.bucket, Key=key, UploadId=upload_id, MaxParts=1)
+        except NoSuchUpload:
+            return False
+        return True
+
     def abort(self, key: str, upload_id: str) -> None:
         """Gives the upload up; no error if it is gone already. Raises Transient or Permanent."""
         try:

@@ -46,6 +46,17 @@ class Part(Model, frozen=True, kw_only=True):
     """base64 of the big-endian CRC, as S3 writes it."""
 
 
+class PartWait(Model, frozen=True, kw_only=True):
+    """What is remembered of a part that is not done."""
+
+    attempt: int = 0
+    """The tries below are of this attempt."""
+    tried: int = 0
+    """The highest try that was begun."""
+    next_try_at: datetime | None = None
+    """It waits until then after a transient error; None: it is under way, or lost."""
+
+
 class Upload(Model, frozen=True, kw_only=True):
     """A task's multipart upload and what is put into it."""
 
@@ -53,7 +64,7 @@ class Upload(Model, frozen=True, kw_only=True):
     plan: Plan | None = None
     """None while a stream has not told its size."""
     attempt: int
-    released: int = 0
+    dispatched: int = 0
     """Parts up to this number have been handed out."""
     window: int = 64
     """At most so many parts are handed out and not done."""
@@ -78,7 +89,7 @@ class Trouble(Model, frozen=True, kw_only=True):
 
 
 class Lease(Model, frozen=True, kw_only=True):
-    """Who reads a stream, and until when nobody else may."""
+    """Which run has the export open, and until when no other may open it."""
 
     owner: str
     until: datetime
@@ -95,9 +106,18 @@ class Task(Model, frozen=True, kw_only=True):
     runs: int = 0
     """How often its export was opened to be planned; more than one may have left something at its key."""
     tried: int = 0
-    """The highest re-drive that was begun without progress since."""
+    """The highest try of a run or of a completion that was begun without progress since."""
+    losses: int = 0
+    """How often S3 lost the upload or parts of it in this attempt; progress does not set it back."""
     trouble: Trouble | None = None
     next_try_at: datetime | None = None
+    """The task, or one of its parts, waits until then after a transient error."""
+    stalls_at: datetime | None = None
+    """Without progress until then, all that is missing is sent again. Only an unfinished task has one."""
+    stall_delay: int = 0
+    """Seconds the last stall was given; doubles with each stall, 0 after progress."""
+    next_check_at: datetime | None = None
+    """When the sweep looks at it next, at `stalls_at` at last. Once parts are out only the sweep puts it off."""
     stream_only: bool = False
     stream_stops: int = 0
     lease: Lease | None = None
@@ -131,10 +151,14 @@ class Job(Model, frozen=True, kw_only=True):
     deadline_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    next_drive_at: datetime | None = None
-    """When the sweep looks at the job next; None: never again."""
-    drive_delay: int = 0
-    """Seconds the last stall was given; doubles with each drive, 0 after progress."""
+    sealed_at: datetime | None = None
+    """All tasks are done: from then on the job can't end otherwise (I16)."""
+    finish_check_at: datetime | None = None
+    """When the sweep looks whether a sealed job was finished."""
+    next_check_at: datetime | None = None
+    """When the sweep looks at the job next. The repository derives it: see `earliest_check`."""
+    clean_up_at: datetime | None = None
+    """When a final job is looked at next, to expire it or to remove what it left; None: never again."""
     upload_released_at: datetime | None = None
     """What its failed attempt left in S3 is being removed, or was: a retry starts anew (I9)."""
     cleared_at: datetime | None = None
@@ -149,6 +173,16 @@ class Job(Model, frozen=True, kw_only=True):
     max_bytes: int | None = None
     expires_after_days: int | None = None
     idempotency_key: str | None = None
+
+    @property
+    def earliest_check(self) -> datetime | None:
+        """The earliest of its unfinished tasks' checks and the deadline; once sealed, its finish's check (I8)."""
+        if self.status not in UNFINISHED:
+            return None
+        if self.sealed_at is not None:
+            return self.finish_check_at
+        checks = [task.next_check_at for task in self.tasks.values() if task.status in UNFINISHED]
+        return min([self.deadline_at, *(check for check in checks if check)])
 
     def live_task(self, attempt: int, provider: str) -> Task | None:
         """The task, if events of that attempt still concern it."""

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from .job import FINISHED, RETRYABLE, DeleteCause, Job, Status, Task
 from .policy import Policy, seconds
+from .transitions import new_task
 
 CLAIM_SECONDS = 600
 """After so long another sweep takes over a removal that was begun: no run of the sweep lasts longer."""
@@ -20,13 +21,14 @@ def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
         return None
 
     def reopened(task: Task) -> Task:
+        fresh = new_task(now, policy).replace(runs=task.runs)
         if job.upload_released_at is not None:
-            return Task(runs=task.runs)
+            return fresh
         if task.status is Status.DONE:
             return task
         if task.upload is None or task.upload.plan is None:
-            return Task(runs=task.runs)
-        return Task(upload=task.upload, progress=task.progress, runs=task.runs)
+            return fresh
+        return fresh.replace(upload=task.upload, progress=task.progress)
 
     return job.replace(
         status=Status.PENDING,
@@ -40,16 +42,15 @@ def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
         finished_at=None,
         upload_released_at=None,
         cleared_at=None,
-        drive_delay=0,
-        next_drive_at=now + seconds(policy.start_seconds),
+        clean_up_at=None,
     )
 
 
 def look_again(job: Job, at: datetime | None, now: datetime) -> Job | None:
     """Nothing is to be done until then."""
-    if job.status not in FINISHED | {Status.DELETED} or job.next_drive_at == at:
+    if job.status not in FINISHED | {Status.DELETED} or job.clean_up_at == at:
         return None
-    return job.replace(next_drive_at=at, updated_at=now)
+    return job.replace(clean_up_at=at, updated_at=now)
 
 
 def being_released(job: Job, now: datetime) -> bool:
@@ -65,7 +66,7 @@ def release(job: Job, now: datetime) -> Job | None:
     return job.replace(
         upload_released_at=now,
         updated_at=now,
-        next_drive_at=now + seconds(CLAIM_SECONDS),
+        clean_up_at=now + seconds(CLAIM_SECONDS),
     )
 
 
@@ -73,14 +74,14 @@ def cleared(job: Job, now: datetime) -> Job | None:
     """Nothing of the attempt is left in S3; the sweep decides what comes next."""
     if job.status not in RETRYABLE or job.upload_released_at is None:
         return None
-    return job.replace(cleared_at=now, updated_at=now, next_drive_at=now)
+    return job.replace(cleared_at=now, updated_at=now, clean_up_at=now)
 
 
 def tidied(job: Job, now: datetime) -> Job | None:
     """Nothing but the objects of the done job is left at its keys."""
     if job.status is not Status.DONE or job.cleared_at is not None:
         return None
-    return job.replace(cleared_at=now, updated_at=now, next_drive_at=now)
+    return job.replace(cleared_at=now, updated_at=now, clean_up_at=now)
 
 
 def mark_deleted(job: Job, at: datetime, cause: DeleteCause, now: datetime, policy: Policy) -> Job | None:
@@ -88,8 +89,8 @@ def mark_deleted(job: Job, at: datetime, cause: DeleteCause, now: datetime, poli
     if job.status not in FINISHED or job.removing_at is not None:
         return None
     remove_at = at + seconds(policy.delete_grace_seconds)
-    due = min(remove_at, job.next_drive_at) if job.next_drive_at else remove_at
-    return job.replace(delete_at=at, delete_cause=cause, updated_at=now, next_drive_at=due)
+    due = min(remove_at, job.clean_up_at) if job.clean_up_at else remove_at
+    return job.replace(delete_at=at, delete_cause=cause, updated_at=now, clean_up_at=due)
 
 
 def undelete(job: Job, now: datetime) -> Job | None:
@@ -98,7 +99,7 @@ def undelete(job: Job, now: datetime) -> Job | None:
         return None
     expiry = None if job.delete_cause is DeleteCause.EXPIRED else job.expires_after_days
     return job.replace(
-        delete_at=None, delete_cause=None, expires_after_days=expiry, updated_at=now, next_drive_at=now
+        delete_at=None, delete_cause=None, expires_after_days=expiry, updated_at=now, clean_up_at=now
     )
 
 
@@ -107,7 +108,7 @@ def begin_removal(job: Job, now: datetime) -> Job | None:
     if job.status not in FINISHED or job.delete_at is None:
         return None
     return job.replace(
-        removing_at=job.removing_at or now, updated_at=now, next_drive_at=now + seconds(CLAIM_SECONDS)
+        removing_at=job.removing_at or now, updated_at=now, clean_up_at=now + seconds(CLAIM_SECONDS)
     )
 
 
@@ -120,5 +121,5 @@ def removed(job: Job, now: datetime, policy: Policy) -> Job | None:
         status=Status.DELETED,
         deleted_at=now,
         updated_at=now,
-        next_drive_at=now + seconds(days * policy.day_seconds),
+        clean_up_at=now + seconds(days * policy.day_seconds),
     )

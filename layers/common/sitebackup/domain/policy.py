@@ -10,11 +10,12 @@ class Policy(Model, frozen=True, kw_only=True):
 
     attempt_seconds: int = 6 * 3600
     start_seconds: int = 60
-    """A job that nobody has begun is driven on after so long."""
+    """A task that nobody has begun is sent again after so long, and a sealed job is finished."""
     stall_seconds: int = 900
-    """A task without progress is driven on after so long: longer than upload_part may work on a slow part."""
+    """What a task without progress lacks is sent again after so long: upload_part may be slower on no part."""
     max_stall_seconds: int = 3600
     lease_seconds: int = 60
+    """A run that has an export open owns it for so long after its last sign of life."""
     upload_grace_seconds: int = 24 * 3600
     delete_grace_seconds: int = 7 * 24 * 3600
     keep_newest: int = 1

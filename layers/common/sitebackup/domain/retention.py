@@ -93,7 +93,7 @@ def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> 
 def _decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
     """About the job itself, whatever it left."""
     if job.status in UNFINISHED:
-        return _keep(Why.ACTIVE, job.next_drive_at)
+        return _keep(Why.ACTIVE, job.next_check_at)
     if job.status is Status.DELETED:
         days = policy.failed_record_days if job.reason else policy.completed_record_days
         return _record(job.deleted_at or now, days, now, policy)

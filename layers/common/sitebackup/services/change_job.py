@@ -8,10 +8,10 @@ from ..adapters.bus import Bus
 from ..adapters.repository import Change, DuplicateJob, Repository
 from ..domain import lifecycle, transitions
 from ..domain.errors import Conflict
-from ..domain.events import TaskEvent, TaskUpdated, UploadJobCreated
+from ..domain.events import UploadJobCreated
 from ..domain.job import UNFINISHED, DeleteCause, Job
 from ..domain.policy import Policy
-from ..errors import ActiveJob, BadRequest, NotFound, StateForbids
+from ..errors import ActiveJob, BadRequest, NotFound, StateForbids, TooLate
 from ..telemetry import count, logger
 from .emit import emit
 
@@ -33,15 +33,14 @@ class ChangeJob:
             raise self._other_active(job_id) from None
         count("JobsRetried")
         open_tasks = [name for name, task in job.tasks.items() if task.status in UNFINISHED]
-        events: list[TaskEvent] = [
-            UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name) for name in open_tasks
-        ]
-        settle = TaskUpdated(job_id=job.id, attempt=job.attempt, provider=next(iter(job.tasks)))
-        emit(self.bus, events or [settle])
+        emit(
+            self.bus,
+            [UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name) for name in open_tasks],
+        )
         return job
 
     def cancel(self, job_id: str) -> Job:
-        """Stops what has not started; what runs stops at its next step."""
+        """Stops what has not started; what runs stops at its next step. Raises TooLate once all tasks are done."""
         job = self._change(job_id, "cancelled", lambda job: transitions.cancel(job, self.now(), self.policy))
         count("JobsCancelled")
         return job
@@ -67,6 +66,8 @@ class ChangeJob:
             job = self.repository.get(job_id)
             if job is None:
                 raise NotFound(f"There is no backup {job_id}.")
+            if job.sealed_at and job.status in UNFINISHED:
+                raise TooLate("Everything is backed up; the backup is just being finished.", jobId=job_id)
             state: str = job.status
             if job.delete_at:
                 state += " and marked for deletion"

@@ -11,11 +11,12 @@ from ..adapters.bus import Bus
 from ..adapters.repository import DuplicateJob, Repository
 from ..domain.errors import Conflict
 from ..domain.events import UploadJobCreated
-from ..domain.job import Job, Status, Task
+from ..domain.job import Job, Status
 from ..domain.model import Id, Model, ProviderName
 from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.policy import Policy, seconds
 from ..domain.provider import Provider
+from ..domain.transitions import new_task
 from ..errors import ActiveJob, BadRequest, IdempotencyKeyReused
 from ..telemetry import count, logger
 from .emit import emit
@@ -66,11 +67,10 @@ class CreateJob:
             status=Status.PENDING,
             version=1,
             active=True,
-            tasks={name: Task() for name in names},
+            tasks={name: new_task(now, self.policy) for name in names},
             created_at=now,
             updated_at=now,
             deadline_at=now + seconds(self.policy.attempt_seconds),
-            next_drive_at=now + seconds(self.policy.start_seconds),
             max_bytes=request.max_bytes,
             expires_after_days=request.expires_after_days,
             idempotency_key=key,

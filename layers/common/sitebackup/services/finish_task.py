@@ -46,12 +46,12 @@ class FinishTask:
             )
             job = claimed.after if claimed else job
         through = task.progress.through
-        last = upload.released or through + STREAM_PARTS_READ
+        last = upload.dispatched or through + STREAM_PARTS_READ
         read = self.repository.done_parts(event.upload_id, range(through + 1, last + 1))
         progress = advance(task.progress, [(part.number, part.length) for part in read])
         changed = self.repository.change(
             event.job_id,
-            lambda job: transitions.release_parts(
+            lambda job: transitions.dispatch_parts(
                 job,
                 event.attempt,
                 event.provider,
@@ -76,7 +76,7 @@ class FinishTask:
             return
         parts: list[TaskEvent] = [
             event.follow(UploadPartCreated, upload_id=event.upload_id, number=number)
-            for number in range(was.released + 1, now.released + 1)
+            for number in range(was.dispatched + 1, now.dispatched + 1)
         ]
         self.outcomes.emit(parts)
 
@@ -87,7 +87,7 @@ class FinishTask:
             (number, plan.part(number).length) for number in range(1, plan.parts + 1)
         ]:
             logger.error("parts do not tile the plan", extra=about(event))
-            self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+            self.outcomes.replan_lost(event, upload.upload_id)
             return
         tried = job.tasks[event.provider].tried
         try:
@@ -95,9 +95,9 @@ class FinishTask:
                 stored = in_place(lambda: self._object(event, key, plan, parts), event, deadline, self.now)
             except InvalidPart:
                 if plan.validator is None:  # a part of a stream can't be read alone
-                    self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+                    self.outcomes.replan_lost(event, upload.upload_id)
                 else:
-                    self._redo_parts(event, key, upload, parts, tried)
+                    self._redo_parts(event, key, upload, parts)
                 return
         except NoSuchUpload:
             stored = None
@@ -110,7 +110,7 @@ class FinishTask:
         if stored:
             self.outcomes.done(event, stored, len(parts))
         else:
-            self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+            self.outcomes.replan_lost(event, upload.upload_id)
 
     def _object(self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part]) -> StoredObject | None:
         """The verified object; None if the upload is gone and has left no such object (I5).
@@ -150,31 +150,10 @@ class FinishTask:
         job = self.repository.get(event.job_id)
         return job is not None and job.live_upload(event.attempt, event.provider, event.upload_id) is not None
 
-    def _redo_parts(
-        self, event: PartUpdated, key: str, upload: Upload, parts: Sequence[Part], tried: int
-    ) -> None:
+    def _redo_parts(self, event: PartUpdated, key: str, upload: Upload, parts: Sequence[Part]) -> None:
         """S3 misses a part or holds it under another ETag: such a part is moved again."""
         held = self.storage.part_etags(key, upload.upload_id)
         wrong = [part.number for part in parts if held.get(part.number) != (part.length, part.etag)]
         if not wrong:
             raise Transient("S3 refuses a part that it shows.")
-        for number in wrong:
-            self.repository.forget_part(upload.upload_id, number)
-        changed = self.repository.change(
-            event.job_id,
-            lambda job: transitions.redo_parts(
-                job, event.attempt, event.provider, event.upload_id, self.now(), self.outcomes.policy
-            ),
-        )
-        if changed is None:
-            return
-        logger.warning("parts are moved again", extra={**about(event), "parts": wrong})
-        if changed.after.live_task(event.attempt, event.provider) is None:
-            self.outcomes.failed(event, changed.after)
-            return
-        self.outcomes.emit(
-            [
-                event.follow(UploadPartCreated, upload_id=event.upload_id, number=number, tried=tried + 1)
-                for number in wrong
-            ]
-        )
+        self.outcomes.redo_parts(event, wrong)

@@ -12,9 +12,8 @@ from ..adapters.storage import Storage
 from ..domain import transitions
 from ..domain.errors import Permanent, Transient, Unavailable
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
-from ..domain.job import Job, Status, StoredObject
+from ..domain.job import Job, PartWait, Status, StoredObject, Upload
 from ..domain.policy import Policy
-from ..domain.progress import missing
 from ..domain.reason import Reason
 from ..telemetry import about, count, job_failed, logger
 from .emit import emit
@@ -72,38 +71,104 @@ class Outcomes:
         self.emit([event.follow(TaskUpdated)])
 
     def trouble(self, event: TaskEvent, error: Transient, tried: int, owner: str | None = None) -> None:
-        """A transient error: the sweep drives the task on when its wait is over. `owner` as for `note_trouble`."""
-        wait = error.retry_after or timedelta(
-            seconds=min(2.0 ** (tried + 1), LONGEST_BACKOFF_SECONDS) * (0.5 + self.random() / 2)
+        """A transient error of a run or a completion: the sweep tries again when its wait is over.
+
+        `owner` as for `note_trouble`.
+        """
+        next_try_at = self._next_try(event, error, tried)
+        self.repository.change(
+            event.job_id,
+            lambda job: transitions.note_trouble(
+                job, event.attempt, event.provider, str(error), next_try_at, owner, self.now()
+            ),
         )
-        now = self.now()
+
+    def part_trouble(self, event: UploadPartCreated, error: Transient) -> None:
+        """A transient error of one part: only that part waits."""
+        next_try_at = self._next_try(event, error, event.tried)
+        wait = PartWait(attempt=event.attempt, tried=event.tried, next_try_at=next_try_at)
+        self.repository.save_wait(event.upload_id, event.number, wait, self.now())
+        self.repository.change(
+            event.job_id,
+            lambda job: transitions.note_part_trouble(
+                job, event.attempt, event.provider, event.upload_id, str(error), next_try_at, self.now()
+            ),
+        )
+
+    def _next_try(self, event: TaskEvent, error: Transient, tried: int) -> datetime:
+        wait = error.retry_after or self.pause(tried)
         count("TransientErrors")
         logger.warning(
             "task waits", extra={**about(event), "error": str(error), "seconds": wait.total_seconds()}
         )
-        self.repository.change(
-            event.job_id,
-            lambda job: transitions.note_trouble(
-                job, event.attempt, event.provider, str(error), now + wait, owner, now
-            ),
-        )
+        return self.now() + wait
 
-    def plan_anew(self, event: TaskEvent, upload_id: str, *, lost: bool) -> None:
-        """The upload is of no use any more: S3 lost it, or the export changed under it."""
-        move = transitions.replan_lost if lost else transitions.replan_changed
+    def pause(self, tried: int) -> timedelta:
+        """Doubles with each try, up to 15 minutes, with jitter."""
+        longest = min(2.0 ** (tried + 1), LONGEST_BACKOFF_SECONDS)
+        return timedelta(seconds=longest * (0.5 + self.random() / 2))
+
+    def replan_changed(self, event: TaskEvent, upload_id: str) -> None:
+        """The export changed under the upload: it is planned anew at once."""
         changed = self.repository.change(
             event.job_id,
-            lambda job: move(job, event.attempt, event.provider, upload_id, self.now(), self.policy),
+            lambda job: transitions.replan_changed(
+                job, event.attempt, event.provider, upload_id, self.now(), self.policy
+            ),
         )
         if changed is None:
             return
-        logger.warning("task is planned anew", extra={**about(event), "uploadLost": lost})
+        logger.warning("task is planned anew: its export changed", extra=about(event))
         self.abort(event, changed.after.key(event.provider), upload_id)
-        task = changed.after.tasks[event.provider]
-        if task.status is Status.FAILED:
-            self.failed(event, changed.after)
-        else:
-            self.emit([event.follow(UploadJobCreated, tried=task.tried)])
+        self.emit([event.follow(UploadJobCreated, tried=changed.after.tasks[event.provider].tried)])
+
+    def replan_lost(self, event: TaskEvent, upload_id: str) -> None:
+        """S3 lost the upload: it is planned anew after a pause, or the task fails."""
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: transitions.replan_lost(
+                job,
+                event.attempt,
+                event.provider,
+                upload_id,
+                self._after_loss(job, event),
+                self.now(),
+                self.policy,
+            ),
+        )
+        if changed is None:
+            return
+        logger.warning("task is planned anew: S3 lost its upload", extra=about(event))
+        self.abort(event, changed.after.key(event.provider), upload_id)
+        self._tell_if_failed(event, changed.after)
+
+    def redo_parts(self, event: PartUpdated, numbers: Sequence[int]) -> None:
+        """S3 lost these parts: they are moved again after a pause, or the task fails."""
+        job = self.repository.get(event.job_id)
+        if job is None:
+            return
+        next_try_at = self._after_loss(job, event)
+        wait = PartWait(attempt=event.attempt, next_try_at=next_try_at)
+        for number in numbers:
+            self.repository.lose_part(event.upload_id, number, wait, self.now())
+        changed = self.repository.change(
+            event.job_id,
+            lambda job: transitions.redo_parts(
+                job, event.attempt, event.provider, event.upload_id, next_try_at, self.now(), self.policy
+            ),
+        )
+        if changed is None:
+            return
+        logger.warning("parts are moved again", extra={**about(event), "parts": list(numbers)})
+        self._tell_if_failed(event, changed.after)
+
+    def _after_loss(self, job: Job, event: TaskEvent) -> datetime:
+        task = job.tasks.get(event.provider)
+        return self.now() + self.pause(task.losses if task else 0)
+
+    def _tell_if_failed(self, event: TaskEvent, job: Job) -> None:
+        if job.tasks[event.provider].status is Status.FAILED:
+            self.failed(event, job)
 
     def is_live(self, event: TaskEvent) -> bool:
         """Whether the task still goes on; while MongoDB does not answer, it is taken to."""
@@ -113,36 +178,13 @@ class Outcomes:
             return True
         return job is not None and job.live_task(event.attempt, event.provider) is not None
 
-    def missing_parts(self, job: Job, provider: str, tried: int) -> list[TaskEvent]:
+    def missing_parts(self, event: TaskEvent, upload: Upload, through: int) -> list[TaskEvent]:
         """What to emit so that a planned upload goes on: its missing parts, or its completion."""
-        task = job.tasks[provider]
-        if task.upload is None or task.upload.plan is None:
-            raise ValueError("only a planned upload has parts to be emitted")
-        upload, through = task.upload, task.progress.through
-        handed_out = range(through + 1, upload.released + 1)
-        done = {part.number for part in self.repository.done_parts(upload.upload_id, handed_out)}
-        numbers = list(missing(through, done, upload.released))[: upload.window]
-        if not numbers:
-            return [
-                PartUpdated(
-                    job_id=job.id,
-                    attempt=job.attempt,
-                    provider=provider,
-                    upload_id=upload.upload_id,
-                    tried=tried,
-                )
-            ]
+        handed_out = range(through + 1, upload.dispatched + 1)
+        numbers = self.repository.missing_parts(upload.upload_id, handed_out)
         return [
-            UploadPartCreated(
-                job_id=job.id,
-                attempt=job.attempt,
-                provider=provider,
-                upload_id=upload.upload_id,
-                number=number,
-                tried=tried,
-            )
-            for number in numbers
-        ]
+            event.follow(UploadPartCreated, upload_id=upload.upload_id, number=number) for number in numbers
+        ] or [event.follow(PartUpdated, upload_id=upload.upload_id)]
 
     def abort(self, event: TaskEvent, key: str, upload_id: str) -> None:
         """Aborts an upload that nobody uses; if S3 is in trouble, clearing the key later gets it."""
@@ -155,7 +197,7 @@ class Outcomes:
         """The task was ended by somebody else.
 
         If it is done with another version, this one is nobody's. In any other state a retry may still adopt it,
-        and what nobody adopts is removed when the uploads are released.
+        and what nobody adopts is removed when the uploads are dispatched.
         """
         job = self.repository.get(event.job_id)
         recorded = job.tasks[event.provider].object if job else None

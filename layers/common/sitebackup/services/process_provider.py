@@ -11,11 +11,12 @@ from ..adapters.storage import Storage
 from ..domain import transitions
 from ..domain.errors import NoSuchUpload, Permanent, Transient
 from ..domain.events import PartUpdated, UploadJobCreated, UploadPartCreated
-from ..domain.job import Job, Upload
+from ..domain.job import Job, Task, Upload
 from ..domain.plan import plan_parts
 from ..domain.provider import Provider
 from ..domain.reason import Code, Reason
 from ..telemetry import about, logger
+from .lease import RunLease
 from .outcomes import Outcomes
 from .retrying import in_place
 from .sources import Bounded, TaskEnded, check_size, size_limit
@@ -47,7 +48,7 @@ class ProcessProvider:
         started = self.repository.change(
             event.job_id,
             lambda job: transitions.start_task(
-                job, event.attempt, event.provider, event.tried, self.now(), self.outcomes.policy
+                job, event.attempt, event.provider, event.tried, owner, self.now(), self.outcomes.policy
             ),
         )
         if started is None:
@@ -57,32 +58,40 @@ class ProcessProvider:
             message = f"No provider {event.provider} is configured."
             self.outcomes.fail(event, Reason(code=Code.PROVIDER_UNKNOWN, message=message))
             return
+        lease = RunLease(self.repository, event, owner, self.outcomes.policy, self.now)
         tries = count()
 
         def move() -> None:
             if next(tries):
-                self.repository.change(
-                    event.job_id,
-                    lambda job: transitions.run_again(job, event.attempt, event.provider, self.now()),
-                )
-            self._move(event, provider, owner, deadline)
+                self._again(event, owner)
+            self._move(event, provider, lease, deadline)
 
         try:
             in_place(move, event, deadline, self.now)
         except TaskEnded:
-            logger.info("task ended while its export was read", extra=about(event))
+            logger.info("the run lost its export: another has it, or the task has ended", extra=about(event))
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
         except Transient as error:
             self.outcomes.trouble(event, error, event.tried, owner)
 
-    def _move(self, event: UploadJobCreated, provider: Provider, owner: str, deadline: datetime) -> None:
+    def _again(self, event: UploadJobCreated, owner: str) -> None:
+        again = self.repository.change(
+            event.job_id,
+            lambda job: transitions.run_again(
+                job, event.attempt, event.provider, owner, self.now(), self.outcomes.policy
+            ),
+        )
+        if again is None:
+            raise TaskEnded
+
+    def _move(self, event: UploadJobCreated, provider: Provider, lease: RunLease, deadline: datetime) -> None:
         job = self.repository.get(event.job_id)
         task = job.live_task(event.attempt, event.provider) if job else None
         if job is None or task is None:
             return
         if task.upload and task.upload.plan and not task.stream_only:
-            self.outcomes.emit(self.outcomes.missing_parts(job, event.provider, event.tried))
+            self._go_on(event, job, task, task.upload, lease)
             return
         limit = size_limit(job, provider, self.max_bytes)
         length = None if task.stream_only else self.part_size
@@ -90,17 +99,38 @@ class ProcessProvider:
             if export.size is not None:
                 check_size(export.size, limit)
             if export.size is not None and export.size <= self.part_size:
-                stored = self.storage.put_object(
-                    job.key(event.provider), self._watched(event, export, deadline), export.size
-                )
+                source = Bounded(export, deadline, self.now, lease.is_held)
+                stored = self.storage.put_object(job.key(event.provider), source, export.size)
                 self.outcomes.done(event, stored, parts=1)
             elif export.ranged:
-                self._fan_out(event, job, provider, export, deadline)
+                self._fan_out(event, job, provider, export, lease, deadline)
             else:
-                self.stream(event, job, export, limit, owner, deadline)
+                self.stream(event, job, export, limit, lease, deadline)
+
+    def _go_on(self, event: UploadJobCreated, job: Job, task: Task, upload: Upload, lease: RunLease) -> None:
+        """An earlier attempt has planned this upload: what it lacks is sent, if S3 still has it."""
+        events = self.outcomes.missing_parts(event, upload, task.progress.through)
+        needs_upload = any(isinstance(sent, UploadPartCreated) for sent in events)
+        if needs_upload and not self.storage.has_upload(job.key(event.provider), upload.upload_id):
+            self.outcomes.replan_lost(event, upload.upload_id)
+            return
+        ended = self.repository.change(
+            event.job_id,
+            lambda job: transitions.end_run(
+                job, event.attempt, event.provider, lease.owner, self.now(), self.outcomes.policy
+            ),
+        )
+        if ended:
+            self.outcomes.emit(events)
 
     def _fan_out(
-        self, event: UploadJobCreated, job: Job, provider: Provider, export: Export, deadline: datetime
+        self,
+        event: UploadJobCreated,
+        job: Job,
+        provider: Provider,
+        export: Export,
+        lease: RunLease,
+        deadline: datetime,
     ) -> None:
         """Plans the parts, hands out a window of them, and moves part 1, which the probe holds already."""
         assert export.size is not None
@@ -108,26 +138,26 @@ class ProcessProvider:
         key = job.key(event.provider)
         upload_id = self.storage.create_upload(key)
         window = provider.parts_in_flight or self.outcomes.policy.parts_in_flight
-        released = min(plan.parts, window)
+        dispatched = min(plan.parts, window)
         upload = Upload(
-            upload_id=upload_id, plan=plan, attempt=event.attempt, released=released, window=window
+            upload_id=upload_id, plan=plan, attempt=event.attempt, dispatched=dispatched, window=window
         )
         adopted = self.repository.change(
             event.job_id,
             lambda job: transitions.adopt_upload(
-                job, event.attempt, event.provider, upload, None, self.now()
+                job, event.attempt, event.provider, upload, lease.owner, self.now(), self.outcomes.policy
             ),
         )
         if adopted is None:
             self.outcomes.abort(event, key, upload_id)
             return
-        self.outcomes.emit([self._part(event, upload_id, number) for number in range(2, released + 1)])
+        self.outcomes.emit([self._part(event, upload_id, number) for number in range(2, dispatched + 1)])
         until = min(deadline, self.now() + LONGEST_PART_1)
         try:
-            part = self.storage.put_part(
-                key, upload_id, 1, self._watched(event, export, until), plan.part(1).length
-            )
+            source = Bounded(export, until, self.now, lambda: self.outcomes.is_live(event))
+            part = self.storage.put_part(key, upload_id, 1, source, plan.part(1).length)
         except NoSuchUpload:
+            self.outcomes.replan_lost(event, upload_id)
             return
         except Transient as error:
             logger.warning("part 1 is left to upload_part", extra={**about(event), "error": str(error)})
@@ -135,9 +165,6 @@ class ProcessProvider:
             return
         self.repository.save_part(upload_id, part, self.now())
         self.outcomes.emit([event.follow(PartUpdated, upload_id=upload_id)])
-
-    def _watched(self, event: UploadJobCreated, export: Export, until: datetime) -> Bounded:
-        return Bounded(export, until, self.now, lambda: self.outcomes.is_live(event))
 
     @staticmethod
     def _part(event: UploadJobCreated, upload_id: str, number: int) -> UploadPartCreated:

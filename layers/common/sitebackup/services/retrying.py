@@ -1,4 +1,4 @@
-"""Retries in place, within an invocation. What outlives them waits in the job's `nextDriveAt`."""
+"""Retries in place, within an invocation. What outlives them waits in the job's `nextCheckAt`."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta

@@ -15,18 +15,13 @@ from ..domain.events import PartUpdated, UploadJobCreated
 from ..domain.job import Job, Part, Status, Upload
 from ..domain.plan import MAX_PARTS, Plan, plan_parts
 from ..domain.reason import Code
+from .lease import RunLease
 from .outcomes import Outcomes
 from .pieces import BUFFERS, Piece, chunks, shares
-from .sources import check_size
+from .sources import TaskEnded, check_size
 
 STOPS_BEFORE_DEADLINE = timedelta(seconds=60)
 UPLOADS_AT_ONCE = BUFFERS - 1
-RENEW_EVERY = timedelta(seconds=10)
-"""For streams so slow that a part, which renews the lease too, takes longer than that."""
-
-
-class LostStream(Exception):
-    """Another reader has the stream, or the task has ended."""
 
 
 class OutOfTime(Exception):
@@ -49,10 +44,11 @@ class MoveStream:
         job: Job,
         export: Export,
         limit: int,
-        owner: str,
+        lease: RunLease,
         deadline: datetime,
     ) -> None:
-        """Moves the whole stream. Raises Transient or Permanent."""
+        """Moves the whole stream. Raises Transient, Permanent, or TaskEnded once the lease is lost."""
+        owner = lease.owner
         begun = self.repository.change(
             event.job_id,
             lambda job: transitions.begin_stream(
@@ -65,16 +61,12 @@ class MoveStream:
         before = begun.before.tasks[event.provider].upload
         if before:
             self.outcomes.abort(event, key, before.upload_id)
-        source = _Watched(
-            export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now, lambda: self._renew(event, owner)
-        )
+        source = _Watched(export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now, lease.keep)
         started = self.now()
         if export.size is None:
             read = chunks(source, self.part_size)
             try:
                 first = next(read)
-            except LostStream:
-                return
             except OutOfTime:
                 self._stop(event, owner, 0, started)
                 return
@@ -89,12 +81,11 @@ class MoveStream:
         moved = _Moved()
         try:
             self._adopt(event, owner, upload_id)
-            self._move(event, owner, key, upload_id, pieces, moved)
-            self._seal(event, owner, self._plan(export, moved.bytes))
-        except (LostStream, NoSuchUpload):
-            self.outcomes.abort(event, key, upload_id)
-            return
-        except Permanent:
+            self._move(event, lease, key, upload_id, pieces, moved)
+            self._end(event, owner, self._plan(export, moved.bytes))
+        except NoSuchUpload as error:
+            raise Transient("S3 lost the upload of the stream.") from error
+        except (TaskEnded, Permanent):
             self.outcomes.abort(event, key, upload_id)  # no retry can go on with half a stream
             raise
         except OutOfTime:
@@ -105,7 +96,7 @@ class MoveStream:
     def _move(
         self,
         event: UploadJobCreated,
-        owner: str,
+        lease: RunLease,
         key: str,
         upload_id: str,
         pieces: Iterator[Piece],
@@ -120,7 +111,7 @@ class MoveStream:
                 self.repository.save_part(upload_id, future.result(), self.now())
                 piece.free()
                 moved.bytes += piece.length
-                self._renew(event, owner)
+                lease.renew()
                 self.outcomes.emit([self._updated(event, upload_id)])
 
         with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
@@ -147,31 +138,21 @@ class MoveStream:
         adopted = self.repository.change(
             event.job_id,
             lambda job: transitions.adopt_upload(
-                job, event.attempt, event.provider, upload, owner, self.now()
+                job, event.attempt, event.provider, upload, owner, self.now(), self.outcomes.policy
             ),
         )
         if adopted is None:
-            raise LostStream
+            raise TaskEnded
 
-    def _renew(self, event: UploadJobCreated, owner: str) -> None:
-        renewed = self.repository.change(
+    def _end(self, event: UploadJobCreated, owner: str, plan: Plan) -> None:
+        ended = self.repository.change(
             event.job_id,
-            lambda job: transitions.renew_lease(
-                job, event.attempt, event.provider, owner, self.now(), self.outcomes.policy
-            ),
-        )
-        if renewed is None:
-            raise LostStream
-
-    def _seal(self, event: UploadJobCreated, owner: str, plan: Plan) -> None:
-        sealed = self.repository.change(
-            event.job_id,
-            lambda job: transitions.seal_stream(
+            lambda job: transitions.end_stream(
                 job, event.attempt, event.provider, owner, plan, self.now(), self.outcomes.policy
             ),
         )
-        if sealed is None:
-            raise LostStream
+        if ended is None:
+            raise TaskEnded
 
     def _stop(self, event: UploadJobCreated, owner: str, moved: int, started: datetime) -> None:
         """Out of time: the next invocation gets another chance, the second time is one too many."""
@@ -216,23 +197,19 @@ class _Watched:
         limit: int,
         stop_at: datetime,
         now: Callable[[], datetime],
-        renew: Callable[[], None],
+        keep_lease: Callable[[], None],
     ) -> None:
         self._export = export
         self._limit = limit
         self._stop_at = stop_at
         self._now = now
-        self._renew = renew
-        self._renew_at = now() + RENEW_EVERY
+        self._keep_lease = keep_lease
         self._read = 0
 
     def readinto(self, buffer: memoryview) -> int:
-        now = self._now()
-        if now >= self._stop_at:
+        if self._now() >= self._stop_at:
             raise OutOfTime
-        if now >= self._renew_at:
-            self._renew()
-            self._renew_at = now + RENEW_EVERY
+        self._keep_lease()
         count = self._export.readinto(buffer)
         self._read += count
         check_size(self._read, self._limit, at_least=True)

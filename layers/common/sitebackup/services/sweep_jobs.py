@@ -1,6 +1,7 @@
 """Finds what has stalled, timed out, expired or been left behind, and drives it on (I8, I9)."""
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,10 +9,10 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.repository import Repository
 from ..domain import transitions
+from ..domain.check import check, parts_to_look_at
 from ..domain.errors import Unavailable
-from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated
-from ..domain.job import UNFINISHED, Job, Status
-from ..domain.reason import Code, Reason
+from ..domain.events import UploadPartCreated
+from ..domain.job import UNFINISHED, Job, PartWait, Status, Task, Upload
 from ..telemetry import count, job_failed, logger
 from .clean_up import CleanUp
 from .outcomes import Outcomes
@@ -30,14 +31,19 @@ class SweepJobs:
 
     def __call__(self, deadline: datetime) -> int:
         """How many jobs were driven on before nothing was due or the time was up."""
+        driven = sum(
+            self._work_off(due, deadline) for due in (self.repository.due, self.repository.due_for_clean_up)
+        )
+        count("JobsDriven", driven)
+        return driven
+
+    def _work_off(self, due: Callable[[datetime, int], list[Job]], deadline: datetime) -> int:
         driven = 0
         while self.now() < deadline:
-            due = self.repository.due(self.now(), PAGE)
-            claimed = [job for job in due if self.now() < deadline and self._driven(job)]
+            claimed = [job for job in due(self.now(), PAGE) if self.now() < deadline and self._driven(job)]
             driven += len(claimed)
             if not claimed:
                 break
-        count("JobsDriven", driven)
         return driven
 
     def _driven(self, job: Job) -> bool:
@@ -53,7 +59,7 @@ class SweepJobs:
     def _drive(self, job: Job) -> bool:
         """Whether the job was claimed."""
         if job.status in UNFINISHED:
-            return self._time_out(job) or self._push(job)
+            return self._time_out(job) or self._check(job)
         return self.clean_up(job)
 
     def _time_out(self, job: Job) -> bool:
@@ -64,45 +70,33 @@ class SweepJobs:
             job_failed(changed.after)
         return changed is not None
 
-    def _push(self, job: Job) -> bool:
-        """Emits again what seems to be lost."""
+    def _check(self, job: Job) -> bool:
+        """Sends what is due. The next checks are stored first, so of several sweeps one sends."""
+        now = self.now()
+        missing = {
+            name: self._missing(job.tasks[name], upload)
+            for name, upload in parts_to_look_at(job, now).items()
+        }
+        checked = check(job, missing, now, self.outcomes.policy)
+        if checked is None:
+            return False
         changed = self.repository.change(
-            job.id, lambda job: transitions.claim_drive(job, self.now(), self.outcomes.policy), known=job
+            job.id, lambda seen: checked.job if seen.version == job.version else None, known=job
         )
         if changed is None:
             return False
-        late = (self.now() - (changed.before.next_drive_at or self.now())).total_seconds()
-        count("SweepLag", late, MetricUnit.Seconds)
-        self.outcomes.emit(list(self._lost_events(changed.after)))
+        count("SweepLag", (now - (job.next_check_at or now)).total_seconds(), MetricUnit.Seconds)
+        sent_again = defaultdict[str, list[int]](list)
+        for event in checked.events:
+            if isinstance(event, UploadPartCreated):
+                sent_again[event.upload_id].append(event.number)
+        for upload_id, numbers in sent_again.items():
+            self.repository.end_waits(upload_id, numbers)
+        if changed.after.status is Status.FAILED:
+            job_failed(changed.after)
+        self.outcomes.emit(checked.events)
         return True
 
-    def _lost_events(self, job: Job) -> Iterator[TaskEvent]:
-        if all(task.status is Status.DONE for task in job.tasks.values()):
-            yield TaskUpdated(job_id=job.id, attempt=job.attempt, provider=next(iter(job.tasks)))
-            return
-        for name, task in job.tasks.items():
-            waits = (task.next_try_at and task.next_try_at > self.now()) or (
-                task.lease and task.lease.until > self.now()
-            )
-            if task.status not in UNFINISHED or waits:
-                continue
-            tried = task.tried + 1 if task.runs else 0
-            event = UploadJobCreated(job_id=job.id, attempt=job.attempt, provider=name, tried=tried)
-            if tried >= self.outcomes.policy.max_tries:
-                last = f" The last error: {task.trouble.message}" if task.trouble else ""
-                message = f"Given up after {tried} tries without progress.{last}"
-                self.outcomes.fail(event, Reason(code=Code.RETRIES_EXHAUSTED, message=message))
-                return
-            upload = task.upload
-            if upload and upload.plan and task.stream_only:
-                yield PartUpdated(
-                    job_id=job.id,
-                    attempt=job.attempt,
-                    provider=name,
-                    upload_id=upload.upload_id,
-                    tried=tried,
-                )
-            elif upload and upload.plan:
-                yield from self.outcomes.missing_parts(job, name, tried)
-            else:
-                yield event
+    def _missing(self, task: Task, upload: Upload) -> dict[int, PartWait]:
+        handed_out = range(task.progress.through + 1, upload.dispatched + 1)
+        return self.repository.missing_parts(upload.upload_id, handed_out)

@@ -9,10 +9,9 @@ from threading import Lock
 from ..adapters.exports import Exports
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
-from ..domain import transitions
 from ..domain.errors import Conflict, ExportChanged, NoSuchUpload, Permanent, Transient, Unavailable
 from ..domain.events import PartUpdated, UploadPartCreated
-from ..domain.job import Job, Part
+from ..domain.job import Job, Part, PartWait
 from ..domain.plan import PartRange
 from ..domain.provider import Provider
 from ..domain.reason import Code, Reason
@@ -71,13 +70,8 @@ class UploadPart:
             self.outcomes.fail(event, Reason(code=Code.PROVIDER_UNKNOWN, message=message))
             return
         if event.tried:
-            self.repository.change(
-                event.job_id,
-                lambda job: transitions.claim_try(
-                    job, event.attempt, event.provider, event.tried, self.now()
-                ),
-                known=job,
-            )
+            begun = PartWait(attempt=event.attempt, tried=event.tried)
+            self.repository.save_wait(event.upload_id, event.number, begun, self.now())
         try:
             moved = in_place(
                 lambda: self._move(job, provider, event, part, deadline), event, deadline, self.now
@@ -85,14 +79,13 @@ class UploadPart:
         except TaskEnded:
             logger.info("task ended while a part was read", extra=about(event))
         except ExportChanged:
-            self.outcomes.plan_anew(event, event.upload_id, lost=False)
+            self.outcomes.replan_changed(event, event.upload_id)
         except NoSuchUpload:
-            if _planned(self.repository.get(event.job_id), event):
-                self._tell(event)
+            self._upload_gone(event)
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
         except Transient as error:
-            self.outcomes.trouble(event, error, event.tried)
+            self.outcomes.part_trouble(event, error)
         else:
             self.repository.save_part(event.upload_id, moved, self.now())
             self._tell(event)
@@ -112,6 +105,13 @@ class UploadPart:
                 Bounded(export, deadline, self.now, lambda: self.outcomes.is_live(event)),
                 part.length,
             )
+
+    def _upload_gone(self, event: UploadPartCreated) -> None:
+        """An upload that all parts of are done may be gone because it was completed; otherwise S3 lost it."""
+        if self.repository.which_done({(event.upload_id, event.number)}):
+            self._tell(event)
+        else:
+            self.outcomes.replan_lost(event, event.upload_id)
 
     def _tell(self, event: UploadPartCreated) -> None:
         self.outcomes.emit([event.follow(PartUpdated, upload_id=event.upload_id)])
