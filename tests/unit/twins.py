@@ -199,6 +199,8 @@ class MemoryExport:
     revision: int = 1
     ranged: bool = True
     says_size: bool = True
+    trickle: int | None = None
+    """Bytes at most that one read gives."""
 
     @property
     def etag(self) -> str:
@@ -218,15 +220,23 @@ def some_bytes(seed: str, size: int) -> bytes:
 
 class _OpenExport(Export):
     def __init__(
-        self, gate: Gate, data: bytes, *, size: int | None, length: int | None, validator: str | None
+        self,
+        gate: Gate,
+        data: bytes,
+        *,
+        size: int | None,
+        length: int | None,
+        validator: str | None,
+        trickle: int | None = None,
     ) -> None:
         self.size, self.length, self.validator = size, length, validator
         self._gate = gate
         self._data = data
+        self._trickle = trickle
 
     def readinto(self, buffer: memoryview) -> int:
         def read() -> int:
-            count = min(len(buffer), len(self._data))
+            count = min(len(buffer), len(self._data), self._trickle or len(self._data))
             buffer[:count] = self._data[:count]
             self._data = self._data[count:]
             return count
@@ -258,7 +268,9 @@ class MemoryExports(Exports):
             size = len(site.content)
             if length and site.ranged:
                 data = site.content[:length]
-                return _OpenExport(self.gate, data, size=size, length=len(data), validator=site.etag)
+                return _OpenExport(
+                    self.gate, data, size=size, length=len(data), validator=site.etag, trickle=site.trickle
+                )
             said = size if site.says_size else None
             return _OpenExport(self.gate, site.content, size=said, length=said, validator=None)
 
