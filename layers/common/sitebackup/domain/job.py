@@ -149,6 +149,8 @@ class Job(Model, frozen=True, kw_only=True):
     max_bytes: int | None = None
     expires_after_days: int | None = None
     idempotency_key: str | None = None
+    request_digest: str | None = None
+    """Of what was asked under the idempotency key: the job itself and `Providers` change, a repeat of it does not."""
 
     def live_task(self, attempt: int, provider: str) -> Task | None:
         """The task, if events of that attempt still concern it."""
