@@ -1,7 +1,7 @@
 """The HTTP API of a local run: routes of the template to functions, as API Gateway does it.
 
 API Gateway developer guide: "Routes for HTTP APIs", "Configure CORS for HTTP APIs", and the quotas "Maximum
-integration timeout 30 seconds" and "Payload size 10 MB".
+integration timeout 30 seconds" and "Payload size 10 MB". The event of a request is also held to what Lambda takes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
 from local.http_event import MalformedResponse, to_event, to_response
-from local.invoke_api import read_body
+from local.invoke_api import MAX_EVENT_BYTES, read_body
 from local.lambda_client import lambda_client
 from local.template import Cors, Route, Template
 
@@ -77,15 +77,15 @@ class HttpApi:
             return _message(404, "Not Found")
         body = await read_body(request, _MAX_BODY_BYTES)
         if body is None:
-            return _message(413, "Request Entity Too Large")
+            return _too_large()
+        payload = json.dumps(to_event(request, body, match.key, match.parameters)).encode()
+        if len(payload) > MAX_EVENT_BYTES:
+            return _too_large()
         if self._in_flight.locked():
             return _message(429, "Too Many Requests")
-        event = to_event(request, body, match.key, match.parameters)
         async with self._in_flight:
-            work = asyncio.get_running_loop().run_in_executor(
-                self._threads, self._invoke, match.route.function, json.dumps(event).encode()
-            )
-            return await work
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._threads, self._invoke, match.route.function, payload)
 
     def _invoke(self, function: str, payload: bytes) -> Response:
         try:
@@ -179,6 +179,10 @@ def _any_host(origin: str) -> str:
 
 def _message(status: int, text: str) -> Response:
     return JSONResponse({"message": text}, status_code=status)
+
+
+def _too_large() -> Response:
+    return _message(413, "Request Entity Too Large")
 
 
 def _failure() -> Response:

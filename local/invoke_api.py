@@ -19,7 +19,8 @@ from local.lambda_service import FunctionNotFound, LambdaService, Throttled
 
 log = logging.getLogger("lambda")
 
-_LIMITS = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024, "DryRun": 6 * 1024 * 1024}
+MAX_EVENT_BYTES = 6 * 1024 * 1024
+_LIMITS = {"RequestResponse": MAX_EVENT_BYTES, "Event": 1024 * 1024, "DryRun": MAX_EVENT_BYTES}
 
 
 def invoke_app(service: LambdaService) -> Starlette:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
+from starlette.requests import ClientDisconnect
 
 _STOP_SECONDS = 5
 
@@ -23,6 +24,12 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serve(app: Any, port: int = 0) -> AsyncIterator[int]:
     """Serve `app` on 127.0.0.1 and yield the port; 0 takes a free one. Raises OSError if it is taken."""
+
+    async def quiet(scope: Any, receive: Any, send: Any) -> None:
+        """A client that goes away is no error of the application: there is nobody to answer, and nothing to log."""
+        with contextlib.suppress(ClientDisconnect):
+            await app(scope, receive, send)
+
     # asyncio turns Nagle's algorithm off only for sockets that name TCP: without it, answers take 40 ms more.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -30,7 +37,7 @@ async def serve(app: Any, port: int = 0) -> AsyncIterator[int]:
         listener.bind(("127.0.0.1", port))
         listener.listen()  # connections wait from here on, so nobody has to wait for the server
         config = uvicorn.Config(
-            app,
+            quiet,
             lifespan="off",
             log_config=None,
             log_level="warning",

@@ -9,34 +9,34 @@ from sitebackup import http
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver()
+app = http.resolver({"DELETE /backup/{jobId}": ("at",)})
 change_job = Bootstrap().change_job()
 
 
 @app.post("/backup/<job_id>/retry")
 def post_retry(job_id: str) -> Response[str]:
     """The next attempt of a failed or cancelled job."""
-    return http.accepted(change_job.retry(http.an_id(job_id, "jobId")))
+    return http.accepted(change_job.retry(job_id))
 
 
 @app.post("/backup/<job_id>/cancel")
 def post_cancel(job_id: str) -> Response[str]:
     """Ends an unfinished job."""
-    return http.accepted(change_job.cancel(http.an_id(job_id, "jobId")))
+    return http.accepted(change_job.cancel(job_id))
 
 
 @app.delete("/backup/<job_id>")
 def delete(job_id: str) -> Response[str]:
     """Marks a final job for deletion, now or `at` a time; its data goes after the grace period."""
-    query = http.only_known(app.current_event.query_string_parameters, "at")
+    query = app.current_event.query_string_parameters
     at = http.a_time(query["at"], "at") if "at" in query else None
-    return http.accepted(change_job.delete(http.an_id(job_id, "jobId"), at))
+    return http.accepted(change_job.delete(job_id, at))
 
 
 @app.post("/backup/<job_id>/undelete")
 def post_undelete(job_id: str) -> Response[str]:
     """Takes the mark back."""
-    return http.accepted(change_job.undelete(http.an_id(job_id, "jobId")))
+    return http.accepted(change_job.undelete(job_id))
 
 
 @logger.inject_lambda_context

@@ -13,25 +13,28 @@ from sitebackup.services.get_job import MAX_WAIT_SECONDS
 from sitebackup.telemetry import logger, metrics
 from sitebackup.view import job_view
 
-app = http.resolver()
+app = http.resolver(
+    {
+        "GET /backup/{jobId}": ("wait", "since"),
+        "GET /backup": ("siteId", "userId", "status", "limit", "cursor"),
+    }
+)
 get_job = Bootstrap().get_job()
 
 
 @app.get("/backup/<job_id>")
 def get_one(job_id: str) -> Response[str]:
     """The job; with `wait` (seconds) and `since` (a version), as soon as it has changed."""
-    query = http.only_known(app.current_event.query_string_parameters, "wait", "since")
+    query = app.current_event.query_string_parameters
     wait = http.a_number(query, "wait", 0, 0, MAX_WAIT_SECONDS)
     since = http.a_number(query, "since", 0, 0, 2**53) if "since" in query else None
-    return http.ok(job_view(get_job(http.an_id(job_id, "jobId"), wait, since)))
+    return http.ok(job_view(get_job(job_id, wait, since)))
 
 
 @app.get("/backup")
 def get_page() -> Response[str]:
     """A page of jobs, newest first."""
-    query = http.only_known(
-        app.current_event.query_string_parameters, "siteId", "userId", "status", "limit", "cursor"
-    )
+    query = app.current_event.query_string_parameters
     ids = {name: http.an_id(query[name], name) for name in ("siteId", "userId", "cursor") if name in query}
     status = query.get("status")
     if status is not None and status not in list(Status):

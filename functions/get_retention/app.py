@@ -10,18 +10,16 @@ from sitebackup.bootstrap import Bootstrap
 from sitebackup.telemetry import logger, metrics
 from sitebackup.view import decision_view
 
-app = http.resolver()
+app = http.resolver({"GET /sites/{siteId}/retention": ("limit", "cursor")})
 get_retention = Bootstrap().get_retention()
 
 
 @app.get("/sites/<site_id>/retention")
 def get(site_id: str) -> Response[str]:
     """A dry run; it changes nothing."""
-    query = http.only_known(app.current_event.query_string_parameters, "limit", "cursor")
+    query = app.current_event.query_string_parameters
     before = http.an_id(query["cursor"], "cursor") if "cursor" in query else None
-    found, cursor = get_retention(
-        http.an_id(site_id, "siteId"), http.a_number(query, "limit", 50, 1, 100), before
-    )
+    found, cursor = get_retention(site_id, http.a_number(query, "limit", 50, 1, 100), before)
     backups = [decision_view(job, decision) for job, decision in found]
     return http.ok({"backups": backups, **({"cursor": cursor} if cursor else {})})
 

@@ -12,7 +12,7 @@ from sitebackup.services.manage_schedule import PutSchedule
 from sitebackup.telemetry import logger, metrics
 from sitebackup.view import schedule_view
 
-app = http.resolver()
+app = http.resolver({"GET /schedules": ("limit", "cursor")})
 manage_schedule = Bootstrap().manage_schedule()
 
 
@@ -24,38 +24,38 @@ def _view(schedule: Schedule) -> dict[str, Any]:
 def put(site_id: str) -> Response[str]:
     """Creates or replaces it."""
     request = http.body(app.current_event, PutSchedule)
-    return http.ok(_view(manage_schedule.put(http.an_id(site_id, "siteId"), request)))
+    return http.ok(_view(manage_schedule.put(site_id, request)))
 
 
 @app.get("/sites/<site_id>/schedule")
 def get(site_id: str) -> Response[str]:
     """The schedule with its next runs."""
-    return http.ok(_view(manage_schedule.get(http.an_id(site_id, "siteId"))))
+    return http.ok(_view(manage_schedule.get(site_id)))
 
 
 @app.delete("/sites/<site_id>/schedule")
 def delete(site_id: str) -> Response[str]:
     """No automatic backups any more; the backups stay."""
-    manage_schedule.delete(http.an_id(site_id, "siteId"))
+    manage_schedule.delete(site_id)
     return http.no_content()
 
 
 @app.post("/sites/<site_id>/schedule/pause")
 def post_pause(site_id: str) -> Response[str]:
     """No runs until it is resumed."""
-    return http.ok(_view(manage_schedule.pause(http.an_id(site_id, "siteId"), True)))
+    return http.ok(_view(manage_schedule.pause(site_id, True)))
 
 
 @app.post("/sites/<site_id>/schedule/resume")
 def post_resume(site_id: str) -> Response[str]:
     """Runs again, from the next tick on."""
-    return http.ok(_view(manage_schedule.pause(http.an_id(site_id, "siteId"), False)))
+    return http.ok(_view(manage_schedule.pause(site_id, False)))
 
 
 @app.get("/schedules")
 def get_page() -> Response[str]:
     """A page of schedules."""
-    query = http.only_known(app.current_event.query_string_parameters, "limit", "cursor")
+    query = app.current_event.query_string_parameters
     past = http.an_id(query["cursor"], "cursor") if "cursor" in query else None
     found, cursor = manage_schedule.page(http.a_number(query, "limit", 20, 1, 100), past)
     return http.ok(

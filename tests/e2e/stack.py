@@ -40,6 +40,7 @@ PARAMETERS = {
     "DaySeconds": 2,
     "FailedRecordDays": 300,
     "ScheduleWindowSeconds": 0,
+    "ScheduleMinIntervalMinutes": 1,
 }
 
 

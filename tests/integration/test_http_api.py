@@ -186,6 +186,42 @@ def test_request_over_10_mb(lambdas: Harness) -> None:
     assert (answer.status_code, answer.json()) == (413, {"message": "Request Entity Too Large"})
 
 
+def test_request_over_6_mb_is_more_than_a_function_takes(lambdas: Harness) -> None:
+    answer = call(lambdas, "POST", "/things", data=b"x" * (7 * 1024 * 1024))
+    assert (answer.status_code, answer.json()) == (413, {"message": "Request Entity Too Large"})
+
+
+@pytest.mark.parametrize("sent", [b"", b"half of it"])
+def test_client_that_goes_away_leaves_no_trace(
+    lambdas: Harness, caplog: pytest.LogCaptureFixture, sent: bytes
+) -> None:
+    async def leave() -> int:
+        api = HttpApi(lambdas.template, lambdas.lambda_url)
+        ended = asyncio.Event()
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await api.app(scope, receive, send)
+            finally:
+                ended.set()
+
+        async with serve(watched) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"POST /things HTTP/1.1\r\nHost: local\r\nContent-Length: 1000\r\n\r\n" + sent)
+            await writer.drain()
+            writer.close()
+            await asyncio.wait_for(ended.wait(), LIMIT_SECONDS)
+            # Answered by the same loop, and so after whatever that had to say of the first one.
+            answer = await asyncio.to_thread(
+                requests.get, f"http://127.0.0.1:{port}/nothing", timeout=LIMIT_SECONDS
+            )
+        api.close()
+        return answer.status_code
+
+    assert lambdas.loop.run(leave()) == 404
+    assert caplog.text == ""
+
+
 def test_throttled_function_is_unavailable(lambdas: Harness, tmp_path: Path) -> None:
     release = tmp_path / "release"
     event = json.dumps({"until": str(release)}).encode()

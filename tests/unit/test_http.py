@@ -24,8 +24,10 @@ from sitebackup.errors import (
     StateForbids,
 )
 from sitebackup.services.create_job import CreateBackup
+from sitebackup.services.manage_schedule import PutSchedule
 
 USER, SITE = "a" * 24, "b" * 24
+AN_ID = "24 hex digits in lower case"
 
 
 def an_event(body: str | None = None, path: str = "/", encoded: bool = False) -> dict[str, Any]:
@@ -72,19 +74,21 @@ def test_base64_of_no_text(body: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"userId": None}, "userId: Expected `str`, got `null`"),
-        ({"userId": 7}, "userId: Expected `str`, got `int`"),
-        ({"siteId": "B" * 24}, "siteId: Expected `str` matching regex"),
-        ({"siteId": "b" * 23}, "siteId: Expected `str` matching regex"),
-        ({"siteId": SITE + "\n"}, "siteId: Expected `str` matching regex"),
-        ({"providers": []}, "providers: Expected `array` of length >= 1"),
-        ({"providers": ["site", "Db"]}, "providers[1]: Expected `str` matching regex"),
-        ({"providers": "site"}, "providers: Expected `array | null`, got `str`"),
-        ({"expiresAfterDays": 0}, "expiresAfterDays: Expected `int` >= 1"),
-        ({"expiresAfterDays": 3651}, "expiresAfterDays: Expected `int` <= 3650"),
-        ({"maxBytes": 0}, "maxBytes: Expected `int` >= 1"),
-        ({"maxBytes": MAX_OBJECT_SIZE + 1}, f"maxBytes: Expected `int` <= {MAX_OBJECT_SIZE}"),
-        ({"maxBytes": 10**40}, "maxBytes: "),
+        ({"userId": None}, f"userId: must be {AN_ID}"),
+        ({"userId": 7}, f"userId: must be {AN_ID}"),
+        ({"siteId": "B" * 24}, f"siteId: must be {AN_ID}"),
+        ({"siteId": "b" * 23}, f"siteId: must be {AN_ID}"),
+        ({"siteId": SITE + "\n"}, f"siteId: must be {AN_ID}"),
+        ({"providers": []}, "providers: must be a list of names of providers, with at least one"),
+        ({"providers": ["site", "Db"]}, "providers[1]: must be the name of a provider"),
+        ({"providers": [["site"]]}, "providers[0]: must be the name of a provider"),
+        ({"providers": "site"}, "providers: must be a list of names of providers, with at least one"),
+        ({"expiresAfterDays": 0}, "expiresAfterDays: must be a whole number of days from 1 to 3650"),
+        ({"expiresAfterDays": 3651}, "expiresAfterDays: must be a whole number of days from 1 to 3650"),
+        ({"expiresAfterDays": True}, "expiresAfterDays: must be a whole number of days from 1 to 3650"),
+        ({"maxBytes": 0}, f"maxBytes: must be a whole number of bytes from 1 to {MAX_OBJECT_SIZE}"),
+        ({"maxBytes": MAX_OBJECT_SIZE + 1}, "maxBytes: must be a whole number of bytes"),
+        ({"maxBytes": 10**40}, "maxBytes: must be a whole number of bytes"),
         ({"colour": 1}, "colour: unknown field"),
     ],
 )
@@ -100,9 +104,12 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
         (None, "body: not valid JSON"),
         ("", "body: not valid JSON"),
         ("{", "body: not valid JSON"),
-        ("null", "body: Expected `object`, got `null`"),
-        ("[]", "body: Expected `object`, got `array`"),
+        ("null", "body: must be a JSON object"),
+        ("[]", "body: must be a JSON object"),
+        ('{"userId": x}', "body: not valid JSON: invalid character (byte 11)"),
+        ('"userId"', "body: must be a JSON object"),
         ("{}", "userId: required"),
+        ('{"a`b": 1}', "a`b: unknown field"),
         (json.dumps({"userId": USER}), "siteId: required"),
     ],
 )
@@ -110,6 +117,30 @@ def test_a_wrong_body_is_told_apart(body: str | None, message: str) -> None:
     with pytest.raises(BadRequest) as raised:
         decode(body)
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize("kind", [CreateBackup, PutSchedule])
+def test_every_field_of_a_body_has_a_description_for_errors(kind: type[msgspec.Struct]) -> None:
+    """Something that no field takes is refused with it, and so is a list of that."""
+    wrong = {"of": "no use"}
+    for field in msgspec.structs.fields(kind):
+        event = an_event(json.dumps({field.encode_name: wrong}))
+        with pytest.raises(BadRequest, match=f"^{field.encode_name}: must be [a-z0-9]"):
+            http.body(APIGatewayProxyEventV2(event), kind)
+    with pytest.raises(BadRequest, match=r"^providers\[0\]: must be the name of a provider$"):
+        http.body(APIGatewayProxyEventV2(an_event(json.dumps({"providers": [wrong]}))), kind)
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000_000, "\u00fc" * 2_500_000, "\U0001f600" * 1_250_000])
+def test_an_answer_stays_small_whatever_a_field_is_called(name: str) -> None:
+    with pytest.raises(BadRequest, match=r"unknown field$") as raised:
+        decode(json.dumps({name: 1}, ensure_ascii=False))
+    assert len(json.dumps(str(raised.value))) < 2000
+
+
+def test_a_field_that_comes_twice() -> None:
+    with pytest.raises(BadRequest, match=r"^siteId: comes twice$"):
+        decode(f'{{"userId": "{USER}", "siteId": "{USER}", "siteId": "{SITE}"}}')
 
 
 @pytest.mark.parametrize(
@@ -121,7 +152,7 @@ def test_what_is_no_id(value: str) -> None:
         http.an_id(value, "jobId")
 
 
-@pytest.mark.parametrize("value", ["", "-1", "26", "1.0", "1e1", " 1", "²", "x", "9" * 5000])
+@pytest.mark.parametrize("value", ["", "-1", "26", "1.0", "1e1", " 1", "²", "\u0661", "x", "9" * 5000])
 def test_what_is_no_number(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^wait: must be a whole number from 0 to 25$"):
         http.a_number({"wait": value}, "wait", 0, 0, 25)
@@ -135,7 +166,18 @@ def test_numbers() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "now", "2030-01-31", "2030-01-31T12:00:00", "2030-13-01T00:00:00Z", "0001-01-01T00:00:00+23:59"],
+    [
+        *[
+            "",
+            "now",
+            "2030-01-31",
+            "2030-01-31T12:00:00",
+            "2030-13-01T00:00:00Z",
+            "0001-01-01T00:00:00+23:59",
+        ],
+        *["2030-01-31T12:00:00Z\n", "2030-01-31x12:00:00Z", "20300131T120000Z", "2030-W05-4T12:00:00Z"],
+        *["9999-12-31T23:59:59-00:01", "2030-01-31T12:00:00+24:00", "203\u0660-01-31T12:00:00Z"],
+    ],
 )
 def test_what_is_no_time(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^at: must "):
@@ -143,16 +185,22 @@ def test_what_is_no_time(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["2030-01-31T12:00:00Z", "2030-01-31T13:00:00+01:00", "2030-01-31T13:00:00 01:00"]
+    "value",
+    [
+        *["2030-01-31T12:00:00Z", "2030-01-31T13:00:00+01:00", "2030-01-31T13:00:00 01:00"],
+        *["2030-01-31t12:00:00z", "2030-01-31T12:00:00.0009999999Z"],
+    ],
 )
 def test_times(value: str) -> None:
     assert http.a_time(value, "at") == datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 
 def test_parameters_that_nobody_knows() -> None:
-    assert http.only_known({"wait": "1"}, "wait", "since") == {"wait": "1"}
+    http.only_known({"wait": "1"}, ("wait", "since"))
     with pytest.raises(BadRequest, match=r"^siteid: unknown parameter; there are: wait, since$"):
-        http.only_known({"siteid": "1"}, "wait", "since")
+        http.only_known({"siteid": "1"}, ("wait", "since"))
+    with pytest.raises(BadRequest, match=r"^wait: unknown parameter; there are none here$"):
+        http.only_known({"wait": "1"}, ())
 
 
 def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any], dict[str, Any]]:

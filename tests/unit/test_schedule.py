@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
-from itertools import pairwise, takewhile
+from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -19,8 +19,10 @@ from sitebackup.domain.schedule import (
     jitter,
     preview,
     runs,
+    shortest_interval,
     tick_key,
     ticks,
+    time_zones,
 )
 
 HOUR = timedelta(hours=1)
@@ -172,14 +174,26 @@ def test_cron_is_case_blind_and_daily_is_midnight() -> None:
         ("", "UTC", "cron: must be daily"),
         ("0 0 * *", "UTC", "five fields"),
         ("0 0 0 * * *", "UTC", "five fields"),
-        ("60 0 * * *", "UTC", "cron: Bad minute"),
-        ("0 24 * * *", "UTC", "cron: Bad hour"),
-        ("0 x * * *", "UTC", "cron: Bad hour"),
-        ("0 0 31 2 *", "UTC", "cron: Bad day"),
-        ("0 0 * * 9", "UTC", "cron: Bad day-of-week"),
-        ("*/0 * * * *", "UTC", "cron: Bad minute"),
+        ("60 0 * * *", "UTC", "cron: the minute is not valid"),
+        ("0 24 * * *", "UTC", "cron: the hour is not valid"),
+        ("0 x * * *", "UTC", "cron: the hour is not valid"),
+        ("0 0 31 2 *", "UTC", "cron: the day-of-month is not valid"),
+        ("0 0 * * 9", "UTC", "cron: the day-of-week is not valid"),
+        ("*/0 * * * *", "UTC", "cron: the minute is not valid"),
         ("**", "UTC", "five fields"),
-        ("0 ** * * *", "UTC", "cron: Bad hour"),
+        ("0 ** * * *", "UTC", "cron: the hour is not valid"),
+        ("*/60 * * * *", "UTC", "cron: the step of the minute can be 59 at most"),
+        ("*/99999999999999999999 * * * *", "UTC", "cron: the step of the minute can be 59 at most"),
+        ("0 0/24 * * *", "UTC", "cron: the step of the hour can be 23 at most"),
+        ("0 0 1-5/2,*/32 * *", "UTC", "cron: the step of the day can be 31 at most"),
+        ("0 0 * */13 *", "UTC", "cron: the step of the month can be 12 at most"),
+        ("0 0 * * */8", "UTC", "cron: the step of the weekday can be 7 at most"),
+        ("0 0 * * \u017fun", "UTC", "five fields"),
+        ("\u0660 0 * * *", "UTC", "five fields"),
+        ("daily", "localtime", "timeZone: no IANA time zone 'localtime'"),
+        ("daily", "posixrules", "timeZone"),
+        ("daily", "Factory", "timeZone"),
+        ("daily", "right/UTC", "timeZone"),
         ("daily", "Europe/Nowhere", "timeZone: no IANA time zone 'Europe/Nowhere'"),
         ("daily", "../etc/passwd", "timeZone"),
         ("daily", "/etc/localtime", "timeZone"),
@@ -193,6 +207,53 @@ def test_cron_is_case_blind_and_daily_is_midnight() -> None:
 def test_nonsense_is_told_by_its_field(cron: str, zone: str, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
         check(cron, zone, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_every_zone_that_iana_lists_has_ticks() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert len(time_zones()) > 400
+    for zone in time_zones():
+        check("daily", zone, now)
+
+
+# --- how often
+
+AT_LEAST = 60 * MINUTE
+
+
+@pytest.mark.parametrize(
+    "cron", ["daily", "weekly", "0 * * * *", "59 * * * *", "30 0,23 * * *", "0 0,1 * * *"]
+)
+def test_once_an_hour_is_often_enough(cron: str) -> None:
+    check(cron, "UTC", datetime(2026, 1, 1, tzinfo=UTC), AT_LEAST)
+
+
+@pytest.mark.parametrize(
+    ("cron", "minutes"),
+    [
+        ("* * * * *", 1),
+        ("*/30 * * * *", 30),
+        ("0,59 0 1 1 *", 59),
+        ("0,59 0,23 * * *", 1),
+        ("15,45 2 * * *", 30),
+    ],
+)
+def test_ticks_too_close_are_refused_with_both_spans(cron: str, minutes: int) -> None:
+    wanted = f"cron: backups must be at least 60 minutes apart; two of these are only {minutes} minutes apart"
+    with pytest.raises(ScheduleError, match=f"^{wanted}$"):
+        check(cron, "UTC", datetime(2026, 1, 1, tzinfo=UTC), AT_LEAST)
+    check(cron, "UTC", datetime(2026, 1, 1, tzinfo=UTC), minutes * MINUTE)
+
+
+@given(
+    minutes=st.sets(st.integers(0, 59), min_size=1, max_size=4),
+    hours=st.sets(st.integers(0, 23), min_size=1, max_size=4),
+)
+def test_the_shortest_interval_is_that_of_the_ticks(minutes: set[int], hours: set[int]) -> None:
+    cron = f"{','.join(map(str, minutes))} {','.join(map(str, hours))} * * *"
+    upcoming = ticks(cron, "UTC", datetime(2026, 1, 1, tzinfo=UTC))
+    two_days = list(islice(upcoming, 2 * len(minutes) * len(hours) + 1))
+    assert shortest_interval(cron) == min(after - before for before, after in pairwise(two_days))
 
 
 # --- spreading

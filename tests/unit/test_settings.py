@@ -61,6 +61,13 @@ def test_every_field_of_the_policy_can_be_set(name: str) -> None:
         ("EXPORT_TIMEOUT_SECONDS", "0", "EXPORT_TIMEOUT_SECONDS must be a whole number from 1"),
         ("ATTEMPT_SECONDS", "10" * 8, "ATTEMPT_SECONDS must be a whole number from 1 to 1000000000"),
         ("FAILED_RECORD_DAYS", "36501", "FAILED_RECORD_DAYS must be a whole number from 1 to 36500"),
+        ("DAY_SECONDS", "86401", "DAY_SECONDS must be a whole number from 1 to 86400"),
+        ("SCHEDULE_MIN_INTERVAL_MINUTES", "0", "SCHEDULE_MIN_INTERVAL_MINUTES must be a whole number from 1"),
+        (
+            "SCHEDULE_MIN_INTERVAL_MINUTES",
+            "1441",
+            "SCHEDULE_MIN_INTERVAL_MINUTES must be a whole number from 1",
+        ),
         ("PROVIDERS", "{}", "PROVIDERS: Expected `array`"),
         ("PROVIDERS", "[", "PROVIDERS: "),
         ("PROVIDERS", "[]", "PROVIDERS lists no provider"),

@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from local.intrinsics import parse
 from local.services import TOPICS
@@ -127,6 +130,16 @@ def test_preflight_requests_need_no_authorizer(resources: dict[str, Any]) -> Non
     assert not [path for path, item in body["paths"].items() if "options" in item]
     assert body["x-amazon-apigateway-cors"]["allowOrigins"] == ["*"]
     assert {"authorization", "idempotency-key"} <= set(body["x-amazon-apigateway-cors"]["allowHeaders"])
+
+
+def test_pages_may_send_every_header_that_a_signature_needs(resources: dict[str, Any]) -> None:
+    request = AWSRequest("POST", "https://api.example.com/backup", data=b"{}")
+    # Its S3 kind sends the digest of the body, too, as the SDK for browsers does for every service.
+    S3SigV4Auth(Credentials("key", "secret", "token"), "execute-api", "us-east-1").add_auth(request)
+    sent = {name.lower() for name in request.headers.keys()}  # noqa: SIM118 - a message, no mapping
+    assert {"authorization", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"} <= sent
+    cors = resources["Api"]["Properties"]["Body"]["x-amazon-apigateway-cors"]
+    assert sent <= set(cors["allowHeaders"])
 
 
 def test_no_statement_allows_everything(resources: dict[str, Any]) -> None:

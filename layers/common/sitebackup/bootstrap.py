@@ -170,6 +170,7 @@ class Bootstrap:
             schedules=self.schedules,
             providers=self.settings.providers,
             window=self.settings.schedule_window,
+            min_interval=self.settings.schedule_min_interval,
             now=self.now,
         )
 

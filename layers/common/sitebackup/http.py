@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from .domain.job import Job
@@ -19,12 +20,30 @@ from .telemetry import logger
 from .view import job_view
 
 MAX_DIGITS = 18
+MAX_NAME_SHOWN = 100
+"""Characters: an answer must stay within Lambda's 6 MB, whatever a request calls its fields."""
 _ID = re.compile(r"[0-9a-f]{24}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE)
 
 
-def resolver() -> APIGatewayHttpResolver:
-    """A router that answers every error with problem details."""
+def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGatewayHttpResolver:
+    """A router that answers every error with problem details.
+
+    `queries` names the query parameters of each route that has some, by its route key, such as `GET /backup`. Others,
+    and ids in the path that are none, are refused before a route's function is called.
+    """
     app = APIGatewayHttpResolver()
+    known = queries or {}
+
+    def check(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
+        event = app.current_event
+        only_known(event.query_string_parameters, known.get(event.route_key, ()))
+        # As API Gateway has it: the router's own pattern lets a line feed at the end of the path pass unseen.
+        for name, value in event.path_parameters.items():
+            an_id(value, name)
+        return next_middleware(app)
+
+    app.use([check])
 
     @app.not_found
     def no_route(error: NotFoundError) -> Response[str]:
@@ -49,13 +68,16 @@ def body[T](event: APIGatewayProxyEventV2, kind: type[T]) -> T:
     API Gateway encodes a body whose type is no text in base64: a form's, too, which is what curl calls its data.
     """
     try:
-        return msgspec.json.decode(event.decoded_body or "", type=kind)
+        text = event.decoded_body or ""
+        decoded = msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(_field_first(str(error))) from error
+        raise BadRequest(_in_plain_words(str(error), kind)) from error
     except msgspec.DecodeError as error:
-        raise BadRequest(f"body: not valid JSON: {error}") from error
+        raise BadRequest(f"body: not valid JSON: {str(error).removeprefix('JSON is malformed: ')}") from error
     except ValueError as error:
         raise BadRequest("body: not valid UTF-8") from error
+    json.loads(text, object_pairs_hook=_unique)
+    return decoded
 
 
 def an_id(value: str, name: str) -> str:
@@ -68,28 +90,35 @@ def an_id(value: str, name: str) -> str:
 def a_number(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     """An integer of the query string. Raises BadRequest outside `low..high`."""
     value = query.get(name, str(default))
-    if not value.isdecimal() or len(value) > MAX_DIGITS or not low <= int(value) <= high:
+    if (
+        not (value.isascii() and value.isdecimal())
+        or len(value) > MAX_DIGITS
+        or not low <= int(value) <= high
+    ):
         raise BadRequest(f"{name}: must be a whole number from {low} to {high}")
     return int(value)
 
 
 def a_time(value: str, name: str) -> datetime:
     """A point in time (RFC 3339). Raises BadRequest."""
+    value = value.replace(" ", "+")  # what a `+` that was not encoded in a query string comes as
+    found = _TIME.fullmatch(value)
+    if found and not found[2]:
+        raise BadRequest(f"{name}: must say its offset from UTC, like 2030-01-31T12:00:00Z")
     try:
-        moment = datetime.fromisoformat(value.replace(" ", "+"))
-        if moment.tzinfo is not None:
-            return to_milliseconds(moment)
-    except (ValueError, OverflowError) as error:
-        raise BadRequest(f"{name}: must be a time like 2030-01-31T12:00:00Z") from error
-    raise BadRequest(f"{name}: must say its offset from UTC, like 2030-01-31T12:00:00Z")
+        if found:
+            return to_milliseconds(datetime.fromisoformat(value.upper()))
+    except (ValueError, OverflowError):
+        pass  # there is no such day or hour, or its UTC is beyond the calendar
+    raise BadRequest(f"{name}: must be a time like 2030-01-31T12:00:00Z")
 
 
-def only_known(query: Mapping[str, str], *names: str) -> Mapping[str, str]:
+def only_known(query: Mapping[str, str], names: Collection[str]) -> None:
     """Raises BadRequest if the query string has other parameters."""
     for name in query:
         if name not in names:
-            raise BadRequest(f"{name}: unknown parameter; there are: {', '.join(names)}")
-    return query
+            there_are = f"there are: {', '.join(names)}" if names else "there are none here"
+            raise BadRequest(f"{name[:MAX_NAME_SHOWN]}: unknown parameter; {there_are}")
 
 
 def accepted(job: Job) -> Response[str]:
@@ -126,13 +155,36 @@ def _problem(found: Problem, detail: str, members: Mapping[str, Any]) -> Respons
     )
 
 
-def _field_first(message: str) -> str:
-    """msgspec ends with where: "… - at `$.siteId`"; people look for the field first."""
-    what, _, where = message.partition(" - at `")
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The decoder takes the last of two values for one field; nobody can have meant that."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRequest(f"{twice}: comes twice")
+    return fields
+
+
+def _in_plain_words(message: str, kind: type) -> str:
+    """What msgspec says of a body, with the field first, and what that must be: its description.
+
+    msgspec ends with where: "… - at `$.siteId`".
+    """
+    _, _, where = message.partition(" - at `$")
     if where:
-        return f"{where.strip('`').removeprefix('$.') or 'body'}: {what}"
-    if unknown := re.search(r"unknown field `(.+?)`", message):
-        return f"{unknown[1]}: unknown field"
-    if lacking := re.search(r"required field `(.+?)`", message):
+        path = where.removesuffix("`").removeprefix(".")
+        return f"{path}: must be {_description(kind, path)}"
+    if unknown := re.search(r"unknown field `(.*)`", message, re.DOTALL):
+        return f"{unknown[1][:MAX_NAME_SHOWN]}: unknown field"
+    if lacking := re.search(r"required field `(.+)`", message):
         return f"{lacking[1]}: required"
-    return f"body: {what}"
+    return "body: must be a JSON object"
+
+
+def _description(kind: type, path: str) -> str:
+    """Of the field at a path like `providers[1]`."""
+    name, _, item = path.partition("[")
+    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][name]
+    schema = schema.get("anyOf", [schema])[0]  # the other one is null
+    description: str = (schema["items"] if item else schema)["description"]
+    return description

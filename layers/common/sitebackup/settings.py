@@ -12,6 +12,8 @@ from .domain.provider import Provider
 
 MAX_SECONDS = 10**9
 MAX_DAYS = 36_500
+DAY_SECONDS = 24 * 3600
+DAY_MINUTES = 24 * 60
 _MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest"})
 
 
@@ -36,6 +38,7 @@ class Settings:
     max_bytes: int | None
     export_timeout: int
     schedule_window: timedelta
+    schedule_min_interval: timedelta
     policy: Policy
 
     @classmethod
@@ -66,6 +69,9 @@ class Settings:
             schedule_window=timedelta(
                 seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600, high=MAX_SECONDS)
             ),
+            schedule_min_interval=timedelta(
+                minutes=_number(env, "SCHEDULE_MIN_INTERVAL_MINUTES", 60, low=1, high=DAY_MINUTES)
+            ),
             policy=_policy(env, export_timeout),
         )
 
@@ -84,12 +90,19 @@ def _policy(env: Mapping[str, str], export_timeout: int) -> Policy:
                 name.upper(),
                 getattr(default, name),
                 low=0 if name in _MAY_BE_0 else 1,
-                high=MAX_DAYS if name.endswith("_days") else MAX_SECONDS,
+                high=_most(name),
             )
             for name in names
         }
     )
     return policy.replace(lease_seconds=policy.lease_seconds + export_timeout)
+
+
+def _most(name: str) -> int:
+    """Such that no time of a job can go beyond the calendar."""
+    if name == "day_seconds":
+        return DAY_SECONDS
+    return MAX_DAYS if name.endswith("_days") else MAX_SECONDS
 
 
 def _providers(text: str) -> dict[str, Provider]:

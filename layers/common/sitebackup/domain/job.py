@@ -173,6 +173,8 @@ class Job(Model, frozen=True, kw_only=True):
     max_bytes: int | None = None
     expires_after_days: int | None = None
     idempotency_key: str | None = None
+    request_digest: str | None = None
+    """Of what was asked under the idempotency key: the job itself and `Providers` change, a repeat of it does not."""
 
     @property
     def earliest_check(self) -> datetime | None:

@@ -5,8 +5,14 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{24}\Z", description="24 hex digits")]
-ProviderName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z")]
+Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{24}\Z", description="24 hex digits in lower case")]
+ProviderName = Annotated[
+    str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z", description="the name of a provider")
+]
+ProviderNames = Annotated[
+    list[ProviderName],
+    msgspec.Meta(min_length=1, description="a list of names of providers, with at least one"),
+]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

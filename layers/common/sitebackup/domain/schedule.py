@@ -1,10 +1,13 @@
 """When a site is backed up by itself. Cron and DST are cronsim's business; spreading and catching up are ours."""
 
 import hashlib
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import dropwhile, islice
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from functools import cache
+from importlib import resources
+from itertools import dropwhile, islice, pairwise
+from zoneinfo import ZoneInfo
 
 import msgspec
 from cronsim import CronSim, CronSimError
@@ -12,6 +15,11 @@ from cronsim import CronSim, CronSimError
 from .model import Id, Model, ProviderName, to_milliseconds
 
 NAMED = {"daily": "0 0 * * *", "weekly": "0 0 * * 0"}
+CRON_FORM = "daily, weekly, or five fields: minute hour day month weekday"
+_STEPS = {"minute": 59, "hour": 23, "day": 31, "month": 12, "weekday": 7}
+"""The largest step of each field."""
+_MINUTE = timedelta(minutes=1)
+_DAY_MINUTES = 24 * 60
 
 
 class ScheduleError(ValueError):
@@ -41,10 +49,33 @@ class Schedule(Model, frozen=True, kw_only=True):
     """Why the last tick made no backup."""
 
 
-def check(cron: str, time_zone: str, now: datetime) -> None:
-    """Raises ScheduleError if the expression or the zone is unknown, or if there is never a tick."""
+def check(cron: str, time_zone: str, now: datetime, min_interval: timedelta = _MINUTE) -> None:
+    """Raises ScheduleError if the expression or the zone is unknown, or if its ticks never come or too often."""
     if next(ticks(cron, time_zone, now), None) is None:
         raise ScheduleError("cron: there is no such time")
+    apart = shortest_interval(cron)
+    if apart < min_interval:
+        least, minutes = (f"{span // _MINUTE} minutes" for span in (min_interval, apart))
+        raise ScheduleError(
+            f"cron: backups must be at least {least} apart; two of these are only {minutes} apart"
+        )
+
+
+def shortest_interval(cron: str) -> timedelta:
+    """Between two ticks by the clock on the wall, as if all of them came every day. Raises ScheduleError."""
+    simulated = _simulate(cron, datetime(2000, 1, 1, tzinfo=UTC))
+    times = sorted(hour * 60 + minute for hour in simulated.hours for minute in simulated.minutes)
+    return min(after - before for before, after in pairwise([*times, times[0] + _DAY_MINUTES])) * _MINUTE
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """The names that IANA lists.
+
+    What a machine keeps beside them is left out (`localtime`, `posixrules`, `right/UTC`), and so is `Factory`, which
+    stands for a zone that nobody has set.
+    """
+    return frozenset((resources.files("tzdata") / "zones").read_text().split()) - {"Factory"}
 
 
 def ticks(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
@@ -53,17 +84,19 @@ def ticks(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     As with Debian's cron, a tick that a clock change skips comes right after the gap, and one that it repeats comes
     once; only an expression for every hour follows the real hours. Raises ScheduleError.
     """
-    try:
-        zone = ZoneInfo(time_zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ScheduleError(f"timeZone: no IANA time zone {time_zone!r}") from error
-    try:
-        simulated = CronSim(_by_the_clock(NAMED.get(cron, cron)), after.astimezone(zone))
-    except CronSimError as error:
-        raise ScheduleError(f"cron: {error}") from error
+    if time_zone not in time_zones():
+        raise ScheduleError(f"timeZone: no IANA time zone {time_zone!r}")
+    simulated = _simulate(cron, after.astimezone(ZoneInfo(time_zone)))
     upcoming = (to_milliseconds(tick.astimezone(UTC)) for tick in simulated)
     # Within an hour that is repeated, cronsim also answers the ticks of the hour before.
     return dropwhile(lambda tick: tick <= after, upcoming)
+
+
+def _simulate(cron: str, after: datetime) -> CronSim:
+    try:
+        return CronSim(_by_the_clock(NAMED.get(cron, cron)), after)
+    except CronSimError as error:
+        raise ScheduleError(f"cron: the {str(error).removeprefix('Bad ')} is not valid") from error
 
 
 def _by_the_clock(cron: str) -> str:
@@ -72,8 +105,11 @@ def _by_the_clock(cron: str) -> str:
     It takes any star, also in `*/2`, to mean real hours: then a tick that a clock change skips never comes.
     """
     fields = cron.split()
-    if len(fields) != 5:
-        raise ScheduleError("cron: must be daily, weekly, or five fields: minute hour day month weekday")
+    if len(fields) != 5 or not cron.isascii():  # its letters are read in capitals, and that of a long s is S
+        raise ScheduleError(f"cron: must be {CRON_FORM}")
+    for (name, most), field in zip(_STEPS.items(), fields, strict=True):
+        if any(int(step) > most for step in re.findall(r"/(\d+)", field)):
+            raise ScheduleError(f"cron: the step of the {name} can be {most} at most")
     minute, hour, *rest = fields
     if hour != "*":
         minute, hour = minute.replace("*", "0-59"), hour.replace("*", "0-23")

@@ -1,5 +1,6 @@
 """Creates a backup: one document, and one record a provider."""
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from ..adapters.repository import DuplicateJob, Repository
 from ..domain.errors import Conflict
 from ..domain.events import UploadJobCreated
 from ..domain.job import Job, Status
-from ..domain.model import Id, Model, ProviderName
+from ..domain.model import Id, Model, ProviderNames
 from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.policy import Policy, seconds
 from ..domain.provider import Provider
@@ -22,17 +23,26 @@ from ..telemetry import count, logger
 from .emit import emit
 
 MAX_DAYS = 3650
+Days = Annotated[
+    int, msgspec.Meta(ge=1, le=MAX_DAYS, description=f"a whole number of days from 1 to {MAX_DAYS}")
+]
+Bytes = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1, le=MAX_OBJECT_SIZE, description=f"a whole number of bytes from 1 to {MAX_OBJECT_SIZE}"
+    ),
+]
 MAX_KEY_LENGTH = 255
 
 
 class CreateBackup(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of `POST /backup`."""
+    """The body of `POST /backup`. An error about a field quotes its description."""
 
     user_id: Id
     site_id: Id
-    providers: Annotated[list[ProviderName], msgspec.Meta(min_length=1)] | None = None
-    expires_after_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] | None = None
-    max_bytes: Annotated[int, msgspec.Meta(ge=1, le=MAX_OBJECT_SIZE)] | None = None
+    providers: ProviderNames | None = None
+    expires_after_days: Days | None = None
+    max_bytes: Bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -51,14 +61,20 @@ class CreateJob:
 
         Raises BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
-        if idempotency_key is not None and not 1 <= len(idempotency_key) <= MAX_KEY_LENGTH:
-            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} characters")
+        if idempotency_key is not None and not _is_key(idempotency_key):
+            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} printable ASCII characters")
         return self.once(request, f"{request.user_id}:{idempotency_key}" if idempotency_key else None)
 
     def once(self, request: CreateBackup, key: str | None) -> Job:
         """The one job of this key. Raises what the call itself does."""
         names = request.providers or list(self.providers)
-        check_providers(names, self.providers)
+        digest = _digest(request) if key else None
+        try:
+            check_providers(names, self.providers)
+        except BadRequest:
+            if same := self._repeated(key, digest):  # asked when these providers were known
+                return same
+            raise
         now = self.now()
         job = Job(
             id=self.new_id(),
@@ -74,6 +90,7 @@ class CreateJob:
             max_bytes=request.max_bytes,
             expires_after_days=request.expires_after_days,
             idempotency_key=key,
+            request_digest=digest,
         )
         try:
             self.repository.add(job)
@@ -88,18 +105,29 @@ class CreateJob:
 
     def _existing(self, job: Job) -> Job:
         """The job that stands in the way: the same request's, or another one."""
-        if job.idempotency_key and (same := self.repository.by_idempotency_key(job.idempotency_key)):
-            if _asked(same) != _asked(job):
-                raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", jobId=same.id)
+        if same := self._repeated(job.idempotency_key, job.request_digest):
             return same
         active = self.repository.active(job.user_id, job.site_id)
         if active is None:
             raise Conflict("the site's active backup has just ended")
         raise ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)
 
+    def _repeated(self, key: str | None, digest: str | None) -> Job | None:
+        """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request."""
+        same = self.repository.by_idempotency_key(key) if key else None
+        if same and same.request_digest != digest:
+            raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", jobId=same.id)
+        return same
 
-def _asked(job: Job) -> tuple[object, ...]:
-    return job.user_id, job.site_id, job.tasks.keys(), job.max_bytes, job.expires_after_days
+
+def _is_key(text: str) -> bool:
+    return 1 <= len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()
+
+
+def _digest(request: CreateBackup) -> str:
+    """Of what was asked; the order of the providers says nothing."""
+    asked = request.replace(providers=sorted(request.providers) if request.providers else None)
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 
 def check_providers(names: Sequence[str], known: Collection[str]) -> None:

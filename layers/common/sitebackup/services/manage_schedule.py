@@ -9,22 +9,23 @@ import msgspec
 
 from ..adapters.schedules import Schedules
 from ..domain.errors import Conflict
-from ..domain.model import Id, Model, ProviderName
-from ..domain.schedule import Schedule, ScheduleError, arm, check, preview
+from ..domain.model import Id, Model, ProviderNames
+from ..domain.schedule import CRON_FORM, Schedule, ScheduleError, arm, check, preview
 from ..errors import BadRequest, NotFound
-from .create_job import MAX_DAYS, check_providers
+from .create_job import Days, check_providers
 
 
 class PutSchedule(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The body of `PUT /sites/{siteId}/schedule`."""
+    """The body of `PUT /sites/{siteId}/schedule`. An error about a field quotes its description."""
 
     user_id: Id
-    cron: Annotated[str, msgspec.Meta(min_length=1, max_length=100)] = "daily"
-    """Five fields, or `daily` or `weekly`."""
-    time_zone: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = "UTC"
-    expires_after_days: Annotated[int, msgspec.Meta(ge=1, le=MAX_DAYS)] = 60
-    providers: Annotated[list[ProviderName], msgspec.Meta(min_length=1)] | None = None
-    paused: bool = False
+    cron: Annotated[str, msgspec.Meta(min_length=1, max_length=100, description=CRON_FORM)] = "daily"
+    time_zone: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=64, description="the name of an IANA time zone")
+    ] = "UTC"
+    expires_after_days: Days = 60
+    providers: ProviderNames | None = None
+    paused: Annotated[bool, msgspec.Meta(description="true or false")] = False
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,15 @@ class ManageSchedule:
     schedules: Schedules
     providers: Collection[str]
     window: timedelta
+    min_interval: timedelta
+    """Backups of a schedule are at least so far apart; one that is set already stays as it is."""
     now: Callable[[], datetime]
 
     def put(self, site_id: str, request: PutSchedule) -> Schedule:
         """Creates or replaces it; the next run is counted from now. Raises BadRequest."""
         now = self.now()
         try:
-            check(request.cron, request.time_zone, now)
+            check(request.cron, request.time_zone, now, self.min_interval)
         except ScheduleError as error:
             raise BadRequest(str(error)) from error
         if request.providers:
