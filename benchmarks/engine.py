@@ -36,7 +36,7 @@ def storage(endpoint: str) -> Storage:
 
 def main(url: str, endpoint: str, key: str, part_mib: int, at_once: int) -> None:
     s3 = storage(endpoint)
-    exports = Exports(part_mib * MIB, 30.0, lambda arn: "", lambda: datetime.now(UTC))
+    exports = Exports(part_mib * MIB, 30.0, lambda arn, since: "", lambda: datetime.now(UTC))
     provider = Provider(name="site", export_url=url)
     started, cpu = time.perf_counter(), own_cpu()
     with exports.probe(provider, "", "", 1) as probe:
@@ -48,7 +48,7 @@ def main(url: str, endpoint: str, key: str, part_mib: int, at_once: int) -> None
 
     def move(number: int) -> Part:
         part = plan.part(number)
-        with exports.open_range(provider, "", "", part.start, part.length, validator) as export:
+        with exports.open_range(provider, "", "", part.start, part.length, validator, size) as export:
             return s3.put_part(key, upload, number, export, part.length)
 
     with ThreadPoolExecutor(at_once) as pool:

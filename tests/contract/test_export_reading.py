@@ -29,7 +29,7 @@ def site(url: str) -> MockSite:
 
 
 def exports() -> Exports:
-    return Exports(MIB, 10.0, lambda arn: "", lambda: datetime.now(UTC))
+    return Exports(MIB, 10.0, lambda arn, since: "", lambda: datetime.now(UTC))
 
 
 def probe(site: MockSite, length: int | None = None, url: str | None = None) -> Export:
@@ -103,7 +103,7 @@ def test_connections_are_used_again_only_after_the_whole_body(site: MockSite) ->
         at = provider(f"http://127.0.0.1:{proxy.port}")
 
         def part(start: int, length: int) -> Export:
-            return source.open_range(at, site.user_id, site.site_id, start, length, site.archive.etag)
+            return source.open_range(at, site.user_id, site.site_id, start, length, site.archive.etag, SIZE)
 
         for start in range(0, 5 * 1000, 1000):
             with part(start, 1000) as export:
@@ -124,4 +124,4 @@ def test_another_validator_is_another_export(site: MockSite, fault: dict[str, An
         assert validator is not None
         read(export)
     with pytest.raises(ExportChanged):
-        exports().open_range(provider(site.url), site.user_id, site.site_id, 1000, 1000, validator)
+        exports().open_range(provider(site.url), site.user_id, site.site_id, 1000, 1000, validator, SIZE)

@@ -33,7 +33,7 @@ def site(url: str) -> MockSite:
 
 
 def exports(token: str = "") -> Exports:
-    return Exports(PART, TIMEOUT, lambda arn: token, lambda: NOW)
+    return Exports(PART, TIMEOUT, lambda arn, since: token, lambda: NOW)
 
 
 def provider(site: MockSite, **fields: Any) -> Provider:
@@ -50,7 +50,7 @@ def probe(site: MockSite, length: int | None = PART) -> Export:
 
 def second_part(site: MockSite, validator: str | None = None) -> Export:
     validator = validator or site.archive.etag
-    return exports().open_range(provider(site), site.user_id, site.site_id, PART, PART, validator)
+    return exports().open_range(provider(site), site.user_id, site.site_id, PART, PART, validator, SIZE)
 
 
 def read(export: Export) -> bytes:
@@ -221,7 +221,7 @@ def test_statuses_that_stay(site: MockSite, code: int, reason: Code) -> None:
 @pytest.mark.parametrize(
     ("faults", "reason"),
     [
-        ({"redirect": {}}, Code.EXPORT_INVALID),
+        ({"redirect": {}}, Code.EXPORT_REDIRECTED),
         ({"gzip": "always"}, Code.EXPORT_ENCODED),
         ({"wrongRange": True}, Code.EXPORT_INVALID),
         ({"longBody": {"bytes": 1}}, Code.EXPORT_INVALID),
@@ -239,7 +239,7 @@ def test_answers_that_break_the_rules(site: MockSite, faults: dict[str, Any], re
 @pytest.mark.parametrize("location", ["ftp://127.0.0.1/", "http://["])
 def test_a_redirect_to_nowhere_is_an_outcome(site: MockSite, location: str) -> None:
     site.set(size=SIZE, redirect={"location": location})
-    with pytest.raises(Permanent, match=r"redirects to, a URL that is not valid"):
+    with pytest.raises(Permanent, match=r"redirects to a URL that is not valid"):
         probe(site)
 
 

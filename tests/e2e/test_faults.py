@@ -42,7 +42,7 @@ FINAL: dict[str, tuple[str, dict[str, Any]]] = {
     "404 of a range": ("export_not_found", {"statusOnRange": {"from": 1, "code": 404}}),
     "no token": ("export_forbidden", {"token": "secret"}),
     "gzip unasked": ("export_encoded", {"gzip": "always"}),
-    "a redirect without end": ("export_invalid", {"redirect": {}}),
+    "a redirect without end": ("export_redirected", {"redirect": {}}),
     "another range than asked for": ("export_invalid", {"wrongRange": True}),
     "more bytes than the range has": ("export_invalid", {"longBody": {"bytes": 10}}),
 }

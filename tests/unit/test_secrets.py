@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from sitebackup.adapters.secrets import Secrets
+from sitebackup.adapters.secrets import KEPT_SECONDS, Secrets
 from sitebackup.domain.errors import Permanent, Transient
 
 
@@ -32,6 +32,18 @@ def test_a_secret_is_read_once_and_without_the_line_end_of_an_editor() -> None:
     read, manager = secrets({"SecretString": "token\n"})
     assert [read("arn"), read("arn")] == ["token", "token"]
     assert manager.calls == 1
+
+
+def test_who_needs_a_newer_text_gets_one_that_was_read_since_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    read, manager = secrets({"SecretString": "old"})
+    read("arn")
+    clock, manager.answer = 1010.0, {"SecretString": "new"}
+    assert [read("arn", 1000.0), read("arn"), manager.calls] == ["old", "old", 1]
+    assert [read("arn", 1005.0), read("arn", 1005.0), read("arn"), manager.calls] == ["new", "new", "new", 2]
+    clock = 1010.0 + KEPT_SECONDS + 1
+    assert (read("arn"), manager.calls) == ("new", 3)
 
 
 @pytest.mark.parametrize("answer", [{"SecretBinary": b"x"}, {"SecretString": " \n"}])

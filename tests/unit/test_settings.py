@@ -89,6 +89,10 @@ def test_a_wrong_setting_is_named(name: str, value: str | None, message: str) ->
         ({"exportUrl": "ftp://site"}, "exportUrl"),
         ({"maxBytes": 0}, "maxBytes"),
         ({"partsInFlight": 1001}, "partsInFlight"),
+        ({"format": "tar"}, "format"),
+        ({"redirectHosts": "files"}, "redirectHosts"),
+        ({"redirectHosts": ["files:443"]}, "redirectHosts"),
+        ({"redirectHosts": ["https://files"]}, "redirectHosts"),
         ({"color": "red"}, "color"),
     ],
 )

@@ -229,7 +229,7 @@ class _OpenExport(Export):
         validator: str | None,
         trickle: int | None = None,
     ) -> None:
-        self.size, self.length, self.validator = size, length, validator
+        self.size, self.length, self.validator, self.end_proven = size, length, validator, True
         self._gate = gate
         self._data = data
         self._trickle = trickle
@@ -277,15 +277,22 @@ class MemoryExports(Exports):
         return self.gate("exports", "probe", probe)
 
     def open_range(
-        self, provider: Provider, user_id: str, site_id: str, start: int, length: int, validator: str
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        start: int,
+        length: int,
+        validator: str,
+        size: int,
     ) -> Export:
         def open_range() -> Export:
             site = self._site(provider)
-            if not site.ranged or site.etag != validator:
+            if not site.ranged or (site.etag, len(site.content)) != (validator, size):
                 raise ExportChanged
             data = site.content[start : start + length]
             assert len(data) == length
-            return _OpenExport(self.gate, data, size=len(site.content), length=length, validator=validator)
+            return _OpenExport(self.gate, data, size=size, length=length, validator=validator)
 
         return self.gate("exports", "open_range", open_range)
 

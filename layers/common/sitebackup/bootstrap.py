@@ -94,7 +94,10 @@ class Bootstrap:
         from .adapters.exports import Exports
 
         return Exports(
-            self.settings.part_size, self.settings.export_timeout, lambda arn: self.secrets(arn), self.now
+            self.settings.part_size,
+            self.settings.export_timeout,
+            lambda arn, since: self.secrets(arn, since),
+            self.now,
         )
 
     @cached_property

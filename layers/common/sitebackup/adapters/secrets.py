@@ -1,5 +1,6 @@
 """Secrets by reference: read from AWS Secrets Manager, kept for a few minutes."""
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,21 @@ KEPT_SECONDS = 300
 
 
 class Secrets:
-    """A cache in front of Secrets Manager, so that a rotated secret is seen within minutes."""
+    """A cache in front of Secrets Manager: a rotated secret is seen within minutes, at once if it was refused."""
 
     def __init__(self, client: "SecretsManagerClient") -> None:
         self._client = client
         self._kept: dict[str, tuple[float, str]] = {}
+        """Texts, and when (time.monotonic, seconds) their reading began."""
 
-    def __call__(self, arn: str) -> str:
-        """The secret's text. Raises Transient, or Permanent if there is no such secret or no right to read it."""
-        until, text = self._kept.get(arn, (0.0, ""))
-        if time.monotonic() < until:
+    def __call__(self, arn: str, since: float = 0.0) -> str:
+        """The secret's text, read at `since` (time.monotonic, seconds) or later, and in the last few minutes.
+
+        Raises Transient, or Permanent if there is no such secret or no right to read it.
+        """
+        started = time.monotonic()
+        at, text = self._kept.get(arn, (-math.inf, ""))
+        if at >= max(since, started - KEPT_SECONDS):
             return text
         try:
             text = self._client.get_secret_value(SecretId=arn).get("SecretString", "").strip()
@@ -37,5 +43,5 @@ class Secrets:
             raise Transient("Secrets Manager can't be reached.") from error
         if not text:
             raise Permanent(Code.EXPORT_FORBIDDEN, "The secret holds no text.")
-        self._kept[arn] = (time.monotonic() + KEPT_SECONDS, text)
+        self._kept[arn] = (started, text)
         return text

@@ -1,10 +1,12 @@
 """A provider as the PROVIDERS setting describes it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from .model import Model, ProviderName
+
+HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+\Z", description="a host, without a port")]
 
 
 class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,10 +15,13 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: ProviderName
     export_url: Annotated[str, msgspec.Meta(pattern="^https?://")]
     """May hold `{userId}`, `{siteId}` and `{chunkSize}` (bytes)."""
+    format: Literal["zip", "any"] = "zip"
     auth_secret_arn: str | None = None
     """A Secrets Manager secret whose text is sent as a bearer token."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     parts_in_flight: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
+    redirect_hosts: tuple[HostName, ...] = ()
+    """Hosts besides the export's own that it may redirect to; the token is not sent there."""
 
     def url(self, user_id: str, site_id: str, chunk_size: int) -> str:
         """The export of one site."""

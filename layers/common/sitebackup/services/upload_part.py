@@ -94,9 +94,9 @@ class UploadPart:
         self, job: Job, provider: Provider, event: UploadPartCreated, part: PartRange, deadline: datetime
     ) -> Part:
         """From the export's range straight into the part."""
-        validator = _validator(job, event)
+        validator, size = _ranged(job, event)
         with self.exports.open_range(
-            provider, job.user_id, job.site_id, part.start, part.length, validator
+            provider, job.user_id, job.site_id, part.start, part.length, validator, size
         ) as export:
             return self.storage.put_part(
                 job.key(event.provider),
@@ -146,8 +146,9 @@ def _planned(job: Job | None, event: UploadPartCreated) -> PartRange | None:
     return plan.part(event.number) if plan and event.number <= plan.parts else None
 
 
-def _validator(job: Job, event: UploadPartCreated) -> str:
+def _ranged(job: Job, event: UploadPartCreated) -> tuple[str, int]:
+    """The plan's validator and size (bytes)."""
     upload = job.tasks[event.provider].upload
     if upload is None or upload.plan is None or upload.plan.validator is None:
         raise Permanent(Code.EXPORT_INVALID, "Only the parts of a ranged export can be moved one by one.")
-    return upload.plan.validator
+    return upload.plan.validator, upload.plan.size
