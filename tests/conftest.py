@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from local.services import S3, Kafka, Mongo, Service
+
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def _serve(service: Service) -> Iterator[Service]:
