@@ -15,12 +15,12 @@ from typing import Self
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from ..domain.errors import ExportChanged, Permanent, Transient
 from ..domain.provider import Provider
 from ..domain.reason import Code
 from ..telemetry import timed
+from .time_limits import TimedAdapter, TimedAnswer, TimeLeft, no_deadline
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_REDIRECTS = 5
@@ -35,7 +35,13 @@ class Export:
     """An open response: where it can be read from, and what it said of the whole export."""
 
     def __init__(
-        self, response: requests.Response, *, size: int | None, length: int | None, validator: str | None
+        self,
+        response: requests.Response,
+        wait: TimeLeft,
+        *,
+        size: int | None,
+        length: int | None,
+        validator: str | None,
     ) -> None:
         self.size = size
         """Bytes of the whole export; None if only the end of the stream tells."""
@@ -45,6 +51,7 @@ class Export:
         """A strong ETag if the export can be read by ranges, else None."""
         self._response = response
         self._body = _Body(response.raw)
+        self._wait = wait
 
     @property
     def ranged(self) -> bool:
@@ -54,7 +61,7 @@ class Export:
     def readinto(self, buffer: memoryview) -> int:
         """Fills the front of `buffer` with what has come; 0 only at the end. Raises Transient."""
         try:
-            return self._body.readinto(buffer)
+            return self._body.readinto(buffer, self._wait())
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise Transient(f"The export broke off: {type(error).__name__}.") from error
 
@@ -80,15 +87,16 @@ class _Body:
 
     def __init__(self, raw: urllib3.HTTPResponse) -> None:
         self._raw = raw
-        self._http: http.client.HTTPResponse = raw._fp  # type: ignore[assignment]
+        self._http: TimedAnswer = raw._fp  # type: ignore[assignment]
         self._buffered = True
         """Whether the response's file may hold bytes that it took from the socket with the head."""
 
-    def readinto(self, buffer: memoryview) -> int:
-        """0 only at the end. Raises OSError or HTTPException if it comes too early."""
+    def readinto(self, buffer: memoryview, wait: float) -> int:
+        """0 only at the end. Raises OSError or HTTPException if it comes too early, or nothing within `wait` (s)."""
         body = self._http
         if body.fp is None:  # read to its end
             return 0
+        body.reads.allow(wait)
         if body.length is None:  # chunked, or until the connection closes
             data = body.read1(min(len(buffer), _COPIED_BYTES))
             count = len(data)
@@ -105,14 +113,20 @@ class _Body:
         return count
 
     def _several(self, file: BufferedReader, buffer: memoryview) -> int:
+        """What came before an error is kept: the next read raises that again."""
         filled, until = 0, monotonic() + MOMENT_SECONDS
         while filled < len(buffer):
             rest = buffer[filled:]
-            if self._buffered:
-                count = file.readinto1(rest)
-                self._buffered = count == len(rest)  # less: all that came with the head has been read
-            else:
-                count = file.raw.readinto(rest) or 0
+            try:
+                if self._buffered:
+                    count = file.readinto1(rest)
+                    self._buffered = count == len(rest)  # less: all that came with the head has been read
+                else:
+                    count = self._http.reads.untimed.readinto(rest) or 0
+            except OSError:
+                if filled:
+                    break
+                raise
             filled += count
             if count == 0 or monotonic() > until:
                 break
@@ -135,38 +149,55 @@ class Exports:
         self._session = requests.Session()
         self._session.max_redirects = MAX_REDIRECTS
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=32, pool_maxsize=32, max_retries=0))
+            self._session.mount(scheme, TimedAdapter(pool_connections=32, pool_maxsize=32, max_retries=0))
 
-    def probe(self, provider: Provider, user_id: str, site_id: str, length: int | None) -> Export:
+    def probe(
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        length: int | None,
+        time_left: TimeLeft = no_deadline,
+    ) -> Export:
         """The first request: asks for the first `length` bytes (None: for all) and tells what the export is.
+
+        Neither it nor a read of the export waits longer than the time that is left.
 
         Raises Transient or Permanent.
         """
         headers = {"Range": f"bytes=0-{length - 1}"} if length else {}
-        response = self._get(provider, user_id, site_id, headers)
+        wait = self._wait(time_left)
+        response = self._get(provider, user_id, site_id, headers, wait)
         try:
             if response.status_code == 416 and response.headers.get("Content-Range") == "bytes */0":
-                return Export(response, size=0, length=0, validator=None)
+                return Export(response, wait, size=0, length=0, validator=None)
             self._refuse(response, provider)
             body_length = _content_length(response)
             if response.status_code == 200:
-                return Export(response, size=body_length, length=body_length, validator=None)
+                return Export(response, wait, size=body_length, length=body_length, validator=None)
             start, end, size = _content_range(response, provider)
             if length is None or start != 0 or end != min(length, size) or body_length not in (None, end):
                 raise _invalid(provider, f"asked for {headers.get('Range')}, got {_range_of(response)}")
             validator = _strong_etag(response)
             if validator is None and end < size:
                 response.close()
-                return self.probe(provider, user_id, site_id, None)
-            return Export(response, size=size, length=end, validator=validator)
+                return self.probe(provider, user_id, site_id, None, time_left)
+            return Export(response, wait, size=size, length=end, validator=validator)
         except BaseException:
             response.close()
             raise
 
     def open_range(
-        self, provider: Provider, user_id: str, site_id: str, start: int, length: int, validator: str
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        start: int,
+        length: int,
+        validator: str,
+        time_left: TimeLeft = no_deadline,
     ) -> Export:
-        """Bytes `[start, start + length)` of the export that has this validator.
+        """Bytes `[start, start + length)` of the export that has this validator; waits as `probe` does.
 
         Raises ExportChanged if it has another one by now, Transient or Permanent.
         """
@@ -175,7 +206,8 @@ class Exports:
             "If-Match": validator,
             "If-Range": validator,
         }
-        response = self._get(provider, user_id, site_id, headers)
+        wait = self._wait(time_left)
+        response = self._get(provider, user_id, site_id, headers, wait)
         try:
             if response.status_code in (200, 412, 416):
                 raise ExportChanged(f"{provider.name} no longer serves the export {validator}")
@@ -188,13 +220,24 @@ class Exports:
                 length,
             ):
                 raise _invalid(provider, f"asked for {headers['Range']}, got {_range_of(response)}")
-            return Export(response, size=size, length=length, validator=validator)
+            return Export(response, wait, size=size, length=length, validator=validator)
         except BaseException:
             response.close()
             raise
 
+    def _wait(self, time_left: TimeLeft) -> TimeLeft:
+        """How long an export may be waited for now, in seconds; that raises Transient once there is no time."""
+
+        def wait() -> float:
+            left = time_left()
+            if left <= 0:
+                raise Transient("The export was too slow.")
+            return min(self._timeout, left)
+
+        return wait
+
     def _get(
-        self, provider: Provider, user_id: str, site_id: str, headers: dict[str, str]
+        self, provider: Provider, user_id: str, site_id: str, headers: dict[str, str], wait: TimeLeft
     ) -> requests.Response:
         headers = {"Accept-Encoding": "identity", **headers}
         if provider.auth_secret_arn:
@@ -205,7 +248,7 @@ class Exports:
                     provider.url(user_id, site_id, self._chunk_size),
                     headers=headers,
                     stream=True,
-                    timeout=(CONNECT_TIMEOUT_SECONDS, self._timeout),
+                    timeout=(min(CONNECT_TIMEOUT_SECONDS, wait()), wait()),
                 )
         except requests.exceptions.InvalidHeader as error:
             raise Permanent(Code.EXPORT_FORBIDDEN, f"The token for {provider.name} can't be sent.") from error
