@@ -7,7 +7,6 @@ import pytest
 
 from local.services import S3, Kafka, Mongo, Service
 
-
 # A busy machine is no failure.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")

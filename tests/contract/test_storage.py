@@ -222,7 +222,7 @@ def test_a_completion_that_is_repeated_tells_that_it_worked(
 
 
 def test_a_completion_never_covers_an_object(server: Server, writing: Storage, key: str) -> None:
-    first = writing.put_object(key, Bytes(b"first"), 5)
+    first = writing.put_object(key, memoryview(b"first"))
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     with pytest.raises(KeyTaken):
@@ -238,7 +238,7 @@ def test_a_completion_of_an_aborted_upload_beside_an_object_makes_nothing(writin
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     writing.abort(key, upload_id)
-    first = writing.put_object(key, Bytes(b"first"), 5)
+    first = writing.put_object(key, memoryview(b"first"))
     with suppress(KeyTaken, NoSuchUpload):  # versitygw answers 200
         writing.complete(key, upload_id, PLAN, parts, CRC)
     assert writing.head(key) == first
@@ -305,15 +305,13 @@ def test_an_upload_that_is_gone(writing: Storage, key: str) -> None:
 @pytest.mark.parametrize("size", [0, 1, 70_000])
 def test_a_small_object_in_one_go(server: Server, writing: Storage, key: str, size: int) -> None:
     data = secrets.token_bytes(size)
-    stored = writing.put_object(key, Bytes(data), size)
+    stored = writing.put_object(key, memoryview(data))
     assert (stored.size, stored.checksum_crc64nvme) == (size, encode_crc(checksums.crc64nvme(data)))
     assert writing.head(key, stored.version_id) == stored
     assert read(server, key, stored.version_id) == data
 
 
 def test_a_source_that_ends_early_stores_nothing(writing: Storage, key: str) -> None:
-    with pytest.raises(Transient):
-        writing.put_object(key, Bytes(b"x" * 999), 1000)
     upload_id = writing.create_upload(key)
     with pytest.raises(Transient):
         writing.put_part(key, upload_id, 1, Bytes(b"x" * 999), 1000)
@@ -391,7 +389,7 @@ def test_a_bucket_that_is_not_there_is_refused(server: Server, key: str) -> None
         storage.create_upload(key)
     server.needs("trailers")
     with pytest.raises(Permanent, match=r"^S3 answered NoSuchBucket\.$"):
-        storage.put_object(key, Bytes(b"x"), 1)
+        storage.put_object(key, memoryview(b"x"))
 
 
 def test_a_server_that_is_down_may_come_back(key: str) -> None:
@@ -399,6 +397,6 @@ def test_a_server_that_is_down_may_come_back(key: str) -> None:
     with pytest.raises(Transient):
         storage.create_upload(key)
     with pytest.raises(Transient):
-        storage.put_object(key, Bytes(b"x"), 1)
+        storage.put_object(key, memoryview(b"x"))
     with pytest.raises(Transient):
         storage.head(key)

@@ -134,7 +134,7 @@ def crc_of(data: bytes) -> str:
 
 @pytest.mark.parametrize("length", [0, 1, BUFFER_BYTES, BUFFER_BYTES + 1, SIZE])
 def test_an_object_arrives_as_it_was_read(storage: Storage, data: bytes, length: int) -> None:
-    stored = storage.put_object(KEY, Bytes(data), length)
+    stored = storage.put_object(KEY, memoryview(data)[:length])
     assert (stored.size, stored.checksum_crc64nvme) == (length, crc_of(data[:length]))
     body = storage._client.get_object(Bucket=BUCKET, Key=KEY, VersionId=stored.version_id or "")["Body"]
     assert body.read() == data[:length]
@@ -144,12 +144,13 @@ def test_an_object_arrives_as_it_was_read(storage: Storage, data: bytes, length:
 def test_parts_that_are_moved_at_once_share_no_buffer(storage: Storage) -> None:
     """Their checksums would not show it: they are made of what is in the buffer."""
     exports = [bytes([number]) * SIZE for number in range(3)]
+    upload = storage.create_upload(KEY)
     for _ in range(2):  # the second time in buffers that were used before
         barrier = threading.Barrier(len(exports))
 
         def move(number: int, barrier: threading.Barrier = barrier) -> str:
             source = InStep(exports[number], barrier)
-            return storage.put_object(f"u/s/j/{number}.zip", source, SIZE).checksum_crc64nvme
+            return storage.put_part(KEY, upload, number + 1, source, SIZE).crc64nvme
 
         with ThreadPoolExecutor(len(exports)) as pool:
             assert list(pool.map(move, range(len(exports)))) == [crc_of(export) for export in exports]
@@ -178,7 +179,7 @@ def test_over_https(s3: Service, data: bytes, tmp_path: Path, monkeypatch: pytes
         storage = Storage(client(f"https://127.0.0.1:{proxy.port}"), BUCKET)
         before = proxy.accepted
         for _ in range(3):
-            stored = storage.put_object(KEY, Bytes(data), SIZE)
+            stored = storage.put_object(KEY, memoryview(data))
         assert stored.checksum_crc64nvme == crc_of(data)
         assert proxy.accepted - before == 2  # one of the PUTs, one of boto3's for the HEADs
 
@@ -188,7 +189,7 @@ def test_https_needs_a_certificate_that_is_trusted(s3: Service, data: bytes, tmp
     with wire.proxy(s3.port, tls=tls) as proxy:
         storage = Storage(client(f"https://127.0.0.1:{proxy.port}"), BUCKET)
         with pytest.raises(Transient, match="can't be reached"):
-            storage.put_object(KEY, Bytes(data), SIZE)
+            storage.put_object(KEY, memoryview(data))
 
 
 def test_memory_does_not_grow_with_the_part(storage: Storage) -> None:
@@ -237,7 +238,7 @@ def test_a_spoiled_part_is_refused(s3: Service, storage: Storage, data: bytes, s
 def test_a_spoiled_object_is_refused(s3: Service, storage: Storage, data: bytes, spoil: Spoil) -> None:
     key = "u/s/j/spoiled.zip"
     with wire.proxy(s3.port, spoil(data)) as proxy, pytest.raises(Transient):
-        at(proxy.port).put_object(key, Bytes(data), SIZE)
+        at(proxy.port).put_object(key, memoryview(data))
     assert storage.head(key) is None
 
 
@@ -294,12 +295,12 @@ def test_no_such_upload(storage: Storage, data: bytes) -> None:
 
 def test_no_such_bucket(s3: Service, data: bytes) -> None:
     with pytest.raises(Permanent, match="NoSuchBucket"):
-        Storage(client(s3.address), "nowhere").put_object(KEY, Bytes(data), SIZE)
+        Storage(client(s3.address), "nowhere").put_object(KEY, memoryview(data))
 
 
 def test_unknown_credentials(s3: Service, data: bytes) -> None:
     with pytest.raises(Transient, match="InvalidAccessKeyId"):
-        at(s3.port, access_key="nobody").put_object(KEY, Bytes(data), SIZE)
+        at(s3.port, access_key="nobody").put_object(KEY, memoryview(data))
 
 
 ERRORS = {

@@ -45,7 +45,7 @@ def proxy(target: int, alter: Alter = unchanged, tls: ssl.SSLContext | None = No
             _pump(client, server, alter)
             back.join(LIMIT_SECONDS)
 
-    with _listening(forward, tls) as wire:
+    with serving(forward, tls) as wire:
         yield wire
 
 
@@ -64,7 +64,7 @@ def script(
         if hold:
             hold.wait(LIMIT_SECONDS)
 
-    with _listening(serve, None) as wire:
+    with serving(serve) as wire:
         yield wire
 
 
@@ -109,7 +109,8 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @contextmanager
-def _listening(serve: Callable[[socket.socket], None], tls: ssl.SSLContext | None) -> Iterator[Wire]:
+def serving(serve: Callable[[socket.socket], object], tls: ssl.SSLContext | None = None) -> Iterator[Wire]:
+    """Calls `serve` for each connection, in a thread of its own; the connection is closed behind it."""
     wire = Wire()
     clients: list[socket.socket] = []
 

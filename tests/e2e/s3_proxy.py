@@ -1,4 +1,4 @@
-"""A proxy in front of the S3 server: counts what is PUT, and loses answers on demand."""
+"""A proxy in front of the S3 server: counts what is PUT, loses answers on demand, and bears no body that pauses."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 _HEAD_LIMIT = 64 * 1024
 _CHUNK = 256 * 1024
 _GATE_SECONDS = 60
+_PAUSED = b"<Error><Code>RequestTimeout</Code><Message>The body paused.</Message></Error>"
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
@@ -27,8 +28,16 @@ class S3Proxy:
     """Bytes in the bodies of these PUTs, framing included."""
     completes: Counter[str] = field(default_factory=Counter)
     """CompleteMultipartUpload requests likewise."""
+    creates: Counter[str] = field(default_factory=Counter)
+    """CreateMultipartUpload requests likewise."""
     lost_answers: Counter[str] = field(default_factory=Counter)
     """How many answers to a Complete are still to be lost, by the path of the key."""
+    lost_creates: Counter[str] = field(default_factory=Counter)
+    """How many answers to a CreateMultipartUpload likewise."""
+    longest_pause: float | None = None
+    """Seconds that a body may pause; then its request is refused and its connection closed, as AWS does it."""
+    paused: Counter[str] = field(default_factory=Counter)
+    """Requests that were refused for that, by the path of the key."""
     gates: dict[str, threading.Event] = field(default_factory=dict)
     """A Complete of that path is passed on only when this is set."""
 
@@ -80,9 +89,10 @@ class S3Proxy:
                 self.part_bytes[path] += length
             elif method == b"POST" and "uploadId=" in query:
                 self.completes[path] += 1
-                if self.lost_answers[path]:
-                    self.lost_answers[path] -= 1
-                    return True
+                return _takes_one(self.lost_answers, path)
+            elif method == b"POST" and query == "uploads":
+                self.creates[path] += 1
+                return _takes_one(self.lost_creates, path)
         return False
 
 
@@ -117,11 +127,26 @@ class _Connection:
                 self._lose.set()
             self._server.sendall(head + b"\r\n\r\n")
             while left:
-                data = waiting or self._client.recv(_CHUNK)
+                data = waiting or self._body(head)
                 if not data:
                     return
                 self._server.sendall(data[:left])
                 waiting, left = data[left:], left - len(data[:left])
+
+    def _body(self, head: bytes) -> bytes:
+        """What comes next of a request's body; nothing once it paused for too long."""
+        self._client.settimeout(self._proxy.longest_pause)
+        try:
+            return self._client.recv(_CHUNK)
+        except TimeoutError:
+            self._proxy.paused[head.split(b" ", 2)[1].decode().partition("?")[0]] += 1
+            refusal = (
+                f"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: {len(_PAUSED)}\r\n\r\n"
+            )
+            self._client.sendall(refusal.encode() + _PAUSED)
+            return b""
+        finally:
+            self._client.settimeout(None)
 
     def _answers(self) -> None:
         with contextlib.suppress(OSError):
@@ -129,3 +154,11 @@ class _Connection:
                 self._client.sendall(data)
         with contextlib.suppress(OSError):
             self._client.shutdown(socket.SHUT_RDWR)
+
+
+def _takes_one(left: Counter[str], path: str) -> bool:
+    """Whether there was one more."""
+    if not left[path]:
+        return False
+    left[path] -= 1
+    return True

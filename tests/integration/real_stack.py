@@ -1,6 +1,7 @@
 """The use cases on a real Mongo and a real S3, with the clock, Kafka and the exports in the test's hands."""
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
@@ -15,7 +16,7 @@ from sitebackup.services.create_job import CreateBackup
 from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports, some_bytes
 
 MIB = 1024 * 1024
-PROVIDERS = '[{"name": "site", "exportUrl": "http://127.0.0.1:1/site"}]'
+EXPORT_URL = "http://127.0.0.1:1"
 START = datetime(2030, 1, 31, 12, tzinfo=UTC)
 GRACE = timedelta(days=1, seconds=1)
 DELETE_GRACE = timedelta(days=7, seconds=1)
@@ -28,17 +29,30 @@ def an_id(seed: object = None) -> str:
 
 
 class Stack(Bootstrap):
-    """Everything as the functions build it, but for time, events and exports."""
+    """Everything as the functions build it, but for time and events, and for exports unless they have a URL."""
 
-    def __init__(self, mongo: Service, s3: Service | None, database: str) -> None:
+    def __init__(
+        self,
+        mongo: Service,
+        s3: Service | None,
+        database: str,
+        *,
+        export_url: str | None = None,
+        s3_endpoint_url: str | None = None,
+    ) -> None:
+        """`s3_endpoint_url` is where the use cases find S3, if not at its own address."""
+        query = "userId={userId}&siteId={siteId}"
+        provider = {"name": "site", "exportUrl": f"{export_url or EXPORT_URL}/site/export?{query}"}
         super().__init__(
             {
-                "PROVIDERS": PROVIDERS,
+                "PROVIDERS": json.dumps([provider]),
                 "BACKUP_BUCKET": services.BUCKET,
                 "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
                 "MONGO_URI": mongo.address,
                 "MONGO_DATABASE": database,
                 "PART_SIZE_MIB": "5",
+                "EXPORT_TIMEOUT_SECONDS": "8",
+                **({"S3_ENDPOINT_URL": s3_endpoint_url} if s3_endpoint_url else {}),
             }
         )
         self.clock = START
@@ -47,8 +61,10 @@ class Stack(Bootstrap):
         self.served = MemoryExports()
         self.served.sites["site"] = MemoryExport(some_bytes("site", 11 * MIB))
         self.s3 = services.s3_client(s3.address) if s3 else None
-        self.__dict__.update(bus=self.bag, exports=self.served)
-        if self.s3:
+        self.__dict__.update(bus=self.bag)
+        if export_url is None:
+            self.__dict__.update(exports=self.served)
+        if self.s3 and s3_endpoint_url is None:
             self.__dict__["storage"] = Storage(self.s3, services.BUCKET)
 
     def close(self) -> None:
@@ -62,7 +78,7 @@ class Stack(Bootstrap):
 
     def deadline(self) -> datetime:
         """Of an invocation that begins now."""
-        return self.clock + timedelta(minutes=14)
+        return self.now() + timedelta(minutes=14)
 
     def a_backup(self, **changes: Any) -> Job:
         """A new job of a site of its own."""

@@ -22,7 +22,7 @@ from sitebackup.domain.job import UNFINISHED, Job
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.provider import Provider
 from sitebackup.errors import RequestError
-from sitebackup.services import retrying, stream, upload_part
+from sitebackup.services import retrying, sources, stream, upload_part
 from sitebackup.services.change_job import ChangeJob
 from sitebackup.services.clean_up import CleanUp
 from sitebackup.services.create_job import CreateBackup, CreateJob
@@ -109,6 +109,7 @@ def small_world() -> Iterator[None]:
         patch.setattr(stream, "ThreadPoolExecutor", InlinePool)
         patch.setattr(upload_part, "ThreadPoolExecutor", InlinePool)
         patch.setattr(retrying, "_wait", lambda state: 0.0)
+        patch.setattr(sources, "PAUSES", (0.0, 0.0))
         patch.setattr(logger._logger, "disabled", True)
         patch.setattr(logger, "exception", lambda *_, **__: unexpected.append(format_exc()))
         yield

@@ -15,7 +15,6 @@ from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.domain.reason import Code
 from sitebackup.services import sweep_jobs
 from sitebackup.services.create_job import CreateBackup
-from sitebackup.services.sources import Held
 from tests.unit.simulation import PART_SIZE, Crash, World, small_world
 from tests.unit.twins import MemoryExport, some_bytes
 
@@ -251,7 +250,7 @@ def test_what_an_earlier_run_left_goes_as_soon_as_the_task_is_done() -> None:
     def crash() -> None:
         raise Crash
 
-    world.storage.put_object(world.job.key("site"), Held(memoryview(b"old")), 3)
+    world.storage.put_object(world.job.key("site"), memoryview(b"old"))
     world.storage.create_upload(world.job.key("site"))
     once_before(world, "storage", "put_object", crash)
     world.deliver(event)

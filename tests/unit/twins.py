@@ -19,6 +19,7 @@ from sitebackup.adapters.exports import Export, Exports
 from sitebackup.adapters.repository import DuplicateJob, Repository, _with_next_check, differences
 from sitebackup.adapters.source import Source
 from sitebackup.adapters.storage import Storage, Versions
+from sitebackup.adapters.time_limits import TimeLeft, no_deadline
 from sitebackup.domain.errors import ExportChanged, InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
 from sitebackup.domain.events import TaskEvent
 from sitebackup.domain.job import Job, Part, PartWait, StoredObject
@@ -262,7 +263,14 @@ class MemoryExports(Exports):
         self.gate = gate
         self.sites: dict[str, MemoryExport] = {}
 
-    def probe(self, provider: Provider, user_id: str, site_id: str, length: int | None) -> Export:
+    def probe(
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        length: int | None,
+        time_left: TimeLeft = no_deadline,
+    ) -> Export:
         def probe() -> Export:
             site = self._site(provider)
             size = len(site.content)
@@ -285,6 +293,7 @@ class MemoryExports(Exports):
         length: int,
         validator: str,
         size: int,
+        time_left: TimeLeft = no_deadline,
     ) -> Export:
         def open_range() -> Export:
             site = self._site(provider)
@@ -334,7 +343,15 @@ class MemoryStorage(Storage):
 
         return self.gate("storage", "create_upload", create)
 
-    def put_part(self, key: str, upload_id: str, number: int, source: Source, length: int) -> Part:
+    def put_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Source,
+        length: int,
+        time_left: TimeLeft = no_deadline,
+    ) -> Part:
         data = _read(source, length)
 
         def put() -> Part:
@@ -344,15 +361,21 @@ class MemoryStorage(Storage):
 
         return self.gate("storage", "put_part", put)
 
-    def put_object(self, key: str, source: Source, length: int) -> StoredObject:
-        data = _read(source, length)
-
+    def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         def put() -> StoredObject:
-            return self._stored(key, *self._add_version(key, data))
+            return self._stored(key, *self._add_version(key, bytes(data)))
 
         return self.gate("storage", "put_object", put)
 
-    def complete(self, key: str, upload_id: str, plan: Plan, parts: Sequence[Part], crc: str) -> None:
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        plan: Plan,
+        parts: Sequence[Part],
+        crc: str,
+        time_left: TimeLeft = no_deadline,
+    ) -> None:
         def complete() -> None:
             if self.condition_first and self.versions.get(key):
                 raise KeyTaken

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from .services.sweep_jobs import SweepJobs
     from .services.upload_part import UploadPart
 
-SPARE = timedelta(seconds=10)
-"""Kept of an invocation for storing its outcome."""
+SPARE = timedelta(seconds=25)
+"""Kept of an invocation for a last call of S3 that began in time, 13 s at most, and for storing its outcome."""
 
 
 def now() -> datetime:
@@ -84,10 +84,12 @@ class Bootstrap:
     @cached_property
     def secrets(self) -> "Secrets":
         import boto3
+        from botocore.config import Config
 
         from .adapters.secrets import Secrets
 
-        return Secrets(boto3.client("secretsmanager"))
+        config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
+        return Secrets(boto3.client("secretsmanager", config=config))
 
     @cached_property
     def exports(self) -> "Exports":
@@ -112,10 +114,10 @@ class Bootstrap:
             endpoint_url=self.settings.s3_endpoint_url,
             config=Config(
                 s3={"addressing_style": "path" if self.settings.s3_endpoint_url else "auto"},
-                connect_timeout=5,
-                read_timeout=20,
+                connect_timeout=3,
+                read_timeout=10,
                 max_pool_connections=32,
-                retries={"mode": "standard", "total_max_attempts": 2},
+                retries={"total_max_attempts": 1},  # who calls repeats what may be repeated
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),

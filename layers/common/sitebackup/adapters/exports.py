@@ -18,7 +18,6 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 from requests.sessions import SessionRedirectMixin
 from urllib3.exceptions import HeaderParsingError
 from urllib3.util.response import assert_header_parsing
@@ -27,6 +26,7 @@ from ..domain.errors import ExportChanged, Permanent, Transient
 from ..domain.provider import Provider
 from ..domain.reason import Code
 from ..telemetry import timed
+from .time_limits import TimedAdapter, TimedAnswer, TimeLeft, no_deadline
 
 CONNECT_TIMEOUT_SECONDS = 5
 MAX_REDIRECTS = 5
@@ -50,6 +50,7 @@ class Export:
     def __init__(
         self,
         response: requests.Response,
+        wait: TimeLeft,
         *,
         size: int | None,
         length: int | None,
@@ -71,6 +72,7 @@ class Export:
         self._response = response
         self._body = _Body(response.raw)
         self._read = 0
+        self._wait = wait
 
     @property
     def ranged(self) -> bool:
@@ -84,8 +86,8 @@ class Export:
         """
         left = None if self.length is None else self.length - self._read
         try:
-            count = self._body.readinto(buffer[:left])
-            goes_on = count == left and not self._body.ended()
+            count = self._body.readinto(buffer[:left], self._wait())
+            goes_on = count == left and not self._body.ended(self._wait())
         except (http.client.HTTPException, OSError, ValueError) as error:
             raise Transient(f"The export broke off: {type(error).__name__}.") from error
         if goes_on:
@@ -126,15 +128,16 @@ class _Body:
         self._chunk: int | None = None
         """Bytes that are left of the chunk; None before the first."""
 
-    def ended(self) -> bool:
+    def ended(self, wait: float) -> bool:
         """Whether nothing follows; waits for it where only the next bytes tell."""
-        return self.readinto(memoryview(bytearray(1))) == 0
+        return self.readinto(memoryview(bytearray(1)), wait) == 0
 
-    def readinto(self, buffer: memoryview) -> int:
-        """0 only at the end. Raises OSError or HTTPException if it comes too early."""
+    def readinto(self, buffer: memoryview, wait: float) -> int:
+        """0 only at the end. Raises OSError or HTTPException if it comes too early, or nothing within `wait` (s)."""
         body = self._http
         if body.fp is None:  # read to its end
             return 0
+        body.reads.allow(wait)
         if body.chunked:
             count = self._from_chunk(body.fp, buffer)
         elif body.length is None:  # until the connection closes
@@ -185,14 +188,20 @@ class _Body:
         raise http.client.HTTPException("too many trailers")
 
     def _several(self, file: BufferedReader, buffer: memoryview) -> int:
+        """What came before an error is kept: the next read raises that again."""
         filled, until = 0, monotonic() + MOMENT_SECONDS
         while filled < len(buffer):
             rest = buffer[filled:]
-            if self._buffered:
-                count = file.readinto1(rest)
-                self._buffered = count == len(rest)  # less: all that came with the head has been read
-            else:
-                count = file.raw.readinto(rest) or 0
+            try:
+                if self._buffered:
+                    count = file.readinto1(rest)
+                    self._buffered = count == len(rest)  # less: all that came with the head has been read
+                else:
+                    count = self._http.reads.untimed.readinto(rest) or 0
+            except OSError:
+                if filled:
+                    break
+                raise
             filled += count
             if count == 0 or monotonic() > until:
                 break
@@ -218,19 +227,29 @@ class Exports:
         self._token = token
         self._now = now
         # Not a Session: it keeps cookies for all tenants, and reads the body of a redirect into memory.
-        self._http = HTTPAdapter(pool_connections=32, pool_maxsize=32, max_retries=0)
+        self._http = TimedAdapter(pool_connections=32, pool_maxsize=32, max_retries=0)
 
-    def probe(self, provider: Provider, user_id: str, site_id: str, length: int | None) -> Export:
+    def probe(
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        length: int | None,
+        time_left: TimeLeft = no_deadline,
+    ) -> Export:
         """The first request: asks for the first `length` bytes (None: for all) and tells what the export is.
+
+        Neither it nor a read of the export waits longer than the time that is left.
 
         Raises Transient or Permanent.
         """
         headers = {"Range": f"bytes=0-{length - 1}"} if length else {}
-        response = self._get(provider, user_id, site_id, headers)
+        wait = self._wait(time_left)
+        response = self._get(provider, user_id, site_id, headers, wait)
         try:
             if response.status_code == 416 and response.headers.get("Content-Range") == "bytes */0":
                 response.close()  # its body is not the export's
-                return Export(response, size=0, length=0, validator=None)
+                return Export(response, wait, size=0, length=0, validator=None)
             self._refuse(response, provider)
             body_length, end_proven = _framing(response, provider)
             if response.status_code == 200:
@@ -240,7 +259,12 @@ class Exports:
                     )
                     raise Permanent(Code.EXPORT_INCOMPLETE, message)
                 return Export(
-                    response, size=body_length, length=body_length, validator=None, end_proven=end_proven
+                    response,
+                    wait,
+                    size=body_length,
+                    length=body_length,
+                    validator=None,
+                    end_proven=end_proven,
                 )
             start, end, size = _content_range(response, provider)
             if length is None or start != 0 or end != min(length, size) or body_length not in (None, end):
@@ -248,8 +272,8 @@ class Exports:
             validator = _strong_etag(response)
             if validator is None and end < size:
                 response.close()
-                return self.probe(provider, user_id, site_id, None)
-            return Export(response, size=size, length=end, validator=validator)
+                return self.probe(provider, user_id, site_id, None, time_left)
+            return Export(response, wait, size=size, length=end, validator=validator)
         except BaseException:
             response.close()
             raise
@@ -263,8 +287,9 @@ class Exports:
         length: int,
         validator: str,
         size: int,
+        time_left: TimeLeft = no_deadline,
     ) -> Export:
-        """Bytes `[start, start + length)` of the export that has this validator and size.
+        """Bytes `[start, start + length)` of the export that has this validator and size; waits as `probe` does.
 
         Raises ExportChanged if it has others by now, Transient or Permanent.
         """
@@ -273,7 +298,8 @@ class Exports:
             "If-Match": validator,
             "If-Range": validator,
         }
-        response = self._get(provider, user_id, site_id, headers)
+        wait = self._wait(time_left)
+        response = self._get(provider, user_id, site_id, headers, wait)
         try:
             if response.status_code in (200, 412, 416):
                 raise ExportChanged(f"{provider.name} no longer serves the export {validator}")
@@ -286,30 +312,41 @@ class Exports:
                 raise ExportChanged(f"{provider.name} no longer serves an export of {size} bytes")
             if (got_start, got_end) != (start, start + length) or body_length not in (None, length):
                 raise _invalid(provider, f"asked for {headers['Range']}, got {_range_of(response)}")
-            return Export(response, size=size, length=length, validator=validator)
+            return Export(response, wait, size=size, length=length, validator=validator)
         except BaseException:
             response.close()
             raise
 
+    def _wait(self, time_left: TimeLeft) -> TimeLeft:
+        """How long an export may be waited for now, in seconds; that raises Transient once there is no time."""
+
+        def wait() -> float:
+            left = time_left()
+            if left <= 0:
+                raise Transient("The export was too slow.")
+            return min(self._timeout, left)
+
+        return wait
+
     def _get(
-        self, provider: Provider, user_id: str, site_id: str, headers: dict[str, str]
+        self, provider: Provider, user_id: str, site_id: str, headers: dict[str, str], wait: TimeLeft
     ) -> requests.Response:
         """The answer, whatever its status. A token that is refused is read again once: it may have been rotated."""
         url = provider.url(user_id, site_id, self._chunk_size)
         headers = {"Accept-Encoding": "identity", **headers}
         if not provider.auth_secret_arn:
-            return self._follow(provider, url, headers, None)
+            return self._follow(provider, url, headers, None, wait)
         started = monotonic()
         token = self._token(provider.auth_secret_arn, 0.0)
-        response = self._follow(provider, url, headers, token)
+        response = self._follow(provider, url, headers, token, wait)
         if response.status_code != 401:
             return response
         response.close()
         newer = self._token(provider.auth_secret_arn, started)
-        return response if newer == token else self._follow(provider, url, headers, newer)
+        return response if newer == token else self._follow(provider, url, headers, newer, wait)
 
     def _follow(
-        self, provider: Provider, url: str, headers: dict[str, str], token: str | None
+        self, provider: Provider, url: str, headers: dict[str, str], token: str | None, wait: TimeLeft
     ) -> requests.Response:
         """Follows redirects within the provider's hosts; of what comes with them only Location is read.
 
@@ -319,7 +356,7 @@ class Exports:
         own = at = url
         for hop in range(MAX_REDIRECTS + 1):
             foreign = hop > 0 and _RULES.should_strip_auth(own, at)  # type: ignore[no-untyped-call]
-            response = self._ask(provider, at, headers if foreign else authorized)
+            response = self._ask(provider, at, headers if foreign else authorized, wait)
             if response.status_code not in _REDIRECTS:
                 return response
             response.close()
@@ -328,7 +365,9 @@ class Exports:
             at = _target(provider, response, own)
         raise _redirected(provider, f"more than {MAX_REDIRECTS} times")
 
-    def _ask(self, provider: Provider, url: str, headers: dict[str, str]) -> requests.Response:
+    def _ask(
+        self, provider: Provider, url: str, headers: dict[str, str], wait: TimeLeft
+    ) -> requests.Response:
         try:
             request = requests.Request("GET", url, headers=headers).prepare()
         except requests.exceptions.InvalidHeader as error:
@@ -341,7 +380,7 @@ class Exports:
                 return self._http.send(
                     request,
                     stream=True,
-                    timeout=(CONNECT_TIMEOUT_SECONDS, self._timeout),
+                    timeout=(min(CONNECT_TIMEOUT_SECONDS, wait()), wait()),
                     verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
                 )
         except requests.exceptions.InvalidHeader as error:
@@ -383,7 +422,7 @@ def retry_after(value: str | None, now: datetime) -> timedelta | None:
         return None
 
 
-def _http_client(raw: urllib3.HTTPResponse) -> http.client.HTTPResponse:
+def _http_client(raw: urllib3.HTTPResponse) -> TimedAnswer:
     """What urllib3 reads from; it has no public name."""
     return raw._fp  # type: ignore[return-value]
 

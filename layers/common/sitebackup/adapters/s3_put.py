@@ -1,8 +1,9 @@
-"""PUTs to S3 in one pass: bytes go out while they come in, and their checksum follows them.
+"""PUTs to S3, whose bytes a CRC64NVME protects, and on AWS also TLS: the payload stays unsigned.
 
-The body is `aws-chunked` with one chunk and a trailer, its payload unsigned. The trailing CRC64NVME protects it,
-and on AWS also TLS, without which S3 refuses such a body:
+What is read while it is sent goes as `aws-chunked` with one chunk, its checksum in a trailer behind it:
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
+Bytes in memory go as they are, their checksum in the head:
+https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity-upload.html
 """
 
 import base64
@@ -12,7 +13,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from urllib.parse import quote, urlencode, urlsplit
 from xml.etree import ElementTree
 
@@ -20,19 +21,23 @@ import certifi
 import urllib3
 from awscrt import checksums
 from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ..domain.errors import Transient
 from .source import Source
+from .time_limits import TimedAnswer, TimeLeft, no_deadline
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUFFER_BYTES = 1024 * 1024
 SEND_SECONDS = 60
+"""How long S3 may take none of a buffer."""
 _CHECKSUM = "x-amz-checksum-crc64nvme"
 _CONNECTIONS = 32
+_UNSIGNED = Config(s3={"payload_signing_enabled": False})
 
 
 class Sent(NamedTuple):
@@ -65,56 +70,69 @@ class OnePassPut:
         if host.endswith((".amazonaws.com", ".amazonaws.com.cn")) and "." not in bucket:
             host, self._path = f"{bucket}.{host}", "/"
         self._origin = f"{endpoint.scheme}://{host}"
-        timeout = urllib3.Timeout(
-            connect=client.meta.config.connect_timeout,  # type: ignore[attr-defined]
-            read=client.meta.config.read_timeout,  # type: ignore[attr-defined]
-        )
+        self._connect_seconds: float = client.meta.config.connect_timeout  # type: ignore[attr-defined]
+        self._answer_seconds: float = client.meta.config.read_timeout  # type: ignore[attr-defined]
         name, port = urlsplit(self._origin).hostname or "", endpoint.port
         self._buffers = deque[bytearray]()
         self._pool: HTTPConnectionPool
         if endpoint.scheme == "https":
             trusted = ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or certifi.where())
-            self._pool = HTTPSConnectionPool(
-                name, port, maxsize=_CONNECTIONS, timeout=timeout, ssl_context=trusted
-            )
+            self._pool = HTTPSConnectionPool(name, port, maxsize=_CONNECTIONS, ssl_context=trusted)
             self._pool.ConnectionCls = _Patient
         else:
-            self._pool = HTTPConnectionPool(name, port, maxsize=_CONNECTIONS, timeout=timeout)
+            self._pool = HTTPConnectionPool(name, port, maxsize=_CONNECTIONS)
             self._pool.ConnectionCls = _Listening
 
-    def __call__(
+    def moving(
         self,
         key: str,
         source: Source,
         length: int,
         *,
-        query: Mapping[str, str | int] | None = None,
-        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str | int],
+        time_left: TimeLeft = no_deadline,
     ) -> Sent:
         """Moves `length` bytes from the source; S3 stores them only if their checksum arrives as computed here.
 
+        Waits no longer for S3 than the time that is left.
+
         Raises Refused, Transient (S3 can't be reached, or the source ends before), and what the source raises.
         """
+        buffer = self._buffer()
+        try:
+            return self._send(key, _Moving(source, length, buffer, time_left), query, {})
+        finally:
+            self._buffers.append(buffer)
+
+    def held(
+        self, key: str, data: memoryview, *, headers: Mapping[str, str], time_left: TimeLeft = no_deadline
+    ) -> Sent:
+        """Sends bytes that are in memory, likewise."""
+        return self._send(key, _Held(data, time_left), {}, headers)
+
+    def _send(
+        self, key: str, body: "_Body", query: Mapping[str, str | int], headers: Mapping[str, str]
+    ) -> Sent:
         path = f"{self._path}{quote(key, safe='/~')}"
         if query:
             path += f"?{urlencode(query, quote_via=quote, safe='~')}"
-        buffer = self._buffer()
-        body = _Body(source, length, buffer)
-        signed = self._sign(path, {**(headers or {}), **body.headers()})
+        signed = self._sign(path, {**headers, **body.headers()}, body.checksum_at)
         try:
             answer = self._pool.urlopen(
                 "PUT",
                 path,
-                body=cast(Iterator[bytes], iter(body)),
+                body=cast(Iterator[bytes], body),
                 headers=signed,
+                timeout=urllib3.Timeout(
+                    connect=_within(self._connect_seconds, body.time_left),
+                    read=self._answer_seconds,
+                ),
                 retries=False,
                 redirect=False,
                 assert_same_host=False,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Transient(f"S3 can't be reached: {type(error).__name__}.") from error
-        finally:
-            self._buffers.append(buffer)
         if answer.status != 200:
             raise Refused(answer.status, _error_code(answer.status, answer.data))
         confirmed = answer.headers.get(_CHECKSUM)
@@ -129,24 +147,59 @@ class OnePassPut:
         except IndexError:
             return bytearray(BUFFER_BYTES)
 
-    def _sign(self, path: str, headers: dict[str, str]) -> dict[str, str]:
+    def _sign(self, path: str, headers: dict[str, str], checksum_at: str) -> dict[str, str]:
         """The headers with the signature over them; botocore's own, as the bytes stay unsigned."""
         request = AWSRequest(method="PUT", url=f"{self._origin}{path}", headers=headers)
-        request.context["checksum"] = {"request_algorithm": {"in": "trailer"}}
+        request.context["checksum"] = {"request_algorithm": {"in": checksum_at, "name": _CHECKSUM}}
+        request.context["client_config"] = _UNSIGNED
         self._signer.get_auth_instance("s3", self._region, "s3v4").add_auth(request)
         return dict(request.headers.items())
 
 
-class _Body:
+class _Body(Protocol):
+    """What a PUT sends."""
+
+    checksum_at: str
+    """header or trailer, as botocore's signer calls them."""
+    crc64nvme: str
+    """Known once the body has been sent."""
+    time_left: TimeLeft
+
+    def headers(self) -> dict[str, str]: ...
+
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
+
+
+class _Held:
+    """Bytes in memory, in slices as long as the buffer of the others."""
+
+    checksum_at = "header"
+
+    def __init__(self, data: memoryview, time_left: TimeLeft) -> None:
+        self._data = data
+        self.crc64nvme = encode_crc(checksums.crc64nvme(cast(bytes, data)))
+        self.time_left = time_left
+
+    def headers(self) -> dict[str, str]:
+        return {"Content-Length": str(len(self._data)), _CHECKSUM: self.crc64nvme}
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for start in range(0, len(self._data), BUFFER_BYTES):
+            yield self._data[start : start + BUFFER_BYTES]
+
+
+class _Moving:
     """An aws-chunked body: yields what is read from the source, in a buffer that is used again and again."""
 
-    def __init__(self, source: Source, length: int, buffer: bytearray) -> None:
+    checksum_at = "trailer"
+
+    def __init__(self, source: Source, length: int, buffer: bytearray, time_left: TimeLeft) -> None:
         self._source = source
         self._length = length
         self._buffer = buffer
         self._head = f"{length:x}\r\n".encode() if length else b""
         self.crc64nvme = ""
-        """Known once the body has been sent."""
+        self.time_left = time_left
 
     def headers(self) -> dict[str, str]:
         tail = len(_tail(encode_crc(0), self._length))
@@ -173,15 +226,32 @@ class _Body:
         yield _tail(self.crc64nvme, self._length)
 
 
-class _Patient(HTTPSConnection):
+class _Timed(HTTPConnection):
+    """Waits for S3 no longer than the body's time lasts."""
+
+    response_class = TimedAnswer
+    _time_left: TimeLeft = staticmethod(no_deadline)
+
+    def request(self, method: str, url: str, body: Any = None, *arguments: Any, **more: Any) -> None:
+        self._time_left = body.time_left
+        super().request(method, url, body, *arguments, **more)
+
+    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]
+        self.timeout = _within(cast(float, self.timeout), self._time_left)
+        return super().getresponse()
+
+
+class _Patient(_Timed, HTTPSConnection):
     """urllib3 lets the body be sent under the time-out of the connect."""
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock.settimeout(SEND_SECONDS)
+    def send(self, data: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        self.sock.settimeout(_within(SEND_SECONDS, self._time_left))
+        super().send(data)
 
 
-class _Listening(HTTPConnection):
+class _Listening(_Timed):
     """Stops sending once an answer is there: it can only be a refusal, and S3 may have stopped reading.
 
     Not for TLS, where what has come may be the protocol's own.
@@ -203,18 +273,25 @@ class _Listening(HTTPConnection):
         if self.sock is None:
             self.connect()
         connection = self.sock
-        connection.settimeout(SEND_SECONDS)
         poll = select.poll()
         poll.register(connection, select.POLLIN | select.POLLOUT)
         rest = memoryview(data)
         while rest:
-            ready = poll.poll(SEND_SECONDS * 1000)
+            ready = poll.poll(_within(SEND_SECONDS, self._time_left) * 1000)
             if not ready:
                 raise TimeoutError
             if ready[0][1] & select.POLLIN:
                 self._cut = True
                 raise BrokenPipeError
             rest = rest[connection.send(rest) :]
+
+
+def _within(seconds: float, time_left: TimeLeft) -> float:
+    """As many of the seconds as are left. Raises TimeoutError if none is."""
+    left = time_left()
+    if left <= 0:
+        raise TimeoutError("no time is left")
+    return min(seconds, left)
 
 
 def encode_crc(crc: int) -> str:

@@ -6,7 +6,9 @@ Checksums: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object
 import base64
 import struct
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, NamedTuple
 
 from awscrt import checksums
@@ -19,6 +21,7 @@ from ..domain.reason import Code
 from ..telemetry import count, timed
 from .s3_put import OnePassPut, Refused, encode_crc
 from .source import Source
+from .time_limits import TimeLeft, no_deadline
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -55,33 +58,59 @@ class Storage:
             )
         return answer["UploadId"]
 
-    def put_part(self, key: str, upload_id: str, number: int, source: Source, length: int) -> Part:
+    def put_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Source,
+        length: int,
+        time_left: TimeLeft = no_deadline,
+    ) -> Part:
         """Moves `length` bytes from the source into the part; S3 confirms their checksum.
+
+        Waits no longer for S3 than the time that is left.
 
         Raises Transient (a short source, too), Permanent or NoSuchUpload.
         """
+        query: dict[str, str | int] = {"partNumber": number, "uploadId": upload_id}
         with _translated(), timed("PartDuration"):
-            sent = self._put(key, source, length, query={"partNumber": number, "uploadId": upload_id})
+            sent = self._put.moving(key, source, length, query=query, time_left=time_left)
         count("PartsMoved")
         return Part(number=number, length=length, etag=sent.etag, crc64nvme=sent.crc64nvme)
 
-    def put_object(self, key: str, source: Source, length: int) -> StoredObject:
-        """Moves `length` bytes from the source into an object of its own. Raises Transient or Permanent."""
+    def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
+        """Makes the bytes an object of its own; waits likewise. Raises Transient or Permanent."""
+        headers = {"Content-Type": "application/zip"}
         with _translated(), timed("PartDuration"):
-            sent = self._put(key, source, length, headers={"Content-Type": "application/zip"})
+            sent = self._put.held(key, data, headers=headers, time_left=time_left)
         count("PartsMoved")
         stored = self.head(key, sent.version_id)
-        if stored is None or (stored.size, stored.checksum_crc64nvme) != (length, sent.crc64nvme):
+        if stored is None or (stored.size, stored.checksum_crc64nvme) != (len(data), sent.crc64nvme):
             raise Transient("S3 does not show the object that it took.")
         return stored
 
-    def complete(self, key: str, upload_id: str, plan: Plan, parts: Sequence[Part], crc: str) -> None:
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        plan: Plan,
+        parts: Sequence[Part],
+        crc: str,
+        time_left: TimeLeft = no_deadline,
+    ) -> None:
         """Asks S3 to make the object; only `head` tells whether it did.
+
+        AWS may take minutes for it, and keeps the connection alive with white space meanwhile: what is not over
+        when no time is left goes on alone.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
 
         Raises NoSuchUpload, InvalidPart, KeyTaken, Transient or Permanent.
         """
+        pool = ThreadPoolExecutor(1)
         with _translated(), timed("StorageLatency"):
-            self._client.complete_multipart_upload(
+            completing = pool.submit(
+                self._client.complete_multipart_upload,
                 Bucket=self.bucket,
                 Key=key,
                 UploadId=upload_id,
@@ -96,6 +125,11 @@ class Storage:
                     ]
                 },
             )
+            pool.shutdown(wait=False)
+            try:
+                completing.result(min(time_left(), TIMEOUT_MAX))
+            except TimeoutError:
+                raise Transient("S3 has not completed the upload in time.") from None
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
         """What is stored at the key, with its full-object checksum. Raises Transient or Permanent."""

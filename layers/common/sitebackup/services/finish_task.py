@@ -15,6 +15,7 @@ from ..domain.progress import advance
 from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
+from .sources import time_left
 
 STREAM_PARTS_READ = 64
 """Of a stream, whose parts are not handed out: so many at most are counted by one event, the rest by later ones."""
@@ -92,7 +93,9 @@ class FinishTask:
         tried = job.tasks[event.provider].tried
         try:
             try:
-                stored = in_place(lambda: self._object(event, key, plan, parts), event, deadline, self.now)
+                stored = in_place(
+                    lambda: self._object(event, key, plan, parts, deadline), event, deadline, self.now
+                )
             except InvalidPart:
                 if plan.validator is None:  # a part of a stream can't be read alone
                     self.outcomes.replan_lost(event, upload.upload_id)
@@ -112,7 +115,9 @@ class FinishTask:
         else:
             self.outcomes.replan_lost(event, upload.upload_id)
 
-    def _object(self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part]) -> StoredObject | None:
+    def _object(
+        self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part], deadline: datetime
+    ) -> StoredObject | None:
         """The verified object; None if the upload is gone and has left no such object (I5).
 
         An answer of S3 to Complete proves nothing: only a HEAD that shows size and checksum does.
@@ -126,7 +131,7 @@ class FinishTask:
         if is_it(found):
             return found
         try:
-            self.storage.complete(key, event.upload_id, plan, parts, crc)
+            self.storage.complete(key, event.upload_id, plan, parts, crc, time_left(deadline, self.now))
         except NoSuchUpload:
             found = self.storage.head(key)
             return found if is_it(found) else None

@@ -8,8 +8,9 @@ from itertools import count
 from ..adapters.exports import Export, Exports
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
+from ..adapters.time_limits import TimeLeft
 from ..domain import transitions
-from ..domain.errors import NoSuchUpload, Permanent, Transient
+from ..domain.errors import ExportChanged, NoSuchUpload, Permanent, Transient
 from ..domain.events import PartUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, Task, Upload
 from ..domain.plan import plan_parts
@@ -19,7 +20,7 @@ from ..telemetry import about, logger
 from .lease import RunLease
 from .outcomes import Outcomes
 from .retrying import in_place
-from .sources import Bounded, TaskEnded, check_size, size_limit
+from .sources import Bounded, ResumingReader, TaskEnded, check_size, hold, size_limit, time_left
 from .stream import MoveStream
 
 LONGEST_PART_1 = timedelta(minutes=1)
@@ -95,12 +96,14 @@ class ProcessProvider:
             return
         limit = size_limit(job, provider, self.max_bytes)
         length = None if task.stream_only else self.part_size
-        with self.exports.probe(provider, job.user_id, job.site_id, length) as export:
+        left = time_left(deadline, self.now)
+        with self.exports.probe(provider, job.user_id, job.site_id, length, left) as export:
             if export.size is not None:
                 check_size(export.size, limit)
             if export.size is not None and export.size <= self.part_size:
-                source = Bounded(export, deadline, self.now, lease.is_held)
-                stored = self.storage.put_object(job.key(event.provider), source, export.size)
+                with self._resuming(event, job, provider, export, left) as reader:
+                    data = hold(Bounded(reader, deadline, self.now, lease.is_held), export.size)
+                stored = self.storage.put_object(job.key(event.provider), data, left)
                 self.outcomes.done(event, stored, parts=1)
             elif export.ranged:
                 self._fan_out(event, job, provider, export, lease, deadline)
@@ -153,18 +156,36 @@ class ProcessProvider:
             return
         self.outcomes.emit([self._part(event, upload_id, number) for number in range(2, dispatched + 1)])
         until = min(deadline, self.now() + LONGEST_PART_1)
+        left = time_left(until, self.now)
+
         try:
-            source = Bounded(export, until, self.now, lambda: self.outcomes.is_live(event))
-            part = self.storage.put_part(key, upload_id, 1, source, plan.part(1).length)
+            with self._resuming(event, job, provider, export, left) as reader:
+                source = Bounded(reader, until, self.now, lambda: self.outcomes.is_live(event))
+                part = self.storage.put_part(key, upload_id, 1, source, plan.part(1).length, left)
         except NoSuchUpload:
             self.outcomes.replan_lost(event, upload_id)
             return
-        except Transient as error:
+        except (Transient, ExportChanged) as error:
             logger.warning("part 1 is left to upload_part", extra={**about(event), "error": str(error)})
             self.outcomes.emit([self._part(event, upload_id, 1)])
             return
         self.repository.save_part(upload_id, part, self.now())
         self.outcomes.emit([event.follow(PartUpdated, upload_id=upload_id)])
+
+    def _resuming(
+        self, event: UploadJobCreated, job: Job, provider: Provider, export: Export, left: TimeLeft
+    ) -> Export | ResumingReader:
+        """What the probe has opened; a range goes on where it breaks."""
+        size, length, validator = export.size, export.length, export.validator
+        if size is None or length is None or validator is None:
+            return export
+
+        def open_at(read: int) -> Export:
+            return self.exports.open_range(
+                provider, job.user_id, job.site_id, read, length - read, validator, size, left
+            )
+
+        return ResumingReader(event, export, open_at, left)
 
     @staticmethod
     def _part(event: UploadJobCreated, upload_id: str, number: int) -> UploadPartCreated:

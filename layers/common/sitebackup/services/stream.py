@@ -1,4 +1,4 @@
-"""Moves an export that can't be read by ranges: one reader, piece by piece, straight into parts."""
+"""Moves an export that can't be read by ranges: one reader, piece by piece, each held until S3 has it."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -13,12 +13,13 @@ from ..domain import transitions
 from ..domain.errors import NoSuchUpload, Permanent, Transient
 from ..domain.events import PartUpdated, UploadJobCreated
 from ..domain.job import Job, Part, Status, Upload
-from ..domain.plan import MAX_PARTS, Plan, plan_parts
+from ..domain.plan import MAX_PARTS, Plan
 from ..domain.reason import Code
-from .lease import RunLease
+from .lease import RENEW_EVERY, RunLease
 from .outcomes import Outcomes
-from .pieces import BUFFERS, Piece, chunks, shares
-from .sources import TaskEnded, check_size
+from .pieces import BUFFERS, Piece, chunks
+from .retrying import in_place
+from .sources import Held, TaskEnded, check_size, time_left
 
 STOPS_BEFORE_DEADLINE = timedelta(seconds=60)
 UPLOADS_AT_ONCE = BUFFERS - 1
@@ -57,31 +58,33 @@ class MoveStream:
         )
         if begun is None:
             return
+        longest = MAX_PARTS * self.part_size
+        if export.size is not None and export.size > longest:
+            raise Permanent(
+                Code.SIZE_LIMIT_EXCEEDED,
+                f"The export has {export.size} bytes; as a stream the limit is {longest} bytes.",
+            )
         key = job.key(event.provider)
         before = begun.before.tasks[event.provider].upload
         if before:
             self.outcomes.abort(event, key, before.upload_id)
         source = _Watched(export, limit, deadline - STOPS_BEFORE_DEADLINE, self.now, lease.keep)
         started = self.now()
-        if export.size is None:
-            read = chunks(source, self.part_size)
-            try:
-                first = next(read)
-            except OutOfTime:
-                self._stop(event, owner, 0, started)
-                return
-            if first.last:
-                stored = self.storage.put_object(key, first.source, first.length)
-                self.outcomes.done(event, stored, parts=1)
-                return
-            pieces: Iterator[Piece] = chain([first], read)
-        else:
-            pieces = shares(source, plan_parts(export.size, self.part_size, None))
+        read = chunks(source, self.part_size)
+        try:
+            first = next(read)
+        except OutOfTime:
+            self._stop(event, owner, 0, started)
+            return
+        if first.last:
+            stored = self.storage.put_object(key, first.data, time_left(deadline, self.now))
+            self.outcomes.done(event, stored, parts=1)
+            return
         upload_id = self.storage.create_upload(key)
         moved = _Moved()
         try:
             self._adopt(event, owner, upload_id)
-            self._move(event, lease, key, upload_id, pieces, moved)
+            self._move(event, lease, key, upload_id, chain([first], read), moved, deadline)
             self._end(event, owner, self._plan(export, moved.bytes))
         except NoSuchUpload as error:
             raise Transient("S3 lost the upload of the stream.") from error
@@ -101,16 +104,19 @@ class MoveStream:
         upload_id: str,
         pieces: Iterator[Piece],
         moved: "_Moved",
+        deadline: datetime,
     ) -> None:
-        """Moves the next piece while S3 still takes or confirms the one before."""
+        """Reads the next piece while S3 still takes the one before."""
         under_way: list[tuple[Future[Part], Piece]] = []
 
         def settle(limit: int) -> None:
             while len(under_way) > limit:
                 future, piece = under_way.pop(0)
+                while wait([future], RENEW_EVERY.total_seconds()).not_done:  # ends: a PUT has time-outs
+                    lease.renew()
                 self.repository.save_part(upload_id, future.result(), self.now())
                 piece.free()
-                moved.bytes += piece.length
+                moved.bytes += len(piece.data)
                 lease.renew()
                 self.outcomes.emit([self._updated(event, upload_id)])
 
@@ -124,14 +130,29 @@ class MoveStream:
                             f"as a stream the limit is {MAX_PARTS * self.part_size} bytes.",
                         )
                     settle(UPLOADS_AT_ONCE - 1)
-                    future = pool.submit(
-                        self.storage.put_part, key, upload_id, piece.number, piece.source, piece.length
-                    )
-                    future.add_done_callback(piece.ended)
+                    future = pool.submit(self._put, event, key, upload_id, piece, deadline)
                     under_way.append((future, piece))
                 settle(0)
             finally:
                 wait([future for future, _ in under_way])
+
+    def _put(
+        self, event: UploadJobCreated, key: str, upload_id: str, piece: Piece, deadline: datetime
+    ) -> Part:
+        """Sent again from memory if S3 stumbles: the stream itself could only be read from its start."""
+        return in_place(
+            lambda: self.storage.put_part(
+                key,
+                upload_id,
+                piece.number,
+                Held(piece.data),
+                len(piece.data),
+                time_left(deadline, self.now),
+            ),
+            event,
+            deadline,
+            self.now,
+        )
 
     def _adopt(self, event: UploadJobCreated, owner: str, upload_id: str) -> None:
         upload = Upload(upload_id=upload_id, attempt=event.attempt)
@@ -172,11 +193,9 @@ class MoveStream:
             self.outcomes.emit([event])
 
     def _plan(self, export: Export, moved: int) -> Plan:
-        if export.size is None:
-            return Plan(size=moved, part_size=self.part_size, first_size=self.part_size)
-        if moved != export.size:
+        if export.size is not None and moved != export.size:
             raise Transient(f"The export ended after {moved} of {export.size} bytes.")
-        return plan_parts(export.size, self.part_size, None)
+        return Plan(size=moved, part_size=self.part_size, first_size=self.part_size)
 
     @staticmethod
     def _updated(event: UploadJobCreated, upload_id: str) -> PartUpdated:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from threading import Lock
 
-from ..adapters.exports import Exports
+from ..adapters.exports import Export, Exports
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
 from ..domain.errors import Conflict, ExportChanged, NoSuchUpload, Permanent, Transient, Unavailable
@@ -18,7 +18,7 @@ from ..domain.reason import Code, Reason
 from ..telemetry import about, logger
 from .outcomes import Outcomes
 from .retrying import in_place
-from .sources import LOOK_EVERY, Bounded, TaskEnded
+from .sources import LOOK_EVERY, Bounded, ResumingReader, TaskEnded, time_left
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,28 @@ class UploadPart:
         self, job: Job, provider: Provider, event: UploadPartCreated, part: PartRange, deadline: datetime
     ) -> Part:
         """From the export's range straight into the part."""
-        validator, size = _ranged(job, event)
-        with self.exports.open_range(
-            provider, job.user_id, job.site_id, part.start, part.length, validator, size
-        ) as export:
+        (validator, size), left = _ranged(job, event), time_left(deadline, self.now)
+
+        def open_at(read: int) -> Export:
+            return self.exports.open_range(
+                provider,
+                job.user_id,
+                job.site_id,
+                part.start + read,
+                part.length - read,
+                validator,
+                size,
+                left,
+            )
+
+        with ResumingReader(event, open_at(0), open_at, left) as reader:
             return self.storage.put_part(
                 job.key(event.provider),
                 event.upload_id,
                 event.number,
-                Bounded(export, deadline, self.now, lambda: self.outcomes.is_live(event)),
+                Bounded(reader, deadline, self.now, lambda: self.outcomes.is_live(event)),
                 part.length,
+                left,
             )
 
     def _upload_gone(self, event: UploadPartCreated) -> None:
