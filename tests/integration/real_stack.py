@@ -1,21 +1,23 @@
 """The use cases on a real Mongo and a real S3, with the clock, Kafka and the exports in the test's hands."""
 
 import hashlib
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
 from local import services
 from local.services import Service
+from mock_providers.archive import Archive
 from sitebackup.adapters.storage import Storage
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import Job
 from sitebackup.services.create_job import CreateBackup
-from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports, some_bytes
+from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports
 
 MIB = 1024 * 1024
-PROVIDERS = '[{"name": "site", "exportUrl": "http://127.0.0.1:1/site"}]'
+PROVIDERS = json.dumps([{"name": name, "exportUrl": f"http://127.0.0.1:1/{name}"} for name in ("site", "db")])
 START = datetime(2030, 1, 31, 12, tzinfo=UTC)
 GRACE = timedelta(days=1, seconds=1)
 DELETE_GRACE = timedelta(days=7, seconds=1)
@@ -25,6 +27,11 @@ _numbers = count(1)
 def an_id(seed: object = None) -> str:
     """24 hex digits; the same for the same seed."""
     return hashlib.sha256(repr(seed or next(_numbers)).encode()).hexdigest()[:24]
+
+
+def a_zip(provider: str, size: int) -> bytes:
+    """A zip of exactly so many bytes."""
+    return Archive(provider, an_id("user"), an_id("site"), size).read(0, size)
 
 
 class Stack(Bootstrap):
@@ -45,7 +52,7 @@ class Stack(Bootstrap):
         self.now = lambda: self.clock
         self.bag = MemoryBus()
         self.served = MemoryExports()
-        self.served.sites["site"] = MemoryExport(some_bytes("site", 11 * MIB))
+        self.served.sites["site"] = MemoryExport(a_zip("site", 11 * MIB))
         self.s3 = services.s3_client(s3.address) if s3 else None
         self.__dict__.update(bus=self.bag, exports=self.served)
         if self.s3:
@@ -65,8 +72,9 @@ class Stack(Bootstrap):
         return self.clock + timedelta(minutes=14)
 
     def a_backup(self, **changes: Any) -> Job:
-        """A new job of a site of its own."""
-        return self.create_job()(CreateBackup(user_id=an_id(), site_id=an_id(), **changes), None)
+        """A new job, of the provider `site` and of a site of its own unless `changes` say otherwise."""
+        fields = {"user_id": an_id(), "site_id": an_id(), "providers": ["site"]}
+        return self.create_job()(CreateBackup(**fields | changes), None)
 
     def job(self, job_id: str) -> Job:
         """As it is stored."""

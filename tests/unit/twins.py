@@ -336,6 +336,16 @@ class MemoryStorage(Storage):
 
         return self.gate("storage", "head", head)
 
+    def read(self, stored: StoredObject, start: int, length: int) -> bytes:
+        def read() -> bytes:
+            data = dict(self.versions.get(stored.key, [])).get(stored.version_id or "")
+            if data is None:
+                raise Transient("The object is not there.")
+            assert 0 <= start < start + length <= len(data)
+            return data[start : start + length]
+
+        return self.gate("storage", "read", read)
+
     def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
         def etags() -> dict[int, tuple[int, str]]:
             parts = self._upload(key, upload_id).parts

@@ -92,7 +92,7 @@ class FinishTask:
         tried = job.tasks[event.provider].tried
         try:
             try:
-                stored = in_place(lambda: self._object(event, key, plan, parts), event, deadline, self.now)
+                done = in_place(lambda: self._done(event, key, plan, parts), event, deadline, self.now)
             except InvalidPart:
                 if plan.validator is None:  # a part of a stream can't be read alone
                     self.outcomes.plan_anew(event, upload.upload_id, lost=True)
@@ -100,17 +100,22 @@ class FinishTask:
                     self._redo_parts(event, key, upload, parts, tried)
                 return
         except NoSuchUpload:
-            stored = None
+            done = False
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
             return
         except Transient as error:
             self.outcomes.trouble(event, error, tried)
             return
+        if not done:
+            self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+
+    def _done(self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part]) -> bool:
+        """Whether the task is done; if not, the upload is gone and has left no such object."""
+        stored = self._object(event, key, plan, parts)
         if stored:
             self.outcomes.done(event, stored, len(parts))
-        else:
-            self.outcomes.plan_anew(event, upload.upload_id, lost=True)
+        return stored is not None
 
     def _object(self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part]) -> StoredObject | None:
         """The verified object; None if the upload is gone and has left no such object (I5).
