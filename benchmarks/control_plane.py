@@ -187,7 +187,7 @@ def _parts(bench: Bench) -> list[dict[str, Any]]:
     found = []
     with module("sink", "PORT") as sink, module("origin", bench.blob(16), "PORT") as origin:
         s3, export = f"http://127.0.0.1:{sink}", f"http://127.0.0.1:{origin}/export.zip"
-        providers = json.dumps([{"name": "site", "exportUrl": export}])
+        providers = json.dumps([{"name": "site", "exportUrl": export, "format": "any"}])
         with local_run(bench.folder / "parts", s3, providers) as run:
             for count in (300, *PART_COUNTS):  # the first starts the processes
                 figures = _task(run, s3, count)

@@ -26,6 +26,11 @@ NETWORK_MBPS = 75.0
 PROVIDER_SECONDS = 2.0
 """Until an export's first byte."""
 
+ZIP_GETS = 2
+"""Of the last 68 KiB of an object and of its first bytes; an object that is no longer needs the first only."""
+GET_SECONDS = 0.1
+"""Until a GET is answered: the lower end of what S3's performance guidelines state for small objects."""
+
 LAMBDA_GB_SECOND = 0.0000166667
 LAMBDA_REQUEST = 0.20 / 1e6
 S3_PUT = 0.005 / 1e3
@@ -137,9 +142,13 @@ def write(figures: dict[str, Any]) -> None:
         "Lambda, requests": (night.parts / 4 + SITES * 8) * LAMBDA_REQUEST,
         "S3, PUT requests": puts * S3_PUT,
         "S3, HEAD requests": SITES * PROVIDERS * 2 * S3_GET,
+        "S3, GET requests that look into the zips": SITES * PROVIDERS * ZIP_GETS * S3_GET,
+        "Lambda, waiting for these GET requests": SITES * PROVIDERS * ZIP_GETS * GET_SECONDS
+        * MEMORY_MB / 1024 * LAMBDA_GB_SECOND,
         "Kafka pollers, provisioned mode": units * HOURS * UNIT_HOUR,
     }  # fmt: skip
     total = sum(costs.values())
+    zips = sum(cost for name, cost in costs.items() if "GET" in name)
     nat = night.bytes / 1e9 * NAT_GB
     shards = math.ceil(night.mongo_per_second / MONGO_OPERATIONS_PER_NODE)
     connections = night.concurrency * MONGO_POOL
@@ -211,6 +220,8 @@ def write(figures: dict[str, Any]) -> None:
         ),
         "",
         "Brokers and database nodes are not in it: they are sized by the tables above and paid by the hour.",
+        f"That every zip is looked into costs ${zips / SITES * 1e6:.2f} for a million backups, "
+        f"{zips / total:.1%} of the whole.",
         "",
         "## Where it breaks first, and what then",
         "",

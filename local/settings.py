@@ -124,4 +124,6 @@ def _port(env: Mapping[str, str], name: str, default: int) -> int:
 def _mock_providers(host: str, port: int) -> str:
     url = f"http://{host}:{port}/{{name}}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}"
     names = ("site", "db")
-    return json.dumps([{"name": name, "exportUrl": url.replace("{name}", name)} for name in names])
+    return json.dumps(
+        [{"name": name, "exportUrl": url.replace("{name}", name), "format": "zip"} for name in names]
+    )

@@ -17,7 +17,7 @@ from local.services import Mongo, Service
 from sitebackup.adapters.repository import DuplicateJob, Repository, connect
 from sitebackup.domain import lifecycle, transitions
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable
-from sitebackup.domain.job import DeleteCause, Job, Part, PartWait, Status, Task, Upload
+from sitebackup.domain.job import DeleteCause, Job, Part, PartWait, Status, StoredObject, Task, Upload
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
 from tests.unit.twins import MemoryRepository
@@ -284,17 +284,67 @@ def test_a_record_is_forgotten_only_as_it_was_seen(repository: Repository) -> No
     assert not repository.forget(found)
 
 
-def test_the_newest_good_job_is_done_and_not_to_be_deleted(repository: Repository) -> None:
+def done_at(hour: int, members: int | None = None) -> Task:
+    stored = StoredObject(bucket="b", key="k", size=1, checksum_crc64nvme="AAAAAAAAAAA=", members=members)
+    return Task(status=Status.DONE, object=stored, finished_at=NOW + timedelta(hours=hour))
+
+
+def newest_good(repository: Repository, jobs: list[Job]) -> list[bool]:
+    return [repository.holds_newest_good(job) for job in jobs]
+
+
+def add_done(repository: Repository, *tasks: dict[str, Task]) -> list[Job]:
+    """Done jobs of one site, in the order of their creation."""
     user, site = an_id(), an_id()
-    jobs = [a_job(user_id=user, site_id=site, status=Status.DONE, active=None) for _ in range(3)]
+    jobs = [a_job(user_id=user, site_id=site, status=Status.DONE, active=None, tasks=each) for each in tasks]
     for job in jobs:
         repository.add(job)
-    repository.add(a_job(user_id=user, site_id=site, status=Status.FAILED, active=None))
-    assert repository.newest_good(user, site) == jobs[2].id
+    return jobs
+
+
+def test_the_newest_good_object_is_of_a_done_job_that_nobody_asked_to_delete(repository: Repository) -> None:
+    jobs = add_done(repository, *({"site": done_at(hour)} for hour in (1, 4, 3)))
+    for change in (
+        {"status": Status.FAILED},
+        {"removing_at": NOW},
+        {"site_id": an_id()},
+        {"user_id": an_id()},
+    ):
+        repository.add(jobs[0].replace(id=an_id(), tasks={"site": done_at(9)}, **change))
+    assert newest_good(repository, jobs) == [False, True, False]
     requested = DeleteCause.REQUESTED
-    repository.change(jobs[2].id, lambda job: lifecycle.mark_deleted(job, NOW, requested, NOW, Policy()))
-    assert repository.newest_good(user, site) == jobs[1].id
-    assert repository.newest_good(user, an_id()) is None
+    repository.change(jobs[1].id, lambda job: lifecycle.mark_deleted(job, NOW, requested, NOW, Policy()))
+    assert newest_good(repository, [jobs[0], jobs[2]]) == [False, True]
+
+
+def test_a_job_holds_the_newest_good_object_of_any_of_its_providers(repository: Repository) -> None:
+    jobs = add_done(
+        repository,
+        {"site": done_at(1), "db": done_at(1)},
+        {"site": done_at(2), "db": done_at(2)},
+        {"db": done_at(3)},
+    )
+    assert newest_good(repository, jobs) == [False, True, True]
+    jobs += add_done(repository, {"site": done_at(4)})
+    assert newest_good(repository, jobs) == [False, True, True, True], "that is of another site"
+    repository.add(jobs[0].replace(id=an_id(), tasks={"site": done_at(4)}))
+    assert newest_good(repository, jobs[:3]) == [False, False, True]
+
+
+def test_the_time_of_the_object_counts_and_not_that_of_its_job(repository: Repository) -> None:
+    """A retry keeps what was done: the job gets done later, its object is as old as it was."""
+    jobs = add_done(
+        repository, {"site": done_at(1), "db": done_at(9)}, {"site": done_at(2), "db": done_at(2)}
+    )
+    assert newest_good(repository, jobs) == [True, True]
+
+
+def test_a_zip_without_members_is_never_newer_than_one_with_members(repository: Repository) -> None:
+    jobs = add_done(repository, {"site": done_at(1, 0)}, {"site": done_at(2, 0)}, {"db": done_at(9)})
+    assert newest_good(repository, jobs) == [False, True, True], "better than nothing"
+    for members in (5, None):
+        jobs = add_done(repository, *({"site": done_at(*each)} for each in ((1, 0), (2, members), (3, 0))))
+        assert newest_good(repository, jobs) == [False, True, False]
 
 
 # --- parts

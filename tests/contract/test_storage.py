@@ -28,7 +28,7 @@ from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
 from sitebackup.adapters.s3_put import encode_crc
 from sitebackup.adapters.storage import Storage, combine_crcs
 from sitebackup.domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
-from sitebackup.domain.job import Part
+from sitebackup.domain.job import Part, StoredObject
 from sitebackup.domain.plan import MIB, Plan, plan_parts
 
 PART = 5 * MIB
@@ -334,6 +334,27 @@ def test_a_wrong_checksum_of_the_bytes_is_refused(
     assert storage.head(key) is None
 
 
+def test_a_range_of_one_version_is_read(server: Server, storage: Storage, key: str) -> None:
+    first = place(server, key, DATA)
+    place(server, key, b"another")
+    stored = storage.head(key, first)
+    assert stored is not None
+    for start, length in ((0, 1), (0, 64), (len(DATA) - 70_000, 70_000), (len(DATA) - 1, 1), (0, len(DATA))):
+        assert storage.read(stored, start, length) == DATA[start : start + length]
+
+
+def test_bytes_that_are_not_there_are_not_read(server: Server, storage: Storage, key: str) -> None:
+    place(server, key, b"some")
+    stored = storage.head(key)
+    assert stored is not None
+    for start, length in ((0, 5), (3, 2), (4, 1)):
+        with pytest.raises(Transient):
+            storage.read(stored, start, length)
+    storage.delete_version(key, stored.version_id or "")
+    with pytest.raises(Transient, match=r"^S3 does not show the object that it took\.$"):
+        storage.read(stored, 0, 4)
+
+
 def test_only_what_is_at_exactly_this_key_is_listed(server: Server, storage: Storage, key: str) -> None:
     neighbours = [f"{key}.old", key.removesuffix(".zip"), f"{key[:-8]}site2.zip"]
     for neighbour in neighbours:
@@ -400,3 +421,5 @@ def test_a_server_that_is_down_may_come_back(key: str) -> None:
         storage.put_object(key, memoryview(b"x"))
     with pytest.raises(Transient):
         storage.head(key)
+    with pytest.raises(Transient):
+        storage.read(StoredObject(bucket=BUCKET, key=key, size=1, checksum_crc64nvme=""), 0, 1)

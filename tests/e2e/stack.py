@@ -148,8 +148,15 @@ class Stack:
 
 def _providers(url: str) -> str:
     query = "userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
-    providers: list[Json] = [
-        {"name": name, "exportUrl": f"{url}/{name}/export?{query}"} for name in ("site", "db", "media")
-    ]
-    providers[-1] |= {"maxBytes": MEDIA_LIMIT, "partsInFlight": 4}
-    return json.dumps(providers)
+    settings: dict[str, Json] = {
+        "site": {},
+        "db": {},
+        "media": {"maxBytes": MEDIA_LIMIT, "partsInFlight": 4},
+        "dump": {"format": "any"},
+    }
+    return json.dumps(
+        [
+            {"name": name, "exportUrl": f"{url}/{name}/export?{query}", **more}
+            for name, more in settings.items()
+        ]
+    )

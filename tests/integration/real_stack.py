@@ -8,12 +8,13 @@ from typing import Any
 
 from local import services
 from local.services import Service
+from mock_providers.archive import Archive
 from sitebackup.adapters.storage import Storage
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import Job
 from sitebackup.services.create_job import CreateBackup
-from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports, some_bytes
+from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports
 
 MIB = 1024 * 1024
 EXPORT_URL = "http://127.0.0.1:1"
@@ -26,6 +27,11 @@ _numbers = count(1)
 def an_id(seed: object = None) -> str:
     """24 hex digits; the same for the same seed."""
     return hashlib.sha256(repr(seed or next(_numbers)).encode()).hexdigest()[:24]
+
+
+def a_zip(provider: str, size: int) -> bytes:
+    """A zip of exactly so many bytes."""
+    return Archive(provider, an_id("user"), an_id("site"), size).read(0, size)
 
 
 class Stack(Bootstrap):
@@ -42,10 +48,13 @@ class Stack(Bootstrap):
     ) -> None:
         """`s3_endpoint_url` is where the use cases find S3, if not at its own address."""
         query = "userId={userId}&siteId={siteId}"
-        provider = {"name": "site", "exportUrl": f"{export_url or EXPORT_URL}/site/export?{query}"}
+        providers = [
+            {"name": name, "exportUrl": f"{export_url or EXPORT_URL}/{name}/export?{query}"}
+            for name in ("site", "db")
+        ]
         super().__init__(
             {
-                "PROVIDERS": json.dumps([provider]),
+                "PROVIDERS": json.dumps(providers),
                 "BACKUP_BUCKET": services.BUCKET,
                 "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
                 "MONGO_URI": mongo.address,
@@ -59,7 +68,7 @@ class Stack(Bootstrap):
         self.now = lambda: self.clock
         self.bag = MemoryBus()
         self.served = MemoryExports()
-        self.served.sites["site"] = MemoryExport(some_bytes("site", 11 * MIB))
+        self.served.sites["site"] = MemoryExport(a_zip("site", 11 * MIB))
         self.s3 = services.s3_client(s3.address) if s3 else None
         self.__dict__.update(bus=self.bag)
         if export_url is None:
@@ -81,8 +90,9 @@ class Stack(Bootstrap):
         return self.now() + timedelta(minutes=14)
 
     def a_backup(self, **changes: Any) -> Job:
-        """A new job of a site of its own."""
-        return self.create_job()(CreateBackup(user_id=an_id(), site_id=an_id(), **changes), None)
+        """A new job, of the provider `site` and of a site of its own unless `changes` say otherwise."""
+        fields = {"user_id": an_id(), "site_id": an_id(), "providers": ["site"]}
+        return self.create_job()(CreateBackup(**fields | changes), None)
 
     def job(self, job_id: str) -> Job:
         """As it is stored."""

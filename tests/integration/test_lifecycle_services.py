@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,10 +15,13 @@ from sitebackup.domain.job import DeleteCause, Job, Status
 from sitebackup.domain.retention import Action, Why
 from sitebackup.errors import StateForbids
 from sitebackup.services.get_retention import GetRetention
-from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack, an_id
+from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack, a_zip, an_id
+from tests.unit.twins import MemoryExport
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
+USER, SITE = an_id(), an_id()
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 
 
 @pytest.fixture
@@ -27,11 +31,17 @@ def stack(mongo: Service, s3: Service) -> Iterator[Stack]:
     stack.close()
 
 
-def a_done_backup(stack: Stack, **changes: int) -> Job:
+def a_done_backup(stack: Stack, **changes: Any) -> Job:
     job = stack.a_backup(**changes)
     stack.deliver()
     assert stack.job(job.id).status is Status.DONE
     return stack.job(job.id)
+
+
+def finished(job: Job, at: datetime) -> Job:
+    """A copy of the done job, which got done then."""
+    tasks = {name: task.replace(finished_at=at) for name, task in job.tasks.items()}
+    return job.replace(version=1, finished_at=at, tasks=tasks)
 
 
 def leave_things(stack: Stack, job: Job) -> None:
@@ -153,9 +163,7 @@ def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack
     stack.pass_time(100 * DAY)
     stack.sweep()
     assert stack.job(first.id).delete_at is None
-    second = stack.repository.get(first.id)
-    assert second is not None
-    second = second.replace(id="f" * 24, version=1, finished_at=stack.clock, expires_after_days=None)
+    second = finished(stack.job(first.id), stack.clock).replace(id="f" * 24, expires_after_days=None)
     stack.repository.add(second)
     stack.pass_time(DAY)
     stack.sweep()
@@ -164,6 +172,47 @@ def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack
     stack.sweep()
     assert stack.job(first.id).status is Status.DELETED
     assert stack.job(second.id).delete_at is None
+
+
+def site_backup(stack: Stack, *providers: str, content: bytes | None = None) -> Job:
+    """A done backup of the one site that expires after a day; the next one is a day younger."""
+    for name in providers:
+        stack.served.sites[name] = MemoryExport(content or a_zip(name, 1000))
+    job = a_done_backup(stack, user_id=USER, site_id=SITE, expires_after_days=1, providers=list(providers))
+    stack.pass_time(DAY)
+    return job
+
+
+def is_kept(stack: Stack, job: Job) -> bool:
+    """Whether the sweep leaves the job alone for months."""
+    for _ in range(4):
+        stack.pass_time(30 * DAY)
+        stack.sweep()
+    return stack.job(job.id).status is Status.DONE
+
+
+def test_the_newest_good_object_of_each_provider_outlives_its_age(stack: Stack) -> None:
+    oldest = site_backup(stack, "site", "db")
+    both = site_backup(stack, "site", "db")
+    of_db = site_backup(stack, "db")
+    assert not is_kept(stack, oldest)
+    assert is_kept(stack, both), "the only backup of `site` that is left"
+    assert is_kept(stack, of_db)
+    of_site = site_backup(stack, "site")
+    assert not is_kept(stack, both)
+    assert is_kept(stack, of_db)
+    assert is_kept(stack, of_site)
+
+
+def test_a_zip_without_members_displaces_no_backup_with_members(stack: Stack) -> None:
+    first_empty, empty = (site_backup(stack, "site", content=EMPTY_ZIP) for _ in range(2))
+    assert not is_kept(stack, first_empty)
+    assert is_kept(stack, empty), "better than nothing"
+    full = site_backup(stack, "site")
+    newer_empty = site_backup(stack, "site", content=EMPTY_ZIP)
+    assert not is_kept(stack, empty)
+    assert not is_kept(stack, newer_empty)
+    assert is_kept(stack, full)
 
 
 def test_without_keep_newest_even_the_newest_good_backup_expires(stack: Stack) -> None:
@@ -232,10 +281,9 @@ def test_the_record_of_what_was_deleted_is_kept_by_how_it_had_ended(stack: Stack
 def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> None:
     user, site = an_id(), an_id()
     model = a_done_backup(stack).replace(user_id=user, site_id=site, version=1, clean_up_at=None)
-    finished = [3, 5, 4, 9, 8]  # in the order of creation
     jobs = [
-        model.replace(id=f"{number:024x}", finished_at=stack.clock + days * DAY)
-        for number, days in enumerate(finished)
+        finished(model, stack.clock + days * DAY).replace(id=f"{number:024x}")
+        for number, days in enumerate([3, 5, 4, 9, 8])  # in the order of creation
     ]
     jobs[3] = jobs[3].replace(delete_at=stack.clock, delete_cause=DeleteCause.REQUESTED)
     expired = {"delete_at": stack.clock, "delete_cause": DeleteCause.EXPIRED}
@@ -243,14 +291,14 @@ def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> Non
     jobs[1] = jobs[1].replace(**expired)
     for job in jobs:
         stack.repository.add(job)
-    assert stack.repository.newest_good(user, site) == jobs[1].id
-    assert stack.repository.newest_good(user, an_id()) is None
+    assert [stack.repository.holds_newest_good(job) for job in jobs[:3]] == [False, True, False]
+    assert stack.repository.holds_newest_good(jobs[0].replace(site_id=an_id()))
 
 
 def test_the_dry_run_says_what_the_sweep_then_does(stack: Stack) -> None:
     dry_run = GetRetention(stack.repository, stack.settings.policy, stack.now)
     job = a_done_backup(stack, expires_after_days=2)
-    newer = job.replace(id="f" * 24, version=1, finished_at=stack.clock + timedelta(hours=1))
+    newer = finished(job, stack.clock + timedelta(hours=1)).replace(id="f" * 24)
     stack.repository.add(newer)
 
     def decided() -> dict[str, tuple[Action, Why]]:

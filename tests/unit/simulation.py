@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from traceback import format_exc
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pytest
 
@@ -124,6 +124,8 @@ class World:
     """By the number of the call of a port."""
     condition_first: bool = False
     policy: Policy = field(default_factory=lambda: Policy(parts_in_flight=3))
+    format: Literal["zip", "any"] = "any"
+    """Of all providers."""
 
     def __post_init__(self) -> None:
         unexpected.clear()
@@ -153,9 +155,17 @@ class World:
             return self.now
 
         repository, storage, policy = self.repository, self.storage, self.policy
-        providers = {name: Provider(name=name, export_url=f"http://{name}") for name in self.sites}
+        providers = {
+            name: Provider(name=name, export_url=f"http://{name}", format=self.format) for name in self.sites
+        }
         outcomes = Outcomes(
-            repository=repository, storage=storage, bus=self.bus, policy=policy, now=clock, random=lambda: 0.5
+            repository=repository,
+            storage=storage,
+            bus=self.bus,
+            providers=providers,
+            policy=policy,
+            now=clock,
+            random=lambda: 0.5,
         )
         self.create_job = CreateJob(
             repository=repository,

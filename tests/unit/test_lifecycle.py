@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from sitebackup.domain import lifecycle, transitions
-from sitebackup.domain.job import FINISHED, DeleteCause, Job, Status
+from sitebackup.domain.job import FINISHED, DeleteCause, Job, Status, Task
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.reason import Code, Reason
 from sitebackup.errors import StateForbids
@@ -303,8 +303,7 @@ def test_a_removal_that_began_is_finished_even_if_the_backup_is_the_newest_by_th
         ),
     )
     assert gone is not None
-    job = gone.after
-    assert world.repository.newest_good(job.user_id, job.site_id) is None
+    assert world.repository.holds_newest_good(gone.after)
     world.sweep()
     assert world.job.status is Status.DELETED
 
@@ -315,15 +314,43 @@ def test_the_newest_backup_is_the_one_that_got_done_last() -> None:
     deliver(world, 2)
     world.cancel()
     between = world.job.replace(
-        id="d" * 24, status=Status.DONE, reason=None, version=1, attempt=1, finished_at=world.now + DAY
+        id="d" * 24,
+        status=Status.DONE,
+        reason=None,
+        version=1,
+        attempt=1,
+        tasks={"site": Task(status=Status.DONE, finished_at=world.now + DAY)},
+        finished_at=world.now + DAY,
     )
     world.repository.add(between)
     world.pass_time(2 * DAY)
     world.retry()
     world.finish()
     check_backup(world)
-    job = world.job
-    assert world.repository.newest_good(job.user_id, job.site_id) == world.job_id
+    assert world.repository.holds_newest_good(world.job)
+    assert not world.repository.holds_newest_good(between)
+
+
+def test_an_expiry_reads_the_newest_good_once_a_provider_at_its_mark_and_at_its_removal() -> None:
+    world = a_world(providers=2)
+    world.finish()
+    done = world.job.replace(expires_after_days=1, clean_up_at=world.now)
+    tasks = {name: task.replace(finished_at=world.now + DAY) for name, task in done.tasks.items()}
+    world.repository.jobs = {
+        job.id: job.to_document() for job in (done, done.replace(id="d" * 24, tasks=tasks, clean_up_at=None))
+    }
+    reads = list[str]()
+
+    def counting[T](port: str, name: str, call: Callable[[], T]) -> T:
+        reads.extend([name] if name == "has_newer_good" else [])
+        return call()
+
+    world.repository.gate = counting
+    for span, read in ((DAY / 2, 0), (DAY / 2, 2), (DELETE_GRACE / 2, 2), (DELETE_GRACE / 2, 4)):
+        world.pass_time(span)
+        world.sweep()
+        assert len(reads) == read
+    assert world.job.status is Status.DELETED
 
 
 # --- each change alone

@@ -8,16 +8,46 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sitebackup.domain import lifecycle, transitions
-from sitebackup.domain.job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status, Task
+from sitebackup.domain.job import (
+    FINISHED,
+    RETRYABLE,
+    UNFINISHED,
+    DeleteCause,
+    Job,
+    Status,
+    StoredObject,
+    Task,
+)
 from sitebackup.domain.policy import Policy, seconds
 from sitebackup.domain.reason import Code, Reason
-from sitebackup.domain.retention import Action, Decision, Why, clear_at, decide, expires_at, first_look
+from sitebackup.domain.retention import (
+    Action,
+    Decision,
+    Why,
+    clear_at,
+    decide,
+    depends_on_newest,
+    expires_at,
+    first_look,
+)
 from tests.unit.twins import MemoryRepository
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 USER, SITE = "a" * 24, "b" * 24
 CENTURY = 36500 * DAY
+
+
+def a_task(status: Status, finished: datetime, members: int | None = None) -> Task:
+    stored = StoredObject(bucket="b", key="k", size=1, checksum_crc64nvme="AAAAAAAAAAA=", members=members)
+    if status is Status.DELETED:
+        status = Status.DONE
+    return Task(
+        status=status,
+        runs=1,
+        object=stored if status is Status.DONE else None,
+        finished_at=None if status in UNFINISHED else finished,
+    )
 
 
 def a_job(number: int, status: Status, finished: datetime, **changes: object) -> Job:
@@ -30,7 +60,7 @@ def a_job(number: int, status: Status, finished: datetime, **changes: object) ->
         version=1,
         active=True if status in UNFINISHED else None,
         reason=Reason(code=Code.CANCELLED, message="Cancelled on request.") if failed else None,
-        tasks={"site": Task(status=status if status is not Status.DELETED else Status.DONE, runs=1)},
+        tasks={"site": a_task(status, finished)},
         created_at=finished - timedelta(hours=1),
         updated_at=finished,
         deadline_at=finished + timedelta(hours=5),
@@ -66,7 +96,12 @@ def histories(draw: st.DrawFn) -> list[Job]:
         job = a_job(number, status, finished)
         job = job.replace(
             expires_after_days=draw(st.one_of(st.none(), st.integers(1, 200))),
-            tasks={"site": job.tasks["site"].replace(runs=draw(st.integers(1, 2)))},
+            tasks={
+                name: a_task(
+                    status, finished - draw(some_days(2)), draw(st.sampled_from([None, 0, 5]))
+                ).replace(runs=draw(st.integers(1, 2)))
+                for name in draw(st.sampled_from([["site"], ["db"], ["site", "db"]]))
+            },
         )
         if status in FINISHED and draw(st.booleans()):
             cause = DeleteCause.REQUESTED
@@ -86,10 +121,13 @@ def histories(draw: st.DrawFn) -> list[Job]:
     return jobs
 
 
-def newest_good(jobs: Iterable[Job]) -> str | None:
+def decided(job: Job, jobs: Iterable[Job], now: datetime, policy: Policy) -> Decision:
+    """As the sweep decides among these."""
+    if not depends_on_newest(job, now, policy):
+        return decide(job, False, now, policy)
     repository = MemoryRepository()
-    repository.jobs = {job.id: job.to_document() for job in jobs}
-    return repository.newest_good(USER, SITE)
+    repository.jobs = {other.id: other.to_document() for other in jobs}
+    return decide(job, repository.holds_newest_good(job), now, policy)
 
 
 def good(job: Job) -> bool:
@@ -99,6 +137,22 @@ def good(job: Job) -> bool:
         and job.delete_cause is not DeleteCause.REQUESTED
         and job.removing_at is None
     )
+
+
+def newest_good(jobs: Iterable[Job]) -> set[str]:
+    """The jobs that hold the newest good object of a provider, two for one provider if they are as old."""
+    found = set()
+    for provider in ("site", "db"):
+        ranks = {job.id: rank(job.tasks[provider]) for job in jobs if good(job) and provider in job.tasks}
+        found |= {job_id for job_id, each in ranks.items() if each == max(ranks.values())}
+    return found
+
+
+def rank(task: Task) -> tuple[bool, datetime]:
+    """An object with members comes before all without, then the newest before the older ones."""
+    assert task.object is not None
+    assert task.finished_at is not None
+    return task.object.members != 0, task.finished_at
 
 
 def carry_out(job: Job, decision: Decision, now: datetime, policy: Policy) -> Job | None:
@@ -142,9 +196,7 @@ def check_decision(job: Job, decision: Decision, jobs: Iterable[Job], now: datet
     if decision.action is Action.FORGET:
         assert job.status is Status.DELETED or (job.status in RETRYABLE and job.cleared_at is not None)
     if policy.keep_newest and good(job) and decision.action in (Action.MARK, Action.REMOVE):
-        others = [other for other in jobs if good(other) and other is not job]
-        assert job.finished_at is not None
-        assert any((other.finished_at or NOW) >= job.finished_at for other in others), "the newest would go"
+        assert job.id not in newest_good(jobs), "the newest would go"
 
 
 def settle(jobs: dict[str, Job], now: datetime, policy: Policy) -> None:
@@ -153,7 +205,7 @@ def settle(jobs: dict[str, Job], now: datetime, policy: Policy) -> None:
         before = dict(jobs)
         for job in before.values():
             current = list(jobs.values())
-            decision = decide(job, newest_good(current), now, policy)
+            decision = decided(job, current, now, policy)
             check_decision(job, decision, current, now, policy)
             changed = carry_out(job, decision, now, policy)
             if changed is None:
@@ -172,7 +224,6 @@ def test_any_history_settles_and_keeps_what_is_good(
 ) -> None:
     sites = {job.id: job for job in jobs}
     active = [job for job in jobs if job.status in UNFINISHED]
-    had_good = any(good(job) for job in jobs)
     now = NOW
     settle(sites, now, policy)
     for wait in waits:
@@ -180,10 +231,9 @@ def test_any_history_settles_and_keeps_what_is_good(
         settle(sites, now, policy)
     for job in active:
         assert sites[job.id] == job
-    if had_good and policy.keep_newest:
-        newest = max((job for job in jobs if good(job)), key=lambda job: (job.finished_at or NOW, job.id))
-        assert sites[newest.id].status is Status.DONE, "the newest good backup went by age"
-        assert sites[newest.id].removing_at is None
+    for newest in newest_good(jobs) if policy.keep_newest else ():
+        assert sites[newest].status is Status.DONE, "the newest good backup went by age"
+        assert sites[newest].removing_at is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -192,18 +242,20 @@ def test_nothing_changes_before_the_time_that_was_told(jobs: list[Job], policy: 
     """The sweep looks at a job again at `until`, so nothing may come due before."""
     newest = newest_good(jobs)
     for job in jobs:
-        decision = decide(job, newest, NOW, policy)
+        holds_newest = job.id in newest
+        decision = decided(job, jobs, NOW, policy)
+        assert decision.action is decide(job, holds_newest, NOW, policy).action
         if decision.action is not Action.KEEP or job.status in UNFINISHED:
             assert job.status in UNFINISHED or decision.until is None
             continue
         if decision.until is None:
-            assert decide(job, newest, NOW + CENTURY, policy).action is Action.KEEP
+            assert decide(job, holds_newest, NOW + CENTURY, policy).action is Action.KEEP
             continue
         assert decision.until > NOW
         earlier = NOW + (decision.until - NOW) * part
-        assert decide(job, newest, earlier, policy).action is Action.KEEP
+        assert decide(job, holds_newest, earlier, policy).action is Action.KEEP
         if decision.reason is not Why.NEWEST_GOOD:
-            assert decide(job, newest, decision.until, policy) != decision
+            assert decide(job, holds_newest, decision.until, policy) != decision
 
 
 @settings(max_examples=200, deadline=None)
@@ -214,7 +266,7 @@ def test_undelete_works_until_the_removal_is_claimed(jobs: list[Job], policy: Po
         wanted = job.status in FINISHED and job.delete_at is not None and job.removing_at is None
         assert (back is not None) == wanted
         if back:
-            decision = decide(back, None, NOW, policy)
+            decision = decide(back, False, NOW, policy)
             assert decision.action is not Action.REMOVE
             claimed = lifecycle.begin_removal(job, NOW)
             assert claimed is not None
@@ -230,11 +282,11 @@ def test_the_first_look_at_a_done_job_is_in_time(jobs: list[Job], policy: Policy
         look = first_look(job, policy)
         assert job.finished_at is not None
         if look is None:
-            assert decide(job, None, job.finished_at + CENTURY, policy).action is Action.KEEP
+            assert decide(job, False, job.finished_at + CENTURY, policy).action is Action.KEEP
         elif look > job.finished_at:
             before = look - timedelta(milliseconds=1)
-            assert decide(job, None, before, policy).action is Action.KEEP
-            assert decide(job, None, look, policy).action is not Action.KEEP
+            assert decide(job, False, before, policy).action is Action.KEEP
+            assert decide(job, False, look, policy).action is not Action.KEEP
 
 
 # --- by example
@@ -249,7 +301,7 @@ def test_failed_records_go_before_those_of_backups() -> None:
         (policy.failed_record_days, (Action.FORGET, Action.KEEP)),
         (policy.completed_record_days, (Action.FORGET, Action.FORGET)),
     ]:
-        decided = [decide(job, None, NOW + days * DAY, policy).action for job in (failed, deleted)]
+        decided = [decide(job, False, NOW + days * DAY, policy).action for job in (failed, deleted)]
         assert tuple(decided) == actions
     assert policy.failed_record_days < policy.completed_record_days
 
@@ -258,11 +310,11 @@ def test_failed_records_go_before_those_of_backups() -> None:
 def test_the_newest_good_backup_expires_by_age_only_if_the_setting_says_so(keep_newest: int) -> None:
     policy = Policy(keep_newest=keep_newest)
     old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
-    decision = decide(old, old.id, NOW, policy)
+    decision = decide(old, True, NOW, policy)
     assert decision.action is (Action.KEEP if keep_newest else Action.MARK)
     assert decision.reason is (Why.NEWEST_GOOD if keep_newest else Why.EXPIRED)
     asked = old.replace(delete_at=NOW - 8 * DAY, delete_cause=DeleteCause.REQUESTED)
-    assert decide(asked, None, NOW, policy).action is Action.REMOVE, "but whoever asks for it gets it"
+    assert decide(asked, False, NOW, policy).action is Action.REMOVE, "but whoever asks for it gets it"
 
 
 def test_the_mark_of_an_expired_backup_does_nothing_once_it_is_the_newest_again() -> None:
@@ -271,8 +323,8 @@ def test_the_mark_of_an_expired_backup_does_nothing_once_it_is_the_newest_again(
     old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
     marked = lifecycle.mark_deleted(old, NOW - 8 * DAY, DeleteCause.EXPIRED, NOW - 8 * DAY, policy)
     assert marked is not None
-    assert decide(marked, "f" * 24, NOW, policy).action is Action.REMOVE
-    assert decide(marked, old.id, NOW, policy).reason is Why.NEWEST_GOOD
+    assert decide(marked, False, NOW, policy).action is Action.REMOVE
+    assert decide(marked, True, NOW, policy).reason is Why.NEWEST_GOOD
 
 
 def test_a_job_that_gets_done_is_looked_at_when_it_expires() -> None:

@@ -15,6 +15,7 @@ from sitebackup.domain.reason import Code
 from tests.unit.simulation import HARMLESS, PART_SIZE, Fault, World, small_world, unexpected
 from tests.unit.twins import MemoryExport, some_bytes
 
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 GIVEN_UP = {Code.RETRIES_EXHAUSTED, Code.STREAM_TOO_LONG, Code.TIMED_OUT}
 
 
@@ -142,17 +143,17 @@ def test_anything_at_once(world: World, steps: list[tuple[str, int]]) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FAILS, Fault.ANSWER_LOST])
-@pytest.mark.parametrize("kind", ["small", "ranged", "stream", "stream of unknown length"])
+@pytest.mark.parametrize("kind", ["small", "ranged", "zip", "stream", "stream of unknown length"])
 def test_one_fault_at_every_call(fault: Fault, kind: str) -> None:
     """Each call of a port in turn fails once, and the job gets done."""
     size = PART_SIZE - 1 if kind == "small" else 4 * PART_SIZE + 1
     for number in count():
         site = MemoryExport(
-            some_bytes(kind, size),
+            EMPTY_ZIP if kind == "zip" else some_bytes(kind, size),
             ranged=not kind.startswith("stream"),
             says_size=kind != "stream of unknown length",
         )
-        world = World(sites={"site": site}, faults={number: fault})
+        world = World(sites={"site": site}, faults={number: fault}, format="zip" if kind == "zip" else "any")
         for _ in range(60):
             world.deliver(world.take(0))
         if not world.happened:

@@ -25,6 +25,7 @@ HOUR = timedelta(hours=1)
 SPANS = [timedelta(seconds=61), timedelta(minutes=11), 7 * HOUR, 25 * HOUR, 4 * 24 * HOUR, 8 * 24 * HOUR]
 choices = st.integers(0, 30)
 ends = st.sampled_from([None, 1 * HOUR, 30 * 24 * HOUR])
+some_providers = st.sampled_from([None, None, ["site"], ["db"]])
 interruptions = st.sampled_from(["cancel", "retry", "delete", "undelete", "sweep", "deliver", "create"])
 
 
@@ -52,7 +53,7 @@ class SiteMachine(RuleBasedStateMachine):
         self.world = World(sites=sites, condition_first=condition_first, policy=policy)
         self.created = 0
         self.hook: tuple[int, Callable[[], None]] | None = None
-        self.protected: str | None = None
+        self.protected: set[str] = set()
         for twin in (self.world.repository, self.world.storage, self.world.exports, self.world.bus):
             twin.gate = self._gate
 
@@ -66,12 +67,14 @@ class SiteMachine(RuleBasedStateMachine):
 
     # --- what happens
 
-    @rule(expires=st.sampled_from([None, 1, 3]))
-    def create(self, expires: int | None) -> None:
+    @rule(expires=st.sampled_from([None, 1, 3]), providers=some_providers)
+    def create(self, expires: int | None, providers: list[str] | None = None) -> None:
         self.created += 1
         new_id = f"d{self.created:023x}"
         create = replace(self.world.create_job, new_id=lambda: new_id)
-        request = CreateBackup(user_id="a" * 24, site_id="b" * 24, expires_after_days=expires)
+        request = CreateBackup(
+            user_id="a" * 24, site_id="b" * 24, providers=providers, expires_after_days=expires
+        )
         with self.world._invocation():
             create(request, None)
 
@@ -84,10 +87,10 @@ class SiteMachine(RuleBasedStateMachine):
         for _ in range(30):
             self.world.deliver(self.world.take(0))
 
-    @rule(expires=st.sampled_from([None, 1, 1]))
-    def a_whole_backup(self, expires: int | None) -> None:
+    @rule(expires=st.sampled_from([None, 1, 1]), providers=some_providers)
+    def a_whole_backup(self, expires: int | None, providers: list[str] | None) -> None:
         """What happens most nights."""
-        self.create(expires)
+        self.create(expires, providers)
         self.deliver_all()
 
     @rule(calls=st.integers(0, 40))
@@ -219,16 +222,25 @@ class SiteMachine(RuleBasedStateMachine):
             assert job.delete_at >= job.finished_at + seconds(job.expires_after_days * 24 * 3600)
 
     def _check_newest(self, jobs: list[Job]) -> None:
-        """What was the newest good backup is still there, unless somebody asked to delete it."""
+        """What held a provider's newest good object is still there, unless somebody asked to delete it."""
         if not self.world.policy.keep_newest:
             return
-        by_id = {job.id: job for job in jobs}
-        if self.protected:
-            job = by_id[self.protected]
-            if job.delete_cause is not DeleteCause.REQUESTED:
+        for job in jobs:
+            if job.id in self.protected and job.delete_cause is not DeleteCause.REQUESTED:
                 assert job.status is Status.DONE
                 assert job.removing_at is None
-        self.protected = self.world.repository.newest_good("a" * 24, "b" * 24)
+        self.protected = set()
+        good = [
+            job
+            for job in jobs
+            if job.status is Status.DONE
+            and job.delete_cause is not DeleteCause.REQUESTED
+            and job.removing_at is None
+        ]
+        for provider in self.world.sites:
+            done = {job.id: job.tasks[provider].finished_at for job in good if provider in job.tasks}
+            newest = max(done.values(), default=None)
+            self.protected |= {job_id for job_id, at in done.items() if at == newest}
 
     def teardown(self) -> None:
         """From here on all goes well: every job ends, and S3 holds the good backups and nothing else."""

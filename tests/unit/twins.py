@@ -9,7 +9,8 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -22,7 +23,7 @@ from sitebackup.adapters.storage import Storage, Versions
 from sitebackup.adapters.time_limits import TimeLeft, no_deadline
 from sitebackup.domain.errors import ExportChanged, InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
 from sitebackup.domain.events import TaskEvent
-from sitebackup.domain.job import Job, Part, PartWait, StoredObject
+from sitebackup.domain.job import DeleteCause, Job, Part, PartWait, Status, StoredObject, Task
 from sitebackup.domain.plan import Plan
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
@@ -49,6 +50,7 @@ class MemoryRepository(Repository):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.parts: dict[tuple[str, int], Part | PartWait] = {}
         self.gate = gate
+        self._one_write = Lock()
         self.stored: Callable[[Job, Job], None] = lambda before, after: None
         """Told of every change that is stored."""
 
@@ -95,15 +97,20 @@ class MemoryRepository(Repository):
         ]
         return sorted(found, key=lambda job: job.id, reverse=True)[:limit]
 
-    def newest_good(self, user_id: str, site_id: str) -> str | None:
-        good = [
-            (document.get("finishedAt", datetime.min.replace(tzinfo=UTC)), document["_id"])
-            for document in self.jobs.values()
-            if (document["userId"], document["siteId"], document.get("status")) == (user_id, site_id, "done")
-            and document.get("deleteCause") != "requested"
-            and "removingAt" not in document
-        ]
-        return max(good)[1] if good else None
+    def _has_newer_good(self, job: Job, provider: str) -> bool:
+        def has_newer() -> bool:
+            mine = _rank(job.tasks[provider])
+            others = [Job.from_document(document) for document in self.jobs.values()]
+            return any(
+                _rank(other.tasks[provider]) > mine
+                for other in others
+                if (other.user_id, other.site_id, other.status) == (job.user_id, job.site_id, Status.DONE)
+                and other.delete_cause is not DeleteCause.REQUESTED
+                and other.removing_at is None
+                and provider in other.tasks
+            )
+
+        return self.gate("repository", "has_newer_good", has_newer)
 
     def forget(self, job: Job) -> bool:
         def forget() -> bool:
@@ -140,7 +147,11 @@ class MemoryRepository(Repository):
             self.stored(before, after)
             return True
 
-        return self.gate("repository", "replace", replace)
+        def at_once() -> bool:
+            with self._one_write:
+                return replace()
+
+        return self.gate("repository", "replace", at_once)
 
     def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
         self.gate("repository", "save_part", lambda: self.parts.update({(upload_id, part.number): part}))
@@ -184,6 +195,13 @@ class MemoryRepository(Repository):
             return {part for part in parts if isinstance(self.parts.get(part), Part)}
 
         return self.gate("repository", "which_done", done)
+
+
+def _rank(task: Task) -> tuple[bool, datetime]:
+    """The higher, the rather it is the newest good: with members before without, then by time."""
+    assert task.finished_at is not None
+    empty = task.object is not None and task.object.members == 0
+    return not empty, task.finished_at
 
 
 def _parent(document: dict[str, Any], path: str) -> dict[str, Any]:
@@ -404,6 +422,16 @@ class MemoryStorage(Storage):
             return self._stored(key, *found[-1]) if found else None
 
         return self.gate("storage", "head", head)
+
+    def read(self, stored: StoredObject, start: int, length: int) -> bytes:
+        def read() -> bytes:
+            data = dict(self.versions.get(stored.key, [])).get(stored.version_id or "")
+            if data is None:
+                raise Transient("The object is not there.")
+            assert 0 <= start < start + length <= len(data)
+            return data[start : start + length]
+
+        return self.gate("storage", "read", read)
 
     def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
         def etags() -> dict[int, tuple[int, str]]:

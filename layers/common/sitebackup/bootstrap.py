@@ -139,6 +139,7 @@ class Bootstrap:
             repository=self.repository,
             storage=self.storage,
             bus=self.bus,
+            providers=self.settings.providers,
             policy=self.settings.policy,
             now=self.now,
             random=random.random,

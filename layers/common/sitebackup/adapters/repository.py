@@ -26,6 +26,7 @@ IDS_AT_ONCE = 1000
 
 _DONE = "etag"
 """The field that only a done part has."""
+_SITE_NEWEST_FIRST = [("siteId", ASCENDING), ("_id", DESCENDING)]
 
 Change = Callable[[Job], Job | None]
 
@@ -79,7 +80,7 @@ class Repository:
             )
             self._jobs.create_index([("nextCheckAt", ASCENDING)], name="due", sparse=True)
             self._jobs.create_index([("cleanUpAt", ASCENDING)], name="due_for_clean_up", sparse=True)
-            self._jobs.create_index([("siteId", ASCENDING), ("_id", DESCENDING)], name="site_newest_first")
+            self._jobs.create_index(_SITE_NEWEST_FIRST, name="site_newest_first")
             self._jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
             self._jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
             self._parts.create_index("writtenAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS)
@@ -127,22 +128,34 @@ class Repository:
             found = self._jobs.find(query).sort("_id", DESCENDING).limit(limit)
             return [Job.from_document(document) for document in found]
 
-    def newest_good(self, user_id: str, site_id: str) -> str | None:
-        """The id of the site's job that got done last, of those that nobody asked to delete and that are whole.
+    def holds_newest_good(self, job: Job) -> bool:
+        """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
-        A retried job may be newer than one that was created after it.
+        Good is what is done, whole, and what nobody asked to delete; a zip without members is never newer than one
+        with members. Costs a read a provider at most, which ends at the first newer object.
         """
-        query = {
-            "userId": user_id,
-            "siteId": site_id,
+        return any(not self._has_newer_good(job, provider) for provider in job.tasks)
+
+    def _has_newer_good(self, job: Job, provider: str) -> bool:
+        task = job.tasks[provider]
+        query: dict[str, Any] = {
+            "userId": job.user_id,
+            "siteId": job.site_id,
             "status": "done",
             "deleteCause": {"$ne": "requested"},
             "removingAt": {"$exists": False},
+            f"tasks.{provider}.status": "done",
         }
-        newest_first = [("finishedAt", DESCENDING), ("_id", DESCENDING)]
+        newer = {f"tasks.{provider}.finishedAt": {"$gt": task.finished_at}}
+        has_members = {f"tasks.{provider}.object.members": {"$ne": 0}}
+        if task.object and task.object.members == 0:
+            query["$or"] = [newer, has_members]
+        else:
+            query |= newer | has_members
         with reachable():
-            found = self._jobs.find_one(query, {"_id": 1}, sort=newest_first)
-        return str(found["_id"]) if found else None
+            # A newer object is most likely among the site's newest jobs. By `_id` alone other indexes would serve as
+            # well, and pass over the jobs of other sites where there is none.
+            return self._jobs.find_one(query, {"_id": 1}, sort=_SITE_NEWEST_FIRST) is not None
 
     def forget(self, job: Job) -> bool:
         """Removes the record, if the job's version is still this one."""

@@ -7,7 +7,7 @@ import base64
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -151,6 +151,29 @@ class Storage:
             checksum_crc64nvme=answer.get("ChecksumCRC64NVME", ""),
             version_id=answer.get("VersionId"),
         )
+
+    def read(self, stored: StoredObject, start: int, length: int) -> bytes:
+        """Bytes `[start, start + length)` of this very version; there must be as many, and one at least.
+
+        Raises Transient (a version that is not there, too) or Permanent.
+        """
+        version = {"VersionId": stored.version_id} if stored.version_id else {}
+        wanted = f"bytes {start}-{start + length - 1}/{stored.size}"
+        try:
+            with _translated(), timed("StorageLatency"):
+                answer = self._client.get_object(
+                    Bucket=self.bucket,
+                    Key=stored.key,
+                    Range=f"bytes={start}-{start + length - 1}",
+                    **version,  # type: ignore[arg-type]
+                )
+                with closing(answer["Body"]) as body:
+                    data = body.read(length)
+        except _NotFound as error:
+            raise Transient("S3 does not show the object that it took.") from error
+        if answer.get("ContentRange") != wanted or len(data) != length:
+            raise Transient(f"S3 answered {answer.get('ContentRange')} and not {wanted}.")
+        return data
 
     def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
         """(length, ETag) of each part as S3 holds it. Raises NoSuchUpload, Transient or Permanent."""

@@ -78,6 +78,8 @@ class StoredObject(Model, frozen=True, kw_only=True):
     size: int
     checksum_crc64nvme: str = msgspec.field(name="checksumCRC64NVME")
     version_id: str | None = None
+    members: int | None = None
+    """Of the zip; None if the provider's format is `any`."""
 
 
 class Trouble(Model, frozen=True, kw_only=True):

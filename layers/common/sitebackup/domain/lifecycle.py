@@ -4,6 +4,7 @@ from datetime import datetime
 
 from .job import FINISHED, RETRYABLE, DeleteCause, Job, Status, Task
 from .policy import Policy, seconds
+from .reason import USELESS
 from .transitions import new_task
 
 CLAIM_SECONDS = 600
@@ -14,6 +15,7 @@ def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
     """Opens the next attempt: done tasks stay done, the others keep a planned upload and its done parts.
 
     The upload of a stream that was not read to its end is of no use: the next run clears the task's key of it.
+    Nor is an export that was no whole zip: it is read anew.
     Once what the attempt left in S3 was removed nothing can be kept: then every task starts anew. While a sweep is
     at it there is no retry: it could find an object there, and take it for its own, that is about to go.
     """
@@ -26,7 +28,7 @@ def retry(job: Job, now: datetime, policy: Policy) -> Job | None:
             return fresh
         if task.status is Status.DONE:
             return task
-        if task.upload is None or task.upload.plan is None:
+        if task.upload is None or task.upload.plan is None or (task.reason and task.reason.code in USELESS):
             return fresh
         return fresh.replace(upload=task.upload, progress=task.progress)
 

@@ -19,7 +19,7 @@ class Policy(Model, frozen=True, kw_only=True):
     upload_grace_seconds: int = 24 * 3600
     delete_grace_seconds: int = 7 * 24 * 3600
     keep_newest: int = 1
-    """1: a site's newest good backup never expires by age alone; 0: it does."""
+    """1: the newest good backup of each provider of a site never expires by age alone; 0: it does."""
     completed_record_days: int = 400
     """Records of backups whose data is gone are kept so long."""
     failed_record_days: int = 30

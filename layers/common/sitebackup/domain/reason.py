@@ -13,6 +13,7 @@ class Code(StrEnum):
     EXPORT_FORBIDDEN = "export_forbidden"
     EXPORT_INCOMPLETE = "export_incomplete"
     EXPORT_INVALID = "export_invalid"
+    EXPORT_NOT_A_ZIP = "export_not_a_zip"
     EXPORT_NOT_FOUND = "export_not_found"
     EXPORT_REDIRECTED = "export_redirected"
     EXPORT_REFUSED = "export_refused"
@@ -23,6 +24,10 @@ class Code(StrEnum):
     STORAGE_REFUSED = "storage_refused"
     STREAM_TOO_LONG = "stream_too_long"
     TIMED_OUT = "timed_out"
+
+
+USELESS = frozenset({Code.EXPORT_INCOMPLETE, Code.EXPORT_NOT_A_ZIP})
+"""What was stored is of no use: a retry must read the export anew."""
 
 
 class Reason(Model, frozen=True, kw_only=True):

@@ -74,12 +74,17 @@ def first_look(job: Job, policy: Policy) -> datetime | None:
     return _sooner(expires_at(job, policy), clear_at(job, policy))
 
 
-def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
-    """`newest_good` is the id of the site's newest done job that nobody asked to delete.
+def depends_on_newest(job: Job, now: datetime, policy: Policy) -> bool:
+    """Whether what is done hangs on `holds_newest_good`; else nobody needs to read it."""
+    return decide(job, False, now, policy).action is not decide(job, True, now, policy).action
+
+
+def decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) -> Decision:
+    """`holds_newest_good`: an object of the job is the newest good one of its provider for this site (I19).
 
     A job that is kept, for whatever reason and however long, is cleared of what it left.
     """
-    decision = _decide(job, newest_good, now, policy)
+    decision = _decide(job, holds_newest_good, now, policy)
     clear = clear_at(job, policy)
     if decision.action is not Action.KEEP or clear is None:
         return decision
@@ -90,7 +95,7 @@ def decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> 
     return Decision(action=Action.RELEASE, reason=Why.RETRY_OVER)
 
 
-def _decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) -> Decision:
+def _decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) -> Decision:
     """About the job itself, whatever it left."""
     if job.status in UNFINISHED:
         return _keep(Why.ACTIVE, job.next_check_at)
@@ -99,7 +104,7 @@ def _decide(job: Job, newest_good: str | None, now: datetime, policy: Policy) ->
         return _record(job.deleted_at or now, days, now, policy)
     if job.removing_at is not None:
         return Decision(action=Action.REMOVE, reason=Why.GRACE_OVER)
-    protected = bool(policy.keep_newest) and job.id == newest_good
+    protected = bool(policy.keep_newest) and holds_newest_good
     if job.delete_at is not None and not (protected and job.delete_cause is DeleteCause.EXPIRED):
         return _marked(job, job.delete_at, now, policy)
     if job.status in RETRYABLE:

@@ -8,9 +8,9 @@ from ..adapters.repository import Changed, Repository
 from ..adapters.storage import Storage, Versions
 from ..domain import lifecycle
 from ..domain.errors import Permanent, Transient
-from ..domain.job import DeleteCause, Job, Status
+from ..domain.job import DeleteCause, Job
 from ..domain.policy import Policy, seconds
-from ..domain.retention import Action, decide
+from ..domain.retention import Action, decide, depends_on_newest
 from ..telemetry import count, logger
 
 COUNTED_AS = {
@@ -33,8 +33,9 @@ class CleanUp:
 
     def __call__(self, job: Job) -> bool:
         """Whether the job was moved on: released, marked, removed, forgotten, or put off."""
-        newest = self.repository.newest_good(job.user_id, job.site_id) if job.status is Status.DONE else None
-        decision = decide(job, newest, self.now(), self.policy)
+        now = self.now()
+        newest = depends_on_newest(job, now, self.policy) and self.repository.holds_newest_good(job)
+        decision = decide(job, newest, now, self.policy)
         try:
             match decision.action:
                 case Action.KEEP:

@@ -93,8 +93,8 @@ class FinishTask:
         tried = job.tasks[event.provider].tried
         try:
             try:
-                stored = in_place(
-                    lambda: self._object(event, key, plan, parts, deadline), event, deadline, self.now
+                done = in_place(
+                    lambda: self._done(event, key, plan, parts, deadline), event, deadline, self.now
                 )
             except InvalidPart:
                 if plan.validator is None:  # a part of a stream can't be read alone
@@ -103,17 +103,24 @@ class FinishTask:
                     self._redo_parts(event, key, upload, parts)
                 return
         except NoSuchUpload:
-            stored = None
+            done = False
         except Permanent as error:
             self.outcomes.fail(event, error.reason)
             return
         except Transient as error:
             self.outcomes.trouble(event, error, tried)
             return
+        if not done:
+            self.outcomes.replan_lost(event, upload.upload_id)
+
+    def _done(
+        self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part], deadline: datetime
+    ) -> bool:
+        """Whether the task is done; if not, the upload is gone and has left no such object."""
+        stored = self._object(event, key, plan, parts, deadline)
         if stored:
             self.outcomes.done(event, stored, len(parts))
-        else:
-            self.outcomes.replan_lost(event, upload.upload_id)
+        return stored is not None
 
     def _object(
         self, event: PartUpdated, key: str, plan: Plan, parts: Sequence[Part], deadline: datetime

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ..adapters.repository import Repository
-from ..domain.job import Job, Status
+from ..domain.job import Job
 from ..domain.policy import Policy
-from ..domain.retention import Decision, decide
+from ..domain.retention import Decision, decide, depends_on_newest
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,8 @@ class GetRetention:
         """
         jobs = self.repository.page({"siteId": site_id}, limit + 1, before)
         now = self.now()
-        newest = {
-            user_id: self.repository.newest_good(user_id, site_id)
-            for user_id in {job.user_id for job in jobs if job.status is Status.DONE}
-        }
-        decisions = [(job, decide(job, newest.get(job.user_id), now, self.policy)) for job in jobs[:limit]]
+        decisions = []
+        for job in jobs[:limit]:
+            newest = depends_on_newest(job, now, self.policy) and self.repository.holds_newest_good(job)
+            decisions.append((job, decide(job, newest, now, self.policy)))
         return decisions, jobs[limit - 1].id if len(jobs) > limit else None

@@ -1,6 +1,6 @@
 """What became of a task, stored first and told second: shared by every use case that moves one on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,12 +9,13 @@ from aws_lambda_powertools.metrics import MetricUnit
 from ..adapters.bus import Bus
 from ..adapters.repository import Repository
 from ..adapters.storage import Storage
-from ..domain import transitions
+from ..domain import transitions, zip_end
 from ..domain.errors import Permanent, Transient, Unavailable
 from ..domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, PartWait, Status, StoredObject, Upload
 from ..domain.policy import Policy
-from ..domain.reason import Reason
+from ..domain.provider import Provider
+from ..domain.reason import Code, Reason
 from ..telemetry import about, count, job_failed, logger
 from .emit import emit
 
@@ -28,6 +29,7 @@ class Outcomes:
     repository: Repository
     storage: Storage
     bus: Bus
+    providers: Mapping[str, Provider]
     policy: Policy
     now: Callable[[], datetime]
     random: Callable[[], float]
@@ -38,7 +40,11 @@ class Outcomes:
         emit(self.bus, events)
 
     def done(self, event: TaskEvent, stored: StoredObject, parts: int) -> None:
-        """The task's object is verified."""
+        """The task's object is verified, and looked into if it must be a zip (I15).
+
+        Raises Permanent if it is no whole zip, Transient if S3 does not show it.
+        """
+        stored = self._looked_into(event, stored)
         changed = self.repository.change(
             event.job_id,
             lambda job: transitions.finish_task(
@@ -192,6 +198,18 @@ class Outcomes:
             self.storage.abort(key, upload_id)
         except (Transient, Permanent) as error:
             logger.warning("upload left behind", extra={**about(event), "error": str(error)})
+
+    def _looked_into(self, event: TaskEvent, stored: StoredObject) -> StoredObject:
+        """The object with its number of members. Raises Permanent or Transient."""
+        provider = self.providers.get(event.provider)
+        if provider is None:
+            raise Permanent(Code.PROVIDER_UNKNOWN, f"No provider {event.provider} is configured.")
+        if provider.format == "any":
+            return stored
+        length = min(stored.size, zip_end.TAIL_BYTES)
+        tail = self.storage.read(stored, stored.size - length, length) if length else b""
+        head = tail if length == stored.size else self.storage.read(stored, 0, zip_end.HEAD_BYTES)
+        return stored.replace(members=zip_end.count_members(stored.size, head, tail))
 
     def _give_up(self, event: TaskEvent, stored: StoredObject) -> None:
         """The task was ended by somebody else.

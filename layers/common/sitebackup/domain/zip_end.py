@@ -1,0 +1,116 @@
+"""Whether an object is one whole zip, judged by its first and its last bytes (I15).
+
+Source: PKWARE APPNOTE 6.3.10, sections 4.3.14 (ZIP64 end of central directory record), 4.3.15 (its locator) and
+4.3.16 (end of central directory record). A zip ends with its end record, which says where the directory of its
+members is, in front of it. A zip that was cut has none, or that of a zip inside of it, which does not fit the whole.
+"""
+
+import struct
+from typing import NamedTuple
+
+from .errors import Permanent
+from .reason import Code
+
+_MEMBER, _END, _END64, _LOCATOR = b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_END_FIELDS = struct.Struct("<4s4H2IH")
+_END64_FIELDS = struct.Struct("<4sQ2H2I4Q")
+_LOCATOR_FIELDS = struct.Struct("<4sIQI")
+_MAX_COMMENT = 0xFFFF
+_MAX_END64 = 4096  # bytes; the record has 56, and more only where the directory is encrypted
+_MIN_ENTRY = 46  # bytes of a member in the directory
+
+HEAD_BYTES = 64
+TAIL_BYTES = _MAX_END64 + _LOCATOR_FIELDS.size + _END_FIELDS.size + _MAX_COMMENT
+
+
+def count_members(size: int, head: bytes, tail: bytes) -> int:
+    """The number of members of the zip that has `size` bytes and begins and ends with these.
+
+    `head` are the first HEAD_BYTES, `tail` the last TAIL_BYTES; of a shorter object all that there is.
+    Raises Permanent: export_not_a_zip if it does not begin like a zip, export_incomplete if it does not end like one.
+    """
+    if not head.startswith((_MEMBER, _END, _END64)):
+        raise Permanent(
+            Code.EXPORT_NOT_A_ZIP, f"The export is no zip: it has {size} bytes{_beginning(head)}."
+        )
+    wrong = ""
+    at = len(tail)
+    while (at := tail.rfind(_END, 0, at + len(_END) - 1)) >= 0:
+        try:
+            return _judged(tail, at, size - len(tail), has_members=head.startswith(_MEMBER))
+        except _Unfit as error:  # the comment of a zip may look like an end record: then look before it
+            wrong = wrong or str(error)
+    raise Permanent(
+        Code.EXPORT_INCOMPLETE,
+        f"The export is no whole zip: it has {size} bytes and begins like a zip, but "
+        f"{wrong or f'no end record is in its last {len(tail)} bytes'}.",
+    )
+
+
+class _Unfit(Exception):
+    """Why an end record is not the object's own."""
+
+
+class _Directory(NamedTuple):
+    """What an end record says of the directory."""
+
+    disk: int
+    starts_on_disk: int
+    members_on_disk: int
+    members: int
+    length: int
+    start: int
+
+    def ends_at(self, position: int) -> bool:
+        return self.start + self.length == position
+
+
+def _judged(tail: bytes, at: int, before: int, *, has_members: bool) -> int:
+    """The number of members by the end record at `tail[at:]`; the tail begins at byte `before`. Raises _Unfit."""
+    position = before + at
+    behind = len(tail) - at - _END_FIELDS.size
+    if behind < 0:
+        raise _Unfit(f"its end record at byte {position} lacks {-behind} bytes")
+    _, *fields, comment = _END_FIELDS.unpack_from(tail, at)
+    if comment != behind:
+        raise _Unfit(f"{behind} bytes and not {comment} follow its end record at byte {position}")
+    directory = _Directory(*fields)
+    if not directory.ends_at(position):  # what is too large for this record stands in that of ZIP64
+        directory, position = _zip64(tail, at, before) or (directory, position)
+    where = f"its end record at byte {position}"
+    if not directory.ends_at(position):
+        raise _Unfit(f"{where} is for a directory of {directory.length} bytes at byte {directory.start}")
+    if directory.disk or directory.starts_on_disk or directory.members_on_disk != directory.members:
+        raise _Unfit(f"{where} is that of one of several disks")
+    if (
+        directory.length < directory.members * _MIN_ENTRY
+        or has_members != (directory.members > 0)
+        or has_members != (directory.start > 0)
+    ):
+        raise _Unfit(
+            f"{where} tells {directory.members} members in {directory.length} bytes at byte {directory.start}"
+        )
+    return directory.members
+
+
+def _zip64(tail: bytes, at: int, before: int) -> tuple[_Directory, int] | None:
+    """What the ZIP64 record says and where it is, if the locator just before the end record leads to one."""
+    locator = at - _LOCATOR_FIELDS.size
+    if locator < 0:
+        return None
+    signature, disk, position, disks = _LOCATOR_FIELDS.unpack_from(tail, locator)
+    record = position - before
+    if signature != _LOCATOR or disk or disks > 1 or not 0 <= record <= locator - _END64_FIELDS.size:
+        return None
+    signature, _, _, _, *fields = _END64_FIELDS.unpack_from(tail, record)
+    return (_Directory(*fields), position) if signature == _END64 else None
+
+
+def _beginning(head: bytes) -> str:
+    """What the first bytes look like, without showing what the export holds."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"<"):
+        return " and begins like an HTML or XML page"
+    if text.startswith((b"{", b"[")):
+        return " and begins like JSON"
+    return f" and begins with {head[:4].hex(' ')}" if head else ""
