@@ -16,6 +16,7 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
     export_url: Annotated[str, msgspec.Meta(pattern="^https?://")]
     """May hold `{userId}`, `{siteId}` and `{chunkSize}` (bytes)."""
     format: Literal["zip", "any"] = "zip"
+    """`zip`: an export that is no whole zip fails. `any`: nobody looks into it, and 0 bytes are an export, too."""
     auth_secret_arn: str | None = None
     """A Secrets Manager secret whose text is sent as a bearer token."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
