@@ -45,20 +45,23 @@ PARAMETERS = {
 
 
 class Stack:
-    """Kafka, MongoDB's protocol and S3 (behind a proxy) in `folder`; parameters of template.yaml can be set."""
+    """Kafka, MongoDB's protocol and S3 (behind a proxy) in `folder`; parameters of template.yaml can be set.
 
-    def __init__(self, folder: Path, **parameters: int) -> None:
+    `providers` are others than the mock ones, as the setting lists them.
+    """
+
+    def __init__(self, folder: Path, providers: list[Json] | None = None, **parameters: int) -> None:
         self.kafka, self.mongo, self.s3 = Kafka(folder), Mongo(folder), S3(folder)
         self._services: tuple[Service, ...] = (self.kafka, self.mongo, self.s3)
         self.proxy = S3Proxy((self.s3.host, self.s3.port))
         ports = free_ports()
-        providers = f"http://127.0.0.1:{ports['PROVIDERS_PORT']}"
+        mocks = f"http://127.0.0.1:{ports['PROVIDERS_PORT']}"
         environment = {
             "SERVICES": "external",
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
             "MONGO_URI": self.mongo.address,
             "S3_ENDPOINT_URL": self.proxy.address,
-            "PROVIDERS": _providers(providers),
+            "PROVIDERS": json.dumps(providers) if providers else _providers(mocks),
             "LOCAL_SCHEDULE_SECONDS": "2",
             **{f"PARAM_{name}": str(value) for name, value in {**PARAMETERS, **parameters}.items()},
         }
