@@ -89,6 +89,17 @@ DONE: dict[str, tuple[str, Callable[[bytes], Lie]]] = {
 }
 
 FAILED: dict[str, tuple[str, str, Callable[[bytes], Lie]]] = {
+    "a zip cut where its connection ends": (
+        "site",
+        "export_incomplete",
+        whole(body=lambda data: data[:HALF]),
+    ),
+    "a zip cut under a length that fits": (
+        "site",
+        "export_incomplete",
+        whole(f"Content-Length: {HALF}", body=lambda data: data[:HALF]),
+    ),
+    "a login page": ("site", "export_not_a_zip", whole(body=lambda data: b"<html>Please log in.</html>")),
     "cut where its connection ends": ("any", "export_incomplete", whole(body=lambda data: data[:HALF])),
     "whole, but nothing proves it": ("any", "export_incomplete", whole()),
     "closed before its first byte": ("site", "retries_exhausted", whole(body=lambda data: b"")),
