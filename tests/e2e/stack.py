@@ -122,13 +122,18 @@ class Stack:
         os.kill(self.busy(folder), signal.SIGKILL)
 
     def emit(self, *events: TaskEvent) -> None:
-        """Sends records as the functions do, but to the next partition: not behind those of the same key."""
+        """Sends records as the functions do, but to partitions that hold none of the same keys.
+
+        A process that is paused holds up the partitions of its batch, which may have records of several keys.
+        """
         producer = KafkaProducer(bootstrap_servers=self.kafka.address)
+        own = {(event.topic, _partition(event)) for event in events}
         try:
             for event in events:
-                own = murmur2(event.key.encode()) & 0x7FFFFFFF
-                other = (own + 1) % TOPICS[event.topic]
-                producer.send(event.topic, msgspec.json.encode(event), partition=other).get(10)
+                others = (_partition(event) + n for n in range(1, TOPICS[event.topic]))
+                free = [other % TOPICS[event.topic] for other in others]
+                partition = next(other for other in free if (event.topic, other) not in own)
+                producer.send(event.topic, msgspec.json.encode(event), partition=partition).get(10)
         finally:
             producer.close()
 
@@ -147,6 +152,11 @@ class Stack:
         """The one open upload of a task, once there is one."""
         key = f"{job['userId']}/{job['siteId']}/{job['jobId']}/{provider}.zip"
         return wait_until("an open upload", lambda: self.bucket.uploads(key))[0]
+
+
+def _partition(event: TaskEvent) -> int:
+    """Where Kafka's own partitioner puts it."""
+    return (murmur2(event.key.encode()) & 0x7FFFFFFF) % TOPICS[event.topic]
 
 
 def _providers(url: str) -> str:
