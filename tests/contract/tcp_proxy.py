@@ -7,9 +7,12 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Callable
 from typing import Literal
 
 _CHUNK = 64 * 1024
+
+Forgetting = Literal["drop", "reset", "lose the answer"]
 
 
 class TcpProxy:
@@ -37,12 +40,15 @@ class TcpProxy:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
-    def forget(self, how: Literal["drop", "reset"]) -> None:
-        """From now on what comes over the flows of this moment is dropped without a word, or answered by a reset."""
+    def forget(self, how: Forgetting, then: Callable[[], object] = lambda: None) -> None:
+        """What comes over the flows of this moment is from now on dropped without a word, or answered by a reset.
+
+        Or it goes on to the server, and only its answer is replaced by a reset, after `then` was called.
+        """
         with self._lock:
             flows = set(self._flows)
         for flow in flows:
-            flow.forgotten = how
+            flow.then, flow.forgotten = then, how
 
     def close(self) -> None:
         """Takes no connection any more, and cuts those that are open."""
@@ -84,7 +90,8 @@ class TcpProxy:
 class _Flow:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self._client, self._server = client, server
-        self.forgotten: Literal["", "drop", "reset"] = ""
+        self.forgotten: Forgetting | None = None
+        self.then: Callable[[], object] = lambda: None
 
     def run(self) -> None:
         answers = threading.Thread(target=self._pump, args=(self._server, self._client), daemon=True)
@@ -93,17 +100,26 @@ class _Flow:
         answers.join()
 
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        answers = source is self._server
         with contextlib.suppress(OSError):
             while data := source.recv(_CHUNK):
-                if self.forgotten == "reset":
-                    # Closing with a linger of 0 sends RST instead of FIN.
-                    self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    self._client.close()
-                    break
-                if not self.forgotten:
+                if self.forgotten == "reset" or (self.forgotten == "lose the answer" and answers):
+                    if answers:
+                        self.then()
+                    self._reset()
+                    return
+                if self.forgotten != "drop":
                     target.sendall(data)
-        if self.forgotten != "drop" or source is self._client:
+        if self.forgotten != "drop" or not answers:
             self.cut()
+
+    def _reset(self) -> None:
+        """The client gets RST instead of FIN when its socket is closed, as it then is with a linger of 0."""
+        with contextlib.suppress(OSError):
+            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._client.shutdown(socket.SHUT_RD)
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
         for end in (self._client, self._server):
