@@ -1,35 +1,48 @@
 """Events on a real broker: where they go, and what becomes of them when Kafka is away."""
 
+import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import NewTopic
+from kafka.errors import TopicAlreadyExistsError
 
 from local import processes
 from local.services import TOPICS, Kafka, Service
 from sitebackup.adapters.bus import KafkaBus, msk_iam
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from tests.contract.tcp_proxy import TcpProxy
 
-JOB_ID = uuid4().hex[:24]
-ABOUT: dict[str, Any] = {"job_id": JOB_ID, "attempt": 2, "provider": "site"}
-PARTS = [UploadPartCreated(**ABOUT, upload_id="u", number=number) for number in range(1, 201)]
-EVENTS: list[TaskEvent] = [
-    UploadJobCreated(**ABOUT, tried=1),
-    PartUpdated(**ABOUT, upload_id="u"),
-    TaskUpdated(**ABOUT),
-    *PARTS,
-]
+ABOUT: dict[str, Any] = {"attempt": 2, "provider": "site"}
 
 
-def stored(address: str, count: int) -> list[Any]:
-    """The first records of all topics that are about this job, as many as there must be."""
+def of_a_new_job(parts: int = 20) -> list[TaskEvent]:
+    """One event of each kind, and more parts."""
+    about = {**ABOUT, "job_id": uuid4().hex[:24]}
+    return [
+        UploadJobCreated(**about, tried=1),
+        PartUpdated(**about, upload_id="u"),
+        TaskUpdated(**about),
+        *[UploadPartCreated(**about, upload_id="u", number=number) for number in range(1, parts + 1)],
+    ]
+
+
+EVENTS = of_a_new_job(200)
+
+
+def stored(address: str, events: Sequence[TaskEvent], count: int) -> list[Any]:
+    """The first records of all topics that are about the job of these events, as many as there must be."""
+    job_id = events[0].job_id
     consumer = KafkaConsumer(
         bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -39,7 +52,7 @@ def stored(address: str, count: int) -> list[Any]:
     while len(records) < count:
         assert time.monotonic() < limit, f"{len(records)} of {count} records came"
         for found in consumer.poll(timeout_ms=500).values():
-            records += [record for record in found if ("jobId", JOB_ID.encode()) in record.headers]
+            records += [record for record in found if ("jobId", job_id.encode()) in record.headers]
     consumer.close()
     return records
 
@@ -53,7 +66,7 @@ def test_every_event_arrives_with_its_key_and_headers(kafka: Service) -> None:
     bus = KafkaBus(kafka.address, {})
     bus.emit([])
     bus.emit(EVENTS)
-    records = stored(kafka.address, len(EVENTS))
+    records = stored(kafka.address, EVENTS, len(EVENTS))
     found = decoded(records)
     assert set(found) == set(EVENTS)
     for record, event in zip(records, found, strict=True):
@@ -86,24 +99,109 @@ def test_kafka_that_starts_late_goes_away_and_comes_back(tmp_path: Path) -> None
             bus.emit([EVENTS[2]])
         broker.start()
         broker.wait_ready()
-        limit = time.monotonic() + 60
-        while True:
-            try:
-                bus.emit([EVENTS[3]])
-                break
-            except BusUnavailable:
-                assert time.monotonic() < limit
-        assert {EVENTS[1], EVENTS[3]} <= set(decoded(stored(broker.address, 2)))
+        _refused_until_one_is_taken(lambda: bus.emit([EVENTS[3]]))
+        assert {EVENTS[1], EVENTS[3]} <= set(decoded(stored(broker.address, EVENTS, 2)))
     finally:
         broker.stop()
 
 
-def test_a_topic_that_is_not_there_is_told_in_seconds(kafka: Service) -> None:
-    class Stray(TaskEvent, frozen=True, kw_only=True):
-        topic = "no-such-topic"
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kafka, TcpProxy]]:
+    """A broker of these tests' own, to be stopped, whose clients all come through a proxy."""
+    broker = Behind(tmp_path_factory.mktemp("proxied"))
+    try:
+        broker.start()
+        broker.wait_ready()
+        yield broker, broker.proxy
+    finally:
+        if broker.pid:
+            os.kill(broker.pid, signal.SIGCONT)
+        broker.stop()
+        broker.proxy.close()
 
+
+class Behind(Kafka):
+    """A broker that tells its clients to come to its proxy."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.proxy = TcpProxy((self.host, self.port))
+
+    def command(self) -> list[str]:
+        command = super().command()
+        with (self.data / "server.properties").open("a") as properties:
+            properties.write(f"advertised.listeners=PLAINTEXT://{self.proxy.address}\n")
+        return command
+
+
+def test_a_broker_that_stood_still_is_written_to_again_as_before(proxied: tuple[Kafka, TcpProxy]) -> None:
+    broker, proxy = proxied
+    bus, events = KafkaBus(proxy.address, {}), of_a_new_job()
+    bus.emit(events)
+    assert broker.pid
+    os.kill(broker.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(BusUnavailable):  # 3 s later, so that the broker stands still for as long
+            bus.emit([events[0]])
+    finally:
+        os.kill(broker.pid, signal.SIGCONT)
+    assert _refused_until_one_is_taken(lambda: bus.emit([events[1]])) <= 3
+    connections = proxy.connections
+    for event in events:
+        bus.emit([event])
+    assert set(events) == set(decoded(stored(broker.address, events, 2 * len(events) + 1)))
+    assert proxy.connections - connections <= 2, "the new producer stays"
+
+
+@pytest.mark.parametrize("how", ["drop", "reset"])
+def test_a_connection_that_the_network_forgot_costs_no_event(
+    proxied: tuple[Kafka, TcpProxy], how: Literal["drop", "reset"]
+) -> None:
+    broker, proxy = proxied
+    bus, events = KafkaBus(proxy.address, {}), of_a_new_job()
+    bus.emit(events)
+    for event in events[:3]:
+        proxy.forget(how)
+        bus.emit([event])
+    assert set(events) == set(decoded(stored(broker.address, events, len(events) + 3)))
+
+
+class Stray(TaskEvent, frozen=True, kw_only=True):
+    topic = "no-such-topic"
+
+
+class Large(TaskEvent, frozen=True, kw_only=True):
+    topic = "takes-only-small-records"
+
+
+@pytest.mark.parametrize("topic", [Stray, Large])
+def test_an_event_that_is_refused_is_told_in_seconds_and_costs_no_other(
+    kafka: Service, topic: type[TaskEvent]
+) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=kafka.address)
+    with suppress(TopicAlreadyExistsError):
+        admin.create_topics([NewTopic(Large.topic, 1, 1, topic_configs={"max.message.bytes": "64"})])
+    admin.close()
+    bus, events = KafkaBus(kafka.address, {}), of_a_new_job()
+    bus.emit(events)
     with pytest.raises(BusUnavailable):
-        KafkaBus(kafka.address, {}).emit([Stray(**ABOUT)])
+        bus.emit([topic(**ABOUT, job_id=events[0].job_id)])
+    for event in events:
+        bus.emit([event])
+    assert set(events) == set(decoded(stored(kafka.address, events, 2 * len(events))))
+
+
+def _refused_until_one_is_taken(emit: Callable[[], None]) -> int:
+    """How many emits were refused before one was taken."""
+    limit = time.monotonic() + 60
+    refused = 0
+    while True:
+        try:
+            emit()
+            return refused
+        except BusUnavailable:
+            refused += 1
+            assert time.monotonic() < limit, f"{refused} emits were refused"
 
 
 def test_msk_takes_iam_over_tls() -> None:

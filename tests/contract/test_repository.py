@@ -20,6 +20,7 @@ from sitebackup.domain.errors import Conflict, RepositoryUnavailable
 from sitebackup.domain.job import DeleteCause, Job, Part, PartWait, Status, StoredObject, Task, Upload
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
+from tests.contract.tcp_proxy import Forgetting, TcpProxy
 from tests.unit.twins import MemoryRepository
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
@@ -464,6 +465,142 @@ def test_documents_that_cannot_be_read_neither_stop_the_sweep_nor_take_places(
     in_mongo.add(good)
     assert in_mongo.due(NOW + timedelta(minutes=1), 2) == [good]
     assert [record.__dict__["jobId"] for record in caplog.records] == [document["_id"] for document in broken]
+
+
+def test_documents_that_cannot_be_read_are_left_out_of_pages_and_end_none(
+    in_mongo: Repository, database: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = an_id()
+    jobs = [a_job(site_id=site) for _ in range(3)]
+    for job in jobs[:2]:
+        in_mongo.add(job)
+    broken = [spoil(a_job(site_id=site).to_document()) | {"siteId": site} for spoil in BROKEN]
+    database.jobs.insert_many(broken)
+    last = a_job(site_id=site)
+    in_mongo.add(last)
+    assert in_mongo.page({"siteId": site}, 2, None) == [last, jobs[1]]
+    assert in_mongo.page({"siteId": site}, 9, None) == [last, jobs[1], jobs[0]]
+    assert in_mongo.page({"siteId": site}, 1, last.id) == [jobs[1]]
+    assert {record.__dict__["jobId"] for record in caplog.records} == {document["_id"] for document in broken}
+
+
+# --- connections that are dead
+
+
+@pytest.fixture
+def proxy(mongo: Service) -> Iterator[TcpProxy]:
+    one = TcpProxy((mongo.host, mongo.port))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def behind(proxy: TcpProxy, database: Any) -> Iterator[Repository]:
+    """A repository whose connections can be forgotten, with indexes made."""
+    client = connect(f"mongodb://{proxy.address}/?directConnection=true")
+    repository = Repository(client, database.name)
+    repository.create_indexes()
+    yield repository
+    client.close()
+
+
+CALLS: dict[str, Callable[[Repository, Job, Job], object]] = {
+    "create_indexes": lambda repository, old, new: repository.create_indexes(),
+    "add": lambda repository, old, new: repository.add(new),
+    "get": lambda repository, old, new: repository.get(old.id),
+    "active": lambda repository, old, new: repository.active(old.user_id, old.site_id),
+    "by_idempotency_key": lambda repository, old, new: repository.by_idempotency_key(
+        str(old.idempotency_key)
+    ),
+    "version": lambda repository, old, new: repository.version(old.id),
+    "page": lambda repository, old, new: repository.page({"siteId": old.site_id}, 5, None),
+    "newest_good": lambda repository, old, new: repository.newest_good(old.user_id, old.site_id),
+    "due": lambda repository, old, new: repository.due(NOW + timedelta(hours=1), 5),
+    "due_for_clean_up": lambda repository, old, new: repository.due_for_clean_up(NOW, 5),
+    "change": lambda repository, old, new: repository.change(old.id, touched),
+    "change of a job that is known": lambda repository, old, new: repository.change(old.id, touched, old),
+    "save_part": lambda repository, old, new: repository.save_part("v", a_part(1), NOW),
+    "save_wait": lambda repository, old, new: repository.save_wait("v", 2, PartWait(attempt=1), NOW),
+    "end_waits": lambda repository, old, new: repository.end_waits("v", [2]),
+    "lose_part": lambda repository, old, new: repository.lose_part("v", 1, PartWait(attempt=1), NOW),
+    "done_parts": lambda repository, old, new: repository.done_parts("u"),
+    "done_parts of a range": lambda repository, old, new: repository.done_parts("u", range(1, 9)),
+    "missing_parts": lambda repository, old, new: repository.missing_parts("u", range(1, 9)),
+    "which_done": lambda repository, old, new: repository.which_done({("u", 1)}),
+}
+
+
+DEAD: list[tuple[str, Forgetting]] = [
+    *((call, "reset") for call in CALLS),
+    *((call, "lose the answer") for call in CALLS),
+    ("add", "drop"),  # each takes as long as an answer may take
+    ("change", "drop"),
+]
+
+
+@pytest.mark.parametrize(("call", "how"), DEAD)
+def test_a_dead_connection_costs_no_answer_and_nothing_happens_twice(
+    behind: Repository, in_mongo: Repository, proxy: TcpProxy, call: str, how: Forgetting
+) -> None:
+    def prepared(repository: Repository) -> tuple[Job, Job]:
+        old = a_job(id="a" * 24, user_id="b" * 24, site_id="c" * 24, idempotency_key="once")
+        repository.add(old)
+        repository.save_part("u", a_part(1), NOW)
+        return old, a_job(id="d" * 24, user_id="e" * 24, site_id="f" * 24)
+
+    def stored(repository: Repository) -> list[object]:
+        return [repository.page({}, 9, None), *(repository.done_parts(upload) for upload in "uv")]
+
+    twin = MemoryRepository()
+    expected = CALLS[call](twin, *prepared(twin))
+    old, new = prepared(behind)
+    proxy.forget(how)
+    assert CALLS[call](behind, old, new) == expected
+    assert stored(in_mongo) == stored(twin)
+
+
+def test_a_lost_answer_of_a_change_that_others_overwrote_is_a_lost_race(
+    behind: Repository, in_mongo: Repository, proxy: TcpProxy
+) -> None:
+    """The change is made again, on what is there by then: its outcome is one that a repeated event has as well."""
+    job = a_job()
+    behind.add(job)
+    seen: list[int] = []
+
+    def change(job: Job) -> Job:
+        seen.append(job.version)
+        if len(seen) == 1:
+            proxy.forget("lose the answer", then=lambda: in_mongo.change(job.id, touched))
+        return job.replace(max_bytes=(job.max_bytes or 0) + 1)
+
+    assert behind.change(job.id, change)
+    assert seen == [1, 3]
+    found = in_mongo.get(job.id)
+    assert found is not None
+    assert (found.version, found.max_bytes, found.expires_after_days) == (4, 2, 1)
+
+
+def test_the_record_of_a_job_is_forgotten_although_the_answer_is_lost(
+    behind: Repository, in_mongo: Repository, proxy: TcpProxy
+) -> None:
+    job = a_job()
+    behind.add(job)
+    proxy.forget("lose the answer")
+    assert not behind.forget(job)
+    assert in_mongo.get(job.id) is None
+
+
+def test_a_connection_that_was_idle_for_minutes_is_not_used_again(
+    behind: Repository, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind.add(job := a_job())
+    opened = proxy.connections
+    assert behind.get(job.id) == job
+    assert proxy.connections == opened
+    later = time.monotonic() + 241
+    monkeypatch.setattr("pymongo.synchronous.pool.time.monotonic", lambda: later)
+    assert behind.get(job.id) == job
+    assert proxy.connections == opened + 1
 
 
 def test_no_server_is_told_within_seconds() -> None:

@@ -15,6 +15,7 @@ from sitebackup.adapters.repository import connect
 from sitebackup.adapters.schedules import Schedules
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable
 from sitebackup.domain.schedule import Schedule
+from tests.contract.tcp_proxy import Forgetting, TcpProxy
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -144,3 +145,36 @@ def test_without_a_server_every_call_says_so(call: str) -> None:
     with pytest.raises(RepositoryUnavailable, match="MongoDB does not answer"):
         calls[call]()
     client.close()
+
+
+CALLS: dict[str, Callable[[Schedules, Schedule, Schedule], object]] = {
+    "create_indexes": lambda schedules, old, new: schedules.create_indexes(),
+    "get": lambda schedules, old, new: schedules.get(old.site_id),
+    "add": lambda schedules, old, new: schedules.add(new),
+    "replace": lambda schedules, old, new: schedules.replace(old, old.replace(cron="weekly")),
+    "delete": lambda schedules, old, new: schedules.delete(old.site_id),
+    "page": lambda schedules, old, new: schedules.page(5, None),
+    "due": lambda schedules, old, new: schedules.due(NOW, 5),
+}
+
+
+@pytest.mark.parametrize("how", ["reset", "lose the answer"])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_dead_connection_costs_no_answer_and_nothing_happens_twice(
+    mongo: Service, database: Any, schedules: Schedules, call: str, how: Forgetting
+) -> None:
+    proxy = TcpProxy((mongo.host, mongo.port))
+    client = connect(f"mongodb://{proxy.address}/?directConnection=true")
+    behind = Schedules(client, database.name)
+    old, new = a_schedule(1), a_schedule(2)
+    behind.add(old)
+    proxy.forget(how)
+    answer = CALLS[call](behind, old, new)
+    client.close()
+    proxy.close()
+    assert answer == {"get": old, "replace": True, "delete": True, "page": [old], "due": [old]}.get(call)
+    assert schedules.page(5, None) == {
+        "add": [old, new],
+        "replace": [old.replace(cron="weekly", version=2)],
+        "delete": [],
+    }.get(call, [old])

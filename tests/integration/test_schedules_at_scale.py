@@ -21,7 +21,7 @@ from sitebackup.domain.job import Job, Status
 from sitebackup.domain.schedule import Schedule, arm, tick_key
 from sitebackup.services.create_job import CreateBackup
 from sitebackup.services.manage_schedule import PutSchedule
-from sitebackup.services.run_schedule import PAGE
+from sitebackup.services.run_schedule import PAGE, PUT_OFF
 from tests.integration.real_stack import START, Stack, an_id
 
 DAY = timedelta(days=1)
@@ -377,6 +377,35 @@ def test_without_kafka_the_jobs_exist_and_the_sweep_emits(
     assert other.sweep() == 5
     assert {event.job_id for event in other.bag.bag} == {job.id for job in jobs(one)}
     assert all(isinstance(event, UploadJobCreated) for event in other.bag.bag)
+
+
+def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tried_again(
+    stacks: tuple[Stack, Stack],
+) -> None:
+    """The jobs that their ticks started before can't be read any more."""
+    one, _ = stacks
+    due = add_due(one, range(PAGE + 3))
+    good, bad = due[:3], due[3:]  # the bad ones were due first
+    database = one.mongo[one.settings.mongo_database]
+    unreadable = [
+        {"_id": an_id(("bad", each.site_id)), "idempotencyKey": tick_key(each), "status": "on holiday"}
+        for each in bad
+    ]
+    database["jobs"].insert_many(unreadable)
+    run(one)
+    assert {document["siteId"] for document in database["jobs"].find({"status": "pending"})} == {
+        each.site_id for each in good
+    }
+    for each in bad:
+        waiting = schedule(one, each.site_id)
+        assert (waiting.next_tick, waiting.next_run_at) == (each.next_tick, one.clock + PUT_OFF)
+        assert waiting.last_error == "Not started yet: an unexpected error (ValidationError)."
+    assert run(one) == 0
+    database["jobs"].delete_many({"status": "on holiday"})
+    one.pass_time(PUT_OFF)
+    assert run(one) == PAGE
+    assert len(jobs(one)) == PAGE + 3
+    assert schedule(one, bad[0].site_id).last_error is None
 
 
 def test_one_schedule_that_makes_no_sense_any_more_stops_no_other(stacks: tuple[Stack, Stack]) -> None:

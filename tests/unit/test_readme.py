@@ -82,6 +82,14 @@ def test_every_metric_that_is_counted_is_in_the_readme_and_no_other() -> None:
     assert written == counted
 
 
+def test_every_alarm_is_in_the_operations_table_and_on_the_dashboard() -> None:
+    resources = parse((ROOT / "infrastructure/monitoring.yaml").read_text())["Resources"]
+    alarms = {name for name, each in resources.items() if each["Type"] == "AWS::CloudWatch::Alarm"}
+    assert rows((ROOT / "docs/operations.md").read_text(), "alarm").keys() == alarms
+    dashboard = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    assert set(re.findall(r"\$\{(\w+)\.Arn\}", dashboard)) == alarms
+
+
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_named_make_targets_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

@@ -211,7 +211,7 @@ def test_the_dashboard_is_json_and_names_metrics_that_the_code_emits() -> None:
         if word.startswith(("SUM(", "MAX("))
     }
     names.discard("METRICS(")
-    assert {"JobsFailed", "SweepLag", "SchedulesMissed", "JobsDone", "BytesStored"} <= names
+    assert {"JobsFailed", "EventsLost", "SweepLag", "SchedulesMissed", "JobsDone", "BytesStored"} <= names
     assert not [name for name in names if f'"{name}"' not in code]
 
 

@@ -84,6 +84,9 @@ class MemoryRepository(Repository):
 
         return self.gate("repository", "get", first)
 
+    def by_idempotency_key(self, key: str) -> Job | None:
+        return self._first({"idempotencyKey": key})
+
     def version(self, job_id: str) -> int | None:
         job = self.get(job_id)
         return job.version if job else None

@@ -6,12 +6,13 @@ DocumentDB knows no pipeline updates before 5.0 and no `$in` in a partial index:
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import wraps
 from itertools import batched, islice
 from typing import Any, NamedTuple
 
 import msgspec
 from pymongo import ASCENDING, DESCENDING, MongoClient
-from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError, ServerSelectionTimeoutError
 
 from ..domain.errors import Conflict, RepositoryUnavailable
 from ..domain.job import Job, Part, PartWait
@@ -42,15 +43,37 @@ class DuplicateJob(Exception):
     """The site has an active job already (I10), or the idempotency key was used."""
 
 
+class AnswerLost(RepositoryUnavailable):
+    """The connection broke before an answer came, as one does that the network forgot: a write may have happened."""
+
+
+def once_more[**P, T](method: Callable[P, T]) -> Callable[P, T]:
+    """One more try after AnswerLost, for methods that may be carried out twice.
+
+    PyMongo's own repeats one read or write more often than a caller can wait, or needs what DocumentDB has not got.
+    """
+
+    @wraps(method)
+    def twice(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except AnswerLost:
+            return method(*args, **kwargs)
+
+    return twice
+
+
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Whatever keeps MongoDB from answering is RepositoryUnavailable; only a duplicate key passes as it is."""
+    """Whatever keeps MongoDB from answering is RepositoryUnavailable, or AnswerLost; only a duplicate key passes."""
     try:
         yield
     except DuplicateKeyError:
         raise
-    except ConnectionFailure as error:
+    except ServerSelectionTimeoutError as error:
         raise RepositoryUnavailable("MongoDB does not answer.") from error
+    except ConnectionFailure as error:
+        raise AnswerLost("MongoDB does not answer.") from error
     except PyMongoError as error:
         raise RepositoryUnavailable(f"MongoDB refused a command: {type(error).__name__}.") from error
 
@@ -63,6 +86,7 @@ class Repository:
         self._parts = client[database]["parts"]
         self._indexed = False
 
+    @once_more
     def create_indexes(self) -> None:
         """Idempotent. Raises RepositoryUnavailable."""
         with reachable():
@@ -96,6 +120,16 @@ class Repository:
             self.create_indexes()
             self._indexed = True
         try:
+            self._insert(job)
+        except AnswerLost:
+            try:
+                self._insert(job)
+            except DuplicateJob:
+                if not self.get(job.id):
+                    raise
+
+    def _insert(self, job: Job) -> None:
+        try:
             with reachable():
                 self._jobs.insert_one(_with_next_check(job).to_document())
         except DuplicateKeyError as error:
@@ -111,22 +145,34 @@ class Repository:
 
     def by_idempotency_key(self, key: str) -> Job | None:
         """The job that was created with this key."""
-        return self._first({"idempotencyKey": key})
+        return self._first({"idempotencyKey": {"$exists": True, "$eq": key}})
 
+    @once_more
     def version(self, job_id: str) -> int | None:
         """Only the version: what a long poll reads each second."""
         with reachable():
             found = self._jobs.find_one({"_id": job_id}, {"version": 1})
         return int(found["version"]) if found else None
 
+    @once_more
     def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
-        """Newest first, from just before the id `before`; filters are equalities on document fields."""
+        """Newest first, from just before the id `before`; filters are equalities on document fields.
+
+        A document that can't be read is logged and left out.
+        """
         query: dict[str, Any] = dict(filters)
         if before:
             query["_id"] = {"$lt": before}
-        with reachable():
-            found = self._jobs.find(query).sort("_id", DESCENDING).limit(limit)
-            return [Job.from_document(document) for document in found]
+        jobs: list[Job] = []
+        while len(jobs) < limit:
+            wanted = limit - len(jobs)
+            with reachable():
+                found = list(self._jobs.find(query).sort("_id", DESCENDING).limit(wanted))
+            jobs += [job for job in map(_readable, found) if job]
+            if len(found) < wanted:
+                break
+            query["_id"] = {"$lt": found[-1]["_id"]}
+        return jobs
 
     def holds_newest_good(self, job: Job) -> bool:
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
@@ -136,6 +182,7 @@ class Repository:
         """
         return any(not self._has_newer_good(job, provider) for provider in job.tasks)
 
+    @once_more
     def _has_newer_good(self, job: Job, provider: str) -> bool:
         task = job.tasks[provider]
         query: dict[str, Any] = {
@@ -157,8 +204,9 @@ class Repository:
             # well, and pass over the jobs of other sites where there is none.
             return self._jobs.find_one(query, {"_id": 1}, sort=_SITE_NEWEST_FIRST) is not None
 
+    @once_more
     def forget(self, job: Job) -> bool:
-        """Removes the record, if the job's version is still this one."""
+        """Removes the record, if the job's version is still this one. False, too, if the first answer was lost."""
         with reachable():
             return self._jobs.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
 
@@ -173,9 +221,10 @@ class Repository:
         """Final jobs whose `cleanUpAt` has come; otherwise as `due`."""
         return self._due("cleanUpAt", now, limit)
 
+    @once_more
     def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
         with reachable():
-            found = self._jobs.find({field: {"$lte": now}}).sort(field, ASCENDING)
+            found = self._jobs.find({field: {"$exists": True, "$lte": now}}).sort(field, ASCENDING)
             with found.batch_size(limit):
                 return list(islice((job for job in map(_readable, found) if job), limit))
 
@@ -199,7 +248,17 @@ class Repository:
         raise Conflict(f"job {job_id} kept changing")
 
     def _replace(self, before: Job, after: Job) -> bool:
-        """Writes only the fields that differ, so that a field of a newer release survives an older one."""
+        """Writes only the fields that differ, so that a field of a newer release survives an older one.
+
+        After a lost answer the same compare-and-set is safe to send again: at most one of the two matches. If none
+        does, what is stored tells whether the first one did.
+        """
+        try:
+            return self._compare_and_set(before, after)
+        except AnswerLost:
+            return self._compare_and_set(before, after) or self.get(after.id) == after
+
+    def _compare_and_set(self, before: Job, after: Job) -> bool:
         changes, gone = differences(before.to_document(), after.to_document())
         update: dict[str, Any] = {"$set": changes}
         if gone:
@@ -211,6 +270,7 @@ class Repository:
             raise DuplicateJob from error
         return result.matched_count == 1
 
+    @once_more
     def _first(self, query: Mapping[str, Any]) -> Job | None:
         with reachable():
             found = self._jobs.find_one(query)
@@ -218,12 +278,14 @@ class Repository:
 
     # --- parts
 
+    @once_more
     def save_part(self, upload_id: str, part: Part, now: datetime) -> None:
         """The part is done. A part that is moved twice keeps what S3 said last."""
         document = {**part.to_document(), "writtenAt": now}
         with reachable():
             self._parts.replace_one({"_id": _part_id(upload_id, part.number)}, document, upsert=True)
 
+    @once_more
     def save_wait(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
         """A try of the part begins, or it waits after a transient error. A part that is done stays done."""
         document = {**wait.to_document(), "number": number, "writtenAt": now}
@@ -234,6 +296,7 @@ class Repository:
         except DuplicateKeyError:
             return
 
+    @once_more
     def end_waits(self, upload_id: str, numbers: Collection[int]) -> None:
         """These parts are about to be sent again: they wait no more."""
         with reachable():
@@ -243,12 +306,14 @@ class Repository:
                     {"_id": {"$in": ids}, _DONE: {"$exists": False}}, {"$unset": {"nextTryAt": ""}}
                 )
 
+    @once_more
     def lose_part(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
         """S3 has lost a part that was done: it waits to be moved again."""
         document = {**wait.to_document(), "number": number, "writtenAt": now}
         with reachable():
             self._parts.replace_one({"_id": _part_id(upload_id, number)}, document, upsert=True)
 
+    @once_more
     def done_parts(self, upload_id: str, numbers: range | None = None) -> list[Part]:
         """Done parts, in order: those of `numbers` by their ids, or all of the upload by one scan of its ids.
 
@@ -269,6 +334,7 @@ class Repository:
                 if _DONE in document and document["_id"] == _part_id(upload_id, document["number"])
             ]
 
+    @once_more
     def missing_parts(self, upload_id: str, numbers: range) -> dict[int, PartWait]:
         """Those of `numbers` that are not done, in order, with what is remembered of them."""
         records = {document["number"]: document for document in self._records(upload_id, numbers)}
@@ -284,6 +350,7 @@ class Repository:
                 ids = [_part_id(upload_id, number) for number in some]
                 yield from self._parts.find({"_id": {"$in": ids}}).sort("_id", ASCENDING)
 
+    @once_more
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
         """Of these (uploadId, number), those that are done; one read."""
         ids = {_part_id(*part): part for part in parts}
@@ -333,13 +400,19 @@ def _part_id(upload_id: str, number: int) -> str:
 
 
 def connect(uri: str) -> MongoClient[dict[str, Any]]:
-    """A client that gives up after about 3 s. No retryable writes: DocumentDB has none."""
+    """A client that gives up after about 3 s. No retryable writes: DocumentDB has none.
+
+    A connection that was idle for 4 minutes is not used again, since NAT gateways and load balancers forget one after
+    350 s and an environment that was frozen has not noticed. `once_more` makes up for one that dies sooner.
+    """
     return MongoClient(
         uri,
         tz_aware=True,
         retryWrites=False,
+        retryReads=False,  # `once_more` does it
         serverSelectionTimeoutMS=3000,
         connectTimeoutMS=3000,
         socketTimeoutMS=10_000,
         maxPoolSize=8,
+        maxIdleTimeMS=240_000,
     )

@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from ..domain.errors import Conflict
 from ..domain.schedule import Schedule
 from ..telemetry import logger
-from .repository import reachable
+from .repository import AnswerLost, once_more, reachable
 
 
 class Schedules:
@@ -21,11 +21,13 @@ class Schedules:
         self._schedules = client[database]["schedules"]
         self._indexed = False
 
+    @once_more
     def create_indexes(self) -> None:
         """Idempotent. A paused schedule has no `nextRunAt`, so it is not in the index."""
         with reachable():
             self._schedules.create_index([("nextRunAt", ASCENDING)], name="due", sparse=True)
 
+    @once_more
     def get(self, site_id: str) -> Schedule | None:
         """By site."""
         with reachable():
@@ -38,6 +40,16 @@ class Schedules:
             self.create_indexes()
             self._indexed = True
         try:
+            self._insert(schedule)
+        except AnswerLost:
+            try:
+                self._insert(schedule)
+            except Conflict:
+                if self.get(schedule.site_id) != schedule:
+                    raise
+
+    def _insert(self, schedule: Schedule) -> None:
+        try:
             with reachable():
                 self._schedules.insert_one(schedule.to_document())
         except DuplicateKeyError as error:
@@ -45,28 +57,43 @@ class Schedules:
 
     def replace(self, seen: Schedule, schedule: Schedule) -> bool:
         """Compare-and-set: stores it if the version is still the one that was seen."""
-        document = schedule.replace(version=seen.version + 1).to_document()
+        after = schedule.replace(version=seen.version + 1)
+        try:
+            return self._compare_and_set(seen, after)
+        except AnswerLost:  # as in `Repository`
+            return self._compare_and_set(seen, after) or self.get(seen.site_id) == after
+
+    def _compare_and_set(self, seen: Schedule, after: Schedule) -> bool:
+        unchanged = {"_id": seen.site_id, "version": seen.version}
         with reachable():
-            result = self._schedules.replace_one({"_id": seen.site_id, "version": seen.version}, document)
-        return result.matched_count == 1
+            return self._schedules.replace_one(unchanged, after.to_document()).matched_count == 1
 
     def delete(self, site_id: str) -> bool:
-        """Whether there was one."""
+        """Whether there was one; True, too, if the first answer was lost."""
+        try:
+            return self._delete(site_id)
+        except AnswerLost:
+            self._delete(site_id)
+            return True
+
+    def _delete(self, site_id: str) -> bool:
         with reachable():
             return self._schedules.delete_one({"_id": site_id}).deleted_count == 1
 
+    @once_more
     def page(self, limit: int, past: str | None) -> list[Schedule]:
         """By site id, past the one given. A document that can't be read is logged and left out."""
         query = {"_id": {"$gt": past}} if past else {}
         with reachable(), self._schedules.find(query).sort("_id", ASCENDING).batch_size(limit) as found:
             return _readable(found, limit)
 
+    @once_more
     def due(self, now: datetime, limit: int) -> list[Schedule]:
         """Schedules whose time has come, the longest due first.
 
         A document that can't be read is logged, and takes no place of others.
         """
-        query = {"nextRunAt": {"$lte": now}}
+        query = {"nextRunAt": {"$exists": True, "$lte": now}}
         with reachable(), self._schedules.find(query).sort("nextRunAt", ASCENDING).batch_size(limit) as found:
             return _readable(found, limit)
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.schedules import Schedules
-from ..domain.errors import Conflict
+from ..domain.errors import Conflict, Unavailable
 from ..domain.schedule import Schedule, ScheduleError, arm, runs, tick_key
 from ..errors import ActiveJob, RequestError
 from ..telemetry import count, logger
@@ -16,6 +16,10 @@ from .create_job import CreateBackup, CreateJob
 PAGE = 100
 MISSED_AFTER = timedelta(minutes=15)
 """A backup that starts later than this after its time counts as missed and caught up."""
+
+
+PUT_OFF = timedelta(minutes=15)
+"""After an error that nobody foresaw the same tick is tried again; meanwhile it stands in nobody's way."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,26 @@ class RunSchedule:
         moved = 0
         while self.now() < deadline:
             due = self.schedules.due(self.now(), PAGE)
-            moved_on = [schedule for schedule in due if self.now() < deadline and self._run(schedule)]
+            moved_on = [schedule for schedule in due if self.now() < deadline and self._moved(schedule)]
             moved += len(moved_on)
             if not moved_on:
                 break
         count("SchedulesDue", moved)
         return moved
+
+    def _moved(self, schedule: Schedule) -> bool:
+        """As `_run`. An error that nobody foresaw concerns its own schedule and no other one."""
+        try:
+            return self._run(schedule)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - told in full, and tried again later
+            logger.exception("unexpected error", extra={"siteId": schedule.site_id})
+            count("SchedulesSkipped")
+            now = self.now()
+            trouble = f"Not started yet: an unexpected error ({type(error).__name__})."
+            later = schedule.replace(next_run_at=now + PUT_OFF, last_error=trouble, updated_at=now)
+            return self.schedules.replace(schedule, later)
 
     def _run(self, schedule: Schedule) -> bool:
         """Whether this run, and no other, moved the schedule on."""
