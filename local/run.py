@@ -216,7 +216,9 @@ async def _serve(settings: Settings, template: Template, kafka: str, running: Se
 
     async with AsyncExitStack() as stack:
         if not settings.by_sam:
-            functions = LambdaService(template.functions, credentials=_CREDENTIALS)
+            functions = LambdaService(
+                template.functions, credentials=_CREDENTIALS, default_concurrency=settings.concurrency
+            )
             functions.start()
             stack.push_async_callback(functions.stop)
             app = invoke_app(functions)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def _all_gone(processes: list[psutil.Process], limit: float = 20.0) -> bool:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Settings]]:
-    """A run in the background, with parts of 5 MiB."""
-    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5")
+    """A run in the background, with parts of 5 MiB and four environments a function."""
+    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5", CONCURRENCY="4")
     result = _local(env, "up")
     assert result.returncode == 0, result.stdout + result.stderr
     settings = Settings.from_env(env)
@@ -112,6 +113,20 @@ def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, 
         time.sleep(0.05)
     assert sum(one["invocations"] for one in mappings) >= 4
     assert [one["last_error"] for one in mappings if one["last_error"]] == []
+
+
+def test_a_burst_of_fifty_backups_is_accepted(up: tuple[dict[str, str], Settings]) -> None:
+    """Far more than there are execution environments."""
+    _, settings = up
+
+    def post(number: int) -> int:
+        body = {"userId": USER, "siteId": f"{number:024x}", "providers": ["db"]}
+        return requests.post(f"{settings.api_address}/backup", json=body, timeout=40).status_code
+
+    with ThreadPoolExecutor(50) as threads:
+        assert list(threads.map(post, range(50))) == [202] * 50
+    environments = requests.get(f"{settings.lambda_address}/environments", timeout=10).json()
+    assert sum(one["folder"] == "create_job" for one in environments) <= 4
 
 
 def test_invoke_prints_the_answer(up: tuple[dict[str, str], Settings], tmp_path: Path) -> None:
@@ -208,6 +223,9 @@ def test_a_wrong_parameter_is_named_and_nothing_is_left(
     [
         ({"API_PORT": "http"}, "API_PORT is 'http'"),
         ({"KAFKA_PORT": "70000"}, "KAFKA_PORT is '70000'"),
+        ({"CONCURRENCY": "0"}, "CONCURRENCY is '0'; it must be a number from 1 to 1000"),
+        ({"CONCURRENCY": "٣"}, "CONCURRENCY is"),
+        ({"CONCURRENCY": "5", "LAMBDA": "sam"}, "CONCURRENCY can't be set with LAMBDA=sam"),
         ({"SERVICES": "docker"}, "SERVICES is 'docker'"),
         ({"SERVICES": "external", "MONGO_URI": "mongodb://m"}, "KAFKA_BOOTSTRAP_SERVERS and S3_ENDPOINT_URL"),
     ],
