@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
@@ -17,8 +18,9 @@ from rich.table import Table
 from local import background
 from local.lambda_client import lambda_client
 from local.services import HOST
-from local.settings import Settings, SettingsError
+from local.settings import ROOT, Settings, SettingsError
 
+sys.path.append(str(ROOT / "layers/common"))  # as the layer is on the path of a function
 _NOT_UP = 3
 _MAX_FUNCTION_SECONDS = 900.0
 
@@ -66,7 +68,10 @@ def main() -> int:
 
 def _up(settings: Settings) -> int:
     if state := background.find(settings):
-        print(f"Already up (process {state.pid}), the API at http://{HOST}:{state.ports['API']}.")
+        print(f"Already up (process {state.pid}) with {_text(state.choices)}, the API at "
+              f"http://{HOST}:{state.ports['API']}.")  # fmt: skip
+        if state.choices != settings.choices:
+            return _fail(f"{_text(settings.choices)} was asked for: `make down` first, then `make up` again.")
         return 0
     print("Starting Kafka, MongoDB's protocol, S3, the mock providers and the functions ...", flush=True)
     try:
@@ -94,6 +99,7 @@ def _status(settings: Settings) -> int:
     if state is None:
         print("Nothing is up: `make up` starts it.")
         return _NOT_UP
+    print(f"Up with {_text(state.choices)}")
     console = Console(soft_wrap=True)
     names = {"API": "HTTP API", "LAMBDA": "Lambda Invoke API", "PROVIDERS": "mock providers"}
     names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol"}
@@ -157,6 +163,10 @@ def _invoke(settings: Settings, function: str, event: Path) -> int:
     except ValueError:
         print(result)
     return 1 if "FunctionError" in answer else 0
+
+
+def _text(choices: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in choices.items())
 
 
 def _fail(sentence: str) -> int:

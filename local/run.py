@@ -30,13 +30,15 @@ from local.http_api import HttpApi
 from local.invoke_api import invoke_app
 from local.kafka_mapping import Mapping
 from local.lambda_service import LambdaService
-from local.processes import last_lines, port_is_free
-from local.sam import Sam, SamServer, build
+from local.processes import port_is_free
+from local.sam import Sam, SamServer, build, require_image
 from local.schedules import Schedules
 from local.services import HOST, Service, ServiceError
 from local.serving import serve
 from local.settings import ROOT, TEMPLATE, Settings, SettingsError
 from local.template import KafkaMapping, Template, TemplateError, load
+from sitebackup.settings import Settings as ServiceSettings
+from sitebackup.settings import SettingsError as ServiceSettingsError
 
 log = logging.getLogger("local")
 
@@ -82,10 +84,15 @@ def main(settings: Settings) -> int:
     running: list[Service] = []
     try:
         _check_ports(settings)
-        # Kept in the order of their start: the services of the run, then the mock providers.
-        addresses = _start_services(settings, running)
+        wanted, addresses = _services(settings)
         parameters = settings.template_parameters(*addresses)
         template = load(TEMPLATE, parameters)
+        check_environment(template)
+        if settings.by_sam:
+            require_image(settings.image)
+        _start_services(wanted, running)
+        if settings.external is not None:
+            _prepare_external(*addresses)
         if settings.by_sam:
             _start_sam(settings, parameters, running)
         asyncio.run(_serve(settings, template, addresses[0], running))
@@ -141,22 +148,35 @@ def _check_ports(settings: Settings) -> None:
             )
 
 
-def _start_services(settings: Settings, running: list[Service]) -> tuple[str, str, str]:
-    """Start what is to be started, all at once, and answer the addresses of Kafka, MongoDB and S3."""
+def _services(settings: Settings) -> tuple[list[Service], tuple[str, str, str]]:
+    """What is to be started, in this order, and the addresses of Kafka, MongoDB and S3."""
     folder, ports = settings.folder, settings.ports
     providers = MockProviders(folder, ports["PROVIDERS"], settings.provider_sizes, settings.host)
-    wanted: list[Service]
     if settings.services == "compose":
         compose = Compose(folder, ports, settings.provider_sizes, settings.host)
-        wanted, addresses = [compose], compose.addresses
-    elif settings.external is None:
-        kafka = services.Kafka(folder, ports["KAFKA"], settings.host)
-        mongo = services.Mongo(folder, ports["MONGO"], settings.host)
-        s3 = services.S3(folder, ports["S3"], settings.host)
-        wanted, addresses = [kafka, mongo, s3, providers], (kafka.address, mongo.address, s3.address)
-    else:
+        return [compose], compose.addresses
+    if settings.external is not None:
         kafka_address, mongo_address, s3_address = settings.external.values()
-        wanted, addresses = [providers], (kafka_address, mongo_address, s3_address)
+        return [providers], (kafka_address, mongo_address, s3_address)
+    kafka = services.Kafka(folder, ports["KAFKA"], settings.host)
+    mongo = services.Mongo(folder, ports["MONGO"], settings.host)
+    s3 = services.S3(folder, ports["S3"], settings.host)
+    return [kafka, mongo, s3, providers], (kafka.address, mongo.address, s3.address)
+
+
+def check_environment(template: Template) -> None:
+    """Read each function's settings as it will read them itself. Raises SettingsError, which names the variable."""
+    for function in template.functions.values():
+        try:
+            ServiceSettings.from_env(function.environment)
+        except ServiceSettingsError as error:
+            raise SettingsError(
+                f"The functions would not start: {error} (README.md has every parameter under Settings)."
+            ) from error
+
+
+def _start_services(wanted: Sequence[Service], running: list[Service]) -> None:
+    """Start all at once, and wait until they serve; `running` gets each before its start."""
     started = time.monotonic()
     for service in wanted:
         running.append(service)
@@ -164,9 +184,6 @@ def _start_services(settings: Settings, running: list[Service]) -> tuple[str, st
     for service in wanted:
         service.wait_ready()
         log.info("%s is ready at %s after %.1f s", service.name, service.address, time.monotonic() - started)
-    if settings.external is not None:
-        _prepare_external(*addresses)
-    return addresses
 
 
 def _start_sam(settings: Settings, parameters: dict[str, str], running: list[Service]) -> None:
@@ -259,7 +276,7 @@ async def _supervise(settings: Settings, running: Sequence[Service], stop: async
             last_start[service] = time.monotonic()
             code = service.process.returncode if service.process else None
             log.error("%s ended with code %s and is started again; the end of %s:\n%s",
-                      service.name, code, service.log, last_lines(service.log, 5))  # fmt: skip
+                      service.name, code, service.log, service.last_lines(5))  # fmt: skip
             try:
                 service.start()
             except ServiceError as error:
@@ -274,6 +291,7 @@ async def _supervise(settings: Settings, running: Sequence[Service], stop: async
 def _write_state(settings: Settings, running: Sequence[Service]) -> None:
     state = {
         "pid": os.getpid(),
+        "choices": settings.choices,
         "host": settings.host,
         "ports": dict(settings.ports),
         "services": {service.name: service.pid for service in running},

@@ -86,6 +86,12 @@ class Settings:
         )
 
     @property
+    def choices(self) -> dict[str, str]:
+        """How the run is made, by the variable that decides it."""
+        choices = {"LAMBDA": "sam" if self.by_sam else "local", "SERVICES": self.services}
+        return choices if self.by_sam else choices | {"CONCURRENCY": str(self.concurrency)}
+
+    @property
     def lambda_address(self) -> str:
         """Where functions are invoked: everything that reaches them does it there."""
         return f"http://{HOST}:{self.ports['LAMBDA']}"

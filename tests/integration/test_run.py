@@ -19,7 +19,7 @@ from rich.console import Console
 
 from local import background, demo, services
 from local.run import MockProviders
-from local.services import Service
+from local.services import Service, ServiceError
 from local.settings import ROOT, Settings, SettingsError, free_ports
 from mock_providers.archive import Archive
 
@@ -80,9 +80,14 @@ def test_up_says_where_everything_is(up: tuple[dict[str, str], Settings]) -> Non
     for port in settings.ports.values():
         assert f"127.0.0.1:{port}" in result.stdout
     assert "upload-part-created" in result.stdout
+    assert result.stdout.startswith("Up with LAMBDA=local SERVICES=embedded CONCURRENCY=4\n")
     again = _local(env, "up")
     assert again.returncode == 0
     assert "Already up" in again.stdout
+    assert "LAMBDA=local SERVICES=embedded CONCURRENCY=4" in again.stdout
+    other = _local({**env, "CONCURRENCY": "5"}, "up")
+    assert other.returncode == 1
+    assert "CONCURRENCY=5 was asked for: `make down` first" in other.stderr
 
 
 def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, str], Settings]) -> None:
@@ -169,6 +174,15 @@ def test_a_service_that_dies_is_started_again(up: tuple[dict[str, str], Settings
     assert "down, see the log" not in _local(env, "status").stdout
 
 
+def test_a_service_that_does_not_start_shows_nothing_of_the_run_before(tmp_path: Path) -> None:
+    (tmp_path / "providers.log").write_text("a line of the run before\n")
+    providers = MockProviders(tmp_path, int(free_ports()["PROVIDERS_PORT"]), "site=huge")
+    providers.start()
+    with pytest.raises(ServiceError, match="'site=huge' is not provider=bytes") as error:
+        providers.wait_ready()
+    assert "run before" not in str(error.value)
+
+
 def test_nothing_is_left_when_the_run_is_killed(
     tmp_path: Path, mongo: Service, kafka: Service, s3: Service
 ) -> None:
@@ -195,8 +209,9 @@ def test_nothing_is_left_when_the_run_is_killed(
     assert "Nothing is up" in _local(env, "down").stdout
 
 
-def test_a_port_in_use_says_what_to_do(tmp_path: Path) -> None:
+def test_a_port_in_use_says_what_to_do_and_nothing_of_the_run_before(tmp_path: Path) -> None:
     env = _env(tmp_path)
+    (tmp_path / "log").write_text("16:00:00.000 local      a line of the run before\n")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(env["API_PORT"])))
         taken.listen()
@@ -204,18 +219,29 @@ def test_a_port_in_use_says_what_to_do(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert f"Port {env['API_PORT']} is in use" in result.stderr
     assert "set API_PORT to another port" in result.stderr
+    assert "run before" not in result.stderr
 
 
-def test_a_wrong_parameter_is_named_and_nothing_is_left(
-    tmp_path: Path, mongo: Service, kafka: Service, s3: Service
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"PARAM_PartSizeMib": "1"}, "PartSizeMib"),
+        ({"PROVIDERS": '[{"name": "site"}]'}, "PROVIDERS: Object missing required field `exportUrl`"),
+        ({"PROVIDERS": "site,db"}, "PROVIDERS: JSON is malformed"),
+        ({"PROVIDERS": '[{"name": "site", "exportUrl": "ftp://x"}]'}, "`$[0].exportUrl`"),
+        ({"PARAM_Providers": "[]"}, "PROVIDERS lists no provider"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_its_name_before_anything_starts(
+    tmp_path: Path, changes: dict[str, str], sentence: str
 ) -> None:
-    env = _env(tmp_path, PARAM_PartSizeMib="1", SERVICES="external", KAFKA_BOOTSTRAP_SERVERS=kafka.address,
-               MONGO_URI=mongo.address, S3_ENDPOINT_URL=s3.address)  # fmt: skip
-    result = _local(env, "up", "--foreground")
+    env = _env(tmp_path, **changes)
+    result = _local(env, "up")
+    if result.returncode == 0:
+        _local(env, "down")
     assert result.returncode == 1
-    assert "PartSizeMib" in result.stdout
-    with pytest.raises(requests.ConnectionError):
-        requests.get(Settings.from_env(env).providers_address, timeout=5)
+    assert sentence in result.stderr
+    assert not (tmp_path / "kafka").exists()
 
 
 @pytest.mark.parametrize(
