@@ -31,6 +31,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything in the background, and return once it is up")
     up.add_argument("--foreground", action="store_true", help="stay, and print the log, until Ctrl-C")
+    up.add_argument("--throw-away", action="store_true", help="with --foreground: at the end, kill what runs")
     commands.add_parser("down", help="stop what `up` started")
     commands.add_parser("status", help="what runs where, and the lag of each Kafka mapping")
     commands.add_parser("logs", help="follow the log")
@@ -45,7 +46,7 @@ def main() -> int:
             case "up" if arguments.foreground:
                 from local.run import main as run  # the servers are not loaded for the other commands
 
-                return run(settings)
+                return run(settings, throw_away=arguments.throw_away)
             case "up":
                 return _up(settings)
             case "down":

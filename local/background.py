@@ -48,33 +48,45 @@ def find(settings: Settings) -> State | None:
 
 
 def start(
-    settings: Settings, env: Mapping[str, str], *, with_parent: bool = False
+    settings: Settings, env: Mapping[str, str], *, with_parent: bool = False, throw_away: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a run and wait until it is up; `with_parent` ends it when this process ends. Raises NotStarted."""
+    """Start a run and wait until it is up. Raises NotStarted; whatever is raised, nothing of it runs then.
+
+    `with_parent` ends it when this process ends, `throw_away` as well; its services are then killed at the end.
+    """
     settings.folder.mkdir(parents=True, exist_ok=True)
     settings.state_file.unlink(missing_ok=True)
     since = processes.size(settings.folder / "log")
     errors = settings.folder / "errors"  # what the log can't take, such as a traceback at start
+    command = [sys.executable, "-m", "local", "up", "--foreground", *(["--throw-away"] if throw_away else [])]
     with errors.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "local", "up", "--foreground"],
+            command,
             cwd=ROOT,
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=output,
             start_new_session=True,
-            preexec_fn=die_with_parent if with_parent else None,
+            preexec_fn=die_with_parent if with_parent or throw_away else None,
         )
+    try:
+        _wait_until_up(settings, process, since)
+    except BaseException:
+        end(process.pid)
+        process.wait()
+        raise
+    return process
+
+
+def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes], since: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while find(settings) is None:
         if process.poll() is not None:
             raise NotStarted(f"It ended with code {process.returncode}:\n{_last_words(settings, since)}")
         if time.monotonic() > deadline:
-            end(process.pid)
             raise NotStarted(f"It was not up within {_START_SECONDS:.0f} s:\n{_last_words(settings, since)}")
         time.sleep(0.05)
-    return process
 
 
 def end(pid: int) -> bool:

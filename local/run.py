@@ -16,10 +16,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
+import psutil
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -44,6 +45,7 @@ log = logging.getLogger("local")
 
 _LOG_BYTES = 32 * 1024 * 1024
 _CHECK_SECONDS = 1.0
+_KILL_SECONDS = 10.0
 _RESTART_SECONDS = 30.0  # a service that dies again sooner is left alone for as long
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": services.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": services.SECRET_KEY}
 
@@ -76,8 +78,11 @@ class MockProviders(Service):
         """Nothing: it serves as soon as it listens."""
 
 
-def main(settings: Settings) -> int:
-    """Run until SIGINT or SIGTERM; the exit code. Call it in the main thread: the services die with it."""
+def main(settings: Settings, *, throw_away: bool = False) -> int:
+    """Run until SIGINT or SIGTERM; the exit code. Call it in the main thread: the services die with it.
+
+    With `throw_away` nobody keeps the data: the end is kill -9 for all that runs.
+    """
     settings.folder.mkdir(parents=True, exist_ok=True)
     _log_to(settings.folder / "log")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -95,7 +100,7 @@ def main(settings: Settings) -> int:
             _prepare_external(*addresses)
         if settings.by_sam:
             _start_sam(settings, parameters, running)
-        asyncio.run(_serve(settings, template, addresses[0], running))
+        asyncio.run(_serve(settings, template, addresses[0], running, throw_away))
     except (ServiceError, SettingsError, TemplateError) as error:
         log.error("%s", error)
         return 1
@@ -106,6 +111,8 @@ def main(settings: Settings) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         settings.state_file.unlink(missing_ok=True)
+        if throw_away:
+            _kill_children()
         for service in running:
             service.terminate()
         for service in reversed(running):
@@ -116,6 +123,22 @@ def main(settings: Settings) -> int:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _kill_children() -> None:
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children, timeout=_KILL_SECONDS)
+
+
+def _end_at_once(running: Sequence[Service]) -> None:
+    """Without a wait for what is under way: requests, invocations, consumers."""
+    _kill_children()
+    for service in running:
+        service.stop()  # what it leaves behind
+    os._exit(0)
 
 
 def _log_to(path: Path) -> None:
@@ -216,12 +239,17 @@ def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
         ) from error
 
 
-async def _serve(settings: Settings, template: Template, kafka: str, running: Sequence[Service]) -> None:
-    """Serve the template until a signal comes, then stop in the order opposite to the start."""
+async def _serve(
+    settings: Settings, template: Template, kafka: str, running: Sequence[Service], throw_away: bool
+) -> None:
+    """Serve the template until a signal comes, then stop in the order opposite to the start, or at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        if throw_away:
+            loop.add_signal_handler(number, _end_at_once, running)
+        else:
+            loop.add_signal_handler(number, stop.set)
     try:
         mappings = [_mapping(settings, template, one, kafka) for one in template.mappings]
         schedules = Schedules(template.schedules, settings.lambda_address)

@@ -340,7 +340,8 @@ def _java() -> list[str]:
         ) from error
     # All jars of the environment: those jgo takes for modules are missing from its class path.
     jars = sorted(str(path) for path in environment.path.rglob("*.jar"))
-    flags = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    # Perf data are a file in /tmp, which a killed one leaves behind.
+    flags = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
     logging_flags = (
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",
