@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ from local.settings import ROOT, Settings, SettingsError
 
 sys.path.append(str(ROOT / "layers/common"))  # as the layer is on the path of a function
 _NOT_UP = 3
+_SERVICES = ("kafka", "mongo", "s3", "providers")
+_LOGS = (*(f"{name}.log" for name in (*_SERVICES, "compose", "api", "lambda")), "log", "log.1", "errors")
+_WRITTEN = (*_SERVICES, *_LOGS, "s3.json", "sam")
 _MAX_FUNCTION_SECONDS = 900.0
 
 
@@ -33,6 +37,7 @@ def main() -> int:
     up.add_argument("--foreground", action="store_true", help="stay, and print the log, until Ctrl-C")
     up.add_argument("--throw-away", action="store_true", help="with --foreground: at the end, kill what runs")
     commands.add_parser("down", help="stop what `up` started")
+    commands.add_parser("wipe", help="remove data and logs, once it is down")
     commands.add_parser("status", help="what runs where, and the lag of each Kafka mapping")
     commands.add_parser("logs", help="follow the log")
     invoke = commands.add_parser("invoke", help="invoke one function")
@@ -51,6 +56,8 @@ def main() -> int:
                 return _up(settings)
             case "down":
                 return _down(settings)
+            case "wipe":
+                return _wipe(settings)
             case "status":
                 return _status(settings)
             case "logs":
@@ -92,6 +99,19 @@ def _down(settings: Settings) -> int:
     else:
         print("It did not stop in time and was killed; its services died with it.")
     settings.state_file.unlink(missing_ok=True)
+    return 0
+
+
+def _wipe(settings: Settings) -> int:
+    if background.find(settings):
+        return _fail("It is up: `make down` first.")
+    for name in _WRITTEN:  # no more: LOCAL_DIR may be a folder with other things in it
+        path = settings.folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    print(f"Data and logs are removed from {settings.folder}.")
     return 0
 
 

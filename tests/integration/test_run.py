@@ -88,6 +88,9 @@ def test_up_says_where_everything_is(up: tuple[dict[str, str], Settings]) -> Non
     other = _local({**env, "CONCURRENCY": "5"}, "up")
     assert other.returncode == 1
     assert "CONCURRENCY=5 was asked for: `make down` first" in other.stderr
+    wipe = _local(env, "wipe")
+    assert wipe.returncode == 1
+    assert "It is up: `make down` first." in wipe.stderr
 
 
 def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, str], Settings]) -> None:
@@ -207,6 +210,17 @@ def test_nothing_is_left_when_the_run_is_killed(
     assert result.returncode == 3
     assert "Nothing is up" in result.stdout
     assert "Nothing is up" in _local(env, "down").stdout
+
+
+def test_wipe_removes_all_that_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
+    env = _env(tmp_path)
+    result = _local(env, "up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert _local(env, "down").returncode == 0
+    assert (tmp_path / "s3").is_dir()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert _local(env, "wipe").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_port_in_use_says_what_to_do_and_nothing_of_the_run_before(tmp_path: Path) -> None:
