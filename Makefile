@@ -39,7 +39,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test bench up down status logs invoke lint audit sbom lint-infra lock
+.PHONY: help setup demo test bench up down wipe status logs invoke lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ up: .venv/.local ## Start everything in the background, the API at http://127.0.
 
 down: .venv/.local ## Stop what `make up` started
 	@$(BIN)/python -m local down
+
+wipe: .venv/.local ## Remove the data and logs of `make up`, once it is down
+	@$(BIN)/python -m local wipe
 
 status: .venv/.local ## Show what runs, on which ports, and the lag of each Kafka mapping
 	@$(BIN)/python -m local status

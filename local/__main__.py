@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
@@ -17,9 +19,13 @@ from rich.table import Table
 from local import background
 from local.lambda_client import lambda_client
 from local.services import HOST
-from local.settings import Settings, SettingsError
+from local.settings import ROOT, Settings, SettingsError
 
+sys.path.append(str(ROOT / "layers/common"))  # as the layer is on the path of a function
 _NOT_UP = 3
+_SERVICES = ("kafka", "mongo", "s3", "providers")
+_LOGS = (*(f"{name}.log" for name in (*_SERVICES, "compose", "api", "lambda")), "log", "log.1", "errors")
+_WRITTEN = (*_SERVICES, *_LOGS, "s3.json", "sam")
 _MAX_FUNCTION_SECONDS = 900.0
 
 
@@ -29,7 +35,9 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="start everything in the background, and return once it is up")
     up.add_argument("--foreground", action="store_true", help="stay, and print the log, until Ctrl-C")
+    up.add_argument("--throw-away", action="store_true", help="with --foreground: at the end, kill what runs")
     commands.add_parser("down", help="stop what `up` started")
+    commands.add_parser("wipe", help="remove data and logs, once it is down")
     commands.add_parser("status", help="what runs where, and the lag of each Kafka mapping")
     commands.add_parser("logs", help="follow the log")
     invoke = commands.add_parser("invoke", help="invoke one function")
@@ -43,11 +51,13 @@ def main() -> int:
             case "up" if arguments.foreground:
                 from local.run import main as run  # the servers are not loaded for the other commands
 
-                return run(settings)
+                return run(settings, throw_away=arguments.throw_away)
             case "up":
                 return _up(settings)
             case "down":
                 return _down(settings)
+            case "wipe":
+                return _wipe(settings)
             case "status":
                 return _status(settings)
             case "logs":
@@ -66,7 +76,10 @@ def main() -> int:
 
 def _up(settings: Settings) -> int:
     if state := background.find(settings):
-        print(f"Already up (process {state.pid}), the API at http://{HOST}:{state.ports['API']}.")
+        print(f"Already up (process {state.pid}) with {_text(state.choices)}, the API at "
+              f"http://{HOST}:{state.ports['API']}.")  # fmt: skip
+        if state.choices != settings.choices:
+            return _fail(f"{_text(settings.choices)} was asked for: `make down` first, then `make up` again.")
         return 0
     print("Starting Kafka, MongoDB's protocol, S3, the mock providers and the functions ...", flush=True)
     try:
@@ -89,11 +102,25 @@ def _down(settings: Settings) -> int:
     return 0
 
 
+def _wipe(settings: Settings) -> int:
+    if background.find(settings):
+        return _fail("It is up: `make down` first.")
+    for name in _WRITTEN:  # no more: LOCAL_DIR may be a folder with other things in it
+        path = settings.folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    print(f"Data and logs are removed from {settings.folder}.")
+    return 0
+
+
 def _status(settings: Settings) -> int:
     state = background.find(settings)
     if state is None:
         print("Nothing is up: `make up` starts it.")
         return _NOT_UP
+    print(f"Up with {_text(state.choices)}")
     console = Console(soft_wrap=True)
     names = {"API": "HTTP API", "LAMBDA": "Lambda Invoke API", "PROVIDERS": "mock providers"}
     names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol"}
@@ -157,6 +184,10 @@ def _invoke(settings: Settings, function: str, event: Path) -> int:
     except ValueError:
         print(result)
     return 1 if "FunctionError" in answer else 0
+
+
+def _text(choices: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in choices.items())
 
 
 def _fail(sentence: str) -> int:

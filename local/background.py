@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from local.processes import die_with_parent, last_lines
+from local import processes
+from local.processes import die_with_parent
 from local.settings import ROOT, Settings
 
 _START_SECONDS = 180.0  # the first run fetches Kafka's jars
@@ -29,6 +30,7 @@ class State:
     """What the state file says of a run that is up."""
 
     pid: int
+    choices: dict[str, str]
     host: str
     ports: dict[str, int]
     services: dict[str, int | None]
@@ -46,32 +48,45 @@ def find(settings: Settings) -> State | None:
 
 
 def start(
-    settings: Settings, env: Mapping[str, str], *, with_parent: bool = False
+    settings: Settings, env: Mapping[str, str], *, with_parent: bool = False, throw_away: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a run and wait until it is up; `with_parent` ends it when this process ends. Raises NotStarted."""
+    """Start a run and wait until it is up. Raises NotStarted; whatever is raised, nothing of it runs then.
+
+    `with_parent` ends it when this process ends, `throw_away` as well; its services are then killed at the end.
+    """
     settings.folder.mkdir(parents=True, exist_ok=True)
     settings.state_file.unlink(missing_ok=True)
+    since = processes.size(settings.folder / "log")
     errors = settings.folder / "errors"  # what the log can't take, such as a traceback at start
+    command = [sys.executable, "-m", "local", "up", "--foreground", *(["--throw-away"] if throw_away else [])]
     with errors.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "local", "up", "--foreground"],
+            command,
             cwd=ROOT,
             env=dict(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=output,
             start_new_session=True,
-            preexec_fn=die_with_parent if with_parent else None,
+            preexec_fn=die_with_parent if with_parent or throw_away else None,
         )
+    try:
+        _wait_until_up(settings, process, since)
+    except BaseException:
+        end(process.pid)
+        process.wait()
+        raise
+    return process
+
+
+def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes], since: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while find(settings) is None:
         if process.poll() is not None:
-            raise NotStarted(f"It ended with code {process.returncode}:\n{_last_words(settings)}")
+            raise NotStarted(f"It ended with code {process.returncode}:\n{_last_words(settings, since)}")
         if time.monotonic() > deadline:
-            end(process.pid)
-            raise NotStarted(f"It was not up within {_START_SECONDS:.0f} s:\n{_last_words(settings)}")
+            raise NotStarted(f"It was not up within {_START_SECONDS:.0f} s:\n{_last_words(settings, since)}")
         time.sleep(0.05)
-    return process
 
 
 def end(pid: int) -> bool:
@@ -89,10 +104,11 @@ def end(pid: int) -> bool:
     return True
 
 
-def _last_words(settings: Settings) -> str:
-    errors = last_lines(settings.folder / "errors", 15)
-    log = last_lines(settings.folder / "log", 5)
-    return log if errors == "(no output)" else f"{log}\n{errors}"
+def _last_words(settings: Settings, since: int) -> str:
+    """The end of the log behind its first `since` bytes, which are of runs before, and of the errors."""
+    errors = processes.last_lines(settings.folder / "errors", 15)
+    log = processes.last_lines(settings.folder / "log", 5, since)
+    return "\n".join(text for text in (log, errors) if text != processes.NO_OUTPUT) or processes.NO_OUTPUT
 
 
 def environment(**changes: str) -> dict[str, str]:

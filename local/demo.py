@@ -6,13 +6,16 @@ import base64
 import hashlib
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import psutil
 import requests
 from awscrt import checksums
 from rich.console import Console
@@ -24,9 +27,13 @@ from local.services import s3_client
 from local.settings import Settings, free_ports
 
 SIZES = {"site": 48, "db": 24}  # MiB
-_PART_SIZE_MIB = 8
+_RATES = {"site": 6, "db": 3}  # MiB/s of each part: slow enough to watch
+_PART_SIZE_MIB = 5
+_PARTS_IN_FLIGHT = 2
+_LOOK_SECONDS = 0.2
 _JOB_SECONDS = 180.0
 _CHUNK = 1024 * 1024
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _FINAL = ("done", "failed", "cancelled")
 
 
@@ -44,46 +51,76 @@ class Digest:
 
 
 def main() -> int:
-    """Run the demo on free ports and in a folder of its own; the exit code is 1 if anything differs."""
+    """Run the demo on free ports and in a folder of its own; the exit code is 1 if anything differs.
+
+    Nothing is left of it, unless it fails: then its folder stays. Raises KeyboardInterrupt, also for SIGTERM and
+    SIGHUP, once all is stopped and removed.
+    """
+    for number in _INTERRUPTS:
+        signal.signal(number, _interrupt)
     console = Console()
-    folder = Path(tempfile.mkdtemp(prefix="site-backup-demo-"))
+    folder = Path(tempfile.gettempdir()) / f"site-backup-demo-{secrets.token_hex(4)}"
     env = background.environment(
         **free_ports(),
         LOCAL_DIR=str(folder),
         SERVICES="embedded",
+        LAMBDA="local",
         PROVIDERS="",
         MOCK_PROVIDERS_DEFAULT_SIZE=",".join(f"{name}={size}MiB" for name, size in SIZES.items()),
         PARAM_PartSizeMib=str(_PART_SIZE_MIB),
+        PARAM_PartsInFlight=str(_PARTS_IN_FLIGHT),
     )
     settings = Settings.from_env(env)
-    process = None
-    succeeded = False
+    succeeded = failed = False
     try:
-        with console.status("Starting Kafka, MongoDB's protocol, S3, two export APIs and the functions ..."):
-            process = background.start(settings, env, with_parent=True)
-        console.print(f"Everything is up, the API at {settings.api_address}")
-        job = _back_up(settings, console)
-        succeeded = _compare(settings, job, console)
-    except (DemoFailed, background.NotStarted) as error:
-        console.print(f"The demo failed. {error}", style="red", markup=False)
-    except requests.RequestException as error:
-        console.print(f"The demo failed, a server did not answer: {error}", style="red", markup=False)
-    finally:
-        if process is not None:
-            with console.status("Stopping everything ..."):
-                background.end(process.pid)
-                process.wait()
-        if succeeded:
-            shutil.rmtree(folder)
-        else:
+        try:
+            folder.mkdir(mode=0o700)
+            with console.status(
+                "Starting Kafka, MongoDB's protocol, S3, two export APIs and the functions ..."
+            ):
+                background.start(settings, env, throw_away=True)
+            console.print(f"Everything is up, the API at {settings.api_address}")
+            job = _back_up(settings, console)
+            succeeded = _compare(settings, job, console)
+            failed = not succeeded
+        except (DemoFailed, background.NotStarted) as error:
+            failed = True
+            console.print(f"The demo failed. {error}", style="red", markup=False)
+        except requests.RequestException as error:
+            failed = True
+            console.print(f"The demo failed, a server did not answer: {error}", style="red", markup=False)
+        finally:
+            _ignore_interrupts()
+    finally:  # also after an interrupt in the line above
+        for child in psutil.Process().children():
+            background.end(child.pid)
+        if failed:
             console.print(f"Data and logs are kept in {folder}", markup=False)
+        elif folder.exists():
+            shutil.rmtree(folder)
+            console.print("Everything is stopped, and nothing of it is left.")
     return 0 if succeeded else 1
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _ignore_interrupts()  # a second one must not break off the end
+    raise KeyboardInterrupt
+
+
+def _ignore_interrupts() -> None:
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _back_up(settings: Settings, console: Console) -> dict[str, Any]:
     """Create the backup over HTTP and follow it to its end. Raises DemoFailed."""
     user_id, site_id = secrets.token_hex(12), secrets.token_hex(12)
     url = f"{settings.api_address}/backup"
+    for name, rate in _RATES.items():
+        slow = {"faults": {"drip": {"bytesPerSecond": rate * 1024 * 1024}}}
+        _control(settings, "PUT", name, site_id, slow)
+    rates = " and ".join(f"{name} at {rate}" for name, rate in _RATES.items())
+    console.print(f"The exports answer slowly, so that there is something to watch: {rates} MiB/s a part")
     console.print(f"POST {url} for the site {site_id}")
     started = time.monotonic()
     answer = requests.post(url, json={"userId": user_id, "siteId": site_id}, timeout=30)
@@ -110,8 +147,8 @@ def _back_up(settings: Settings, console: Console) -> dict[str, Any]:
                 break
             if time.monotonic() - started > _JOB_SECONDS:
                 raise DemoFailed(f"The job is still {job['status']} after {_JOB_SECONDS:.0f} s.")
-            query: dict[str, str | int] = {"wait": 5, "since": job["version"]}
-            answer = requests.get(f"{url}/{job['jobId']}", params=query, timeout=40)
+            time.sleep(_LOOK_SECONDS)
+            answer = requests.get(f"{url}/{job['jobId']}", timeout=40)
             if answer.status_code != 200:
                 raise DemoFailed(f"GET answered {answer.status_code}: {answer.text}")
             job = answer.json()
@@ -119,7 +156,15 @@ def _back_up(settings: Settings, console: Console) -> dict[str, Any]:
         reason = job.get("reason") or {}
         raise DemoFailed(f"The job ended as {job['status']}: {reason.get('code')}: {reason.get('message')}")
     console.print(f"The job is done after {time.monotonic() - started:.1f} s")
+    for name in _RATES:
+        _control(settings, "DELETE", name, site_id)  # at full speed from here on
     return job
+
+
+def _control(settings: Settings, method: str, provider: str, site_id: str, body: Any = None) -> None:
+    """Set or reset how the mock provider answers for this site."""
+    address = f"{settings.providers_address}/control/{provider}/{site_id}"
+    requests.request(method, address, json=body, timeout=30).raise_for_status()
 
 
 def _compare(settings: Settings, job: dict[str, Any], console: Console) -> bool:

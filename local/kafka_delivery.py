@@ -20,7 +20,9 @@ from local.template import KafkaMapping
 log = logging.getLogger("kafka")
 
 MAX_IN_FLIGHT = 8  # invocations of one mapping at once
-_MARGIN_SECONDS = 15.0  # a cold start, and the answer on its way: longer than the function's own timeout
+_MARGIN_SECONDS = (
+    35.0  # waiting for an environment, a cold start and the answer's way, besides the function's timeout
+)
 
 Progress = Callable[[int, int], None]  # (partition, offset): everything below the offset is done
 

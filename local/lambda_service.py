@@ -17,7 +17,11 @@ from local.template import Function
 
 log = logging.getLogger("lambda")
 
-_DEFAULT_CONCURRENCY = 10
+DEFAULT_CONCURRENCY = 10
+# Developer guide, "Lambda function scaling": AWS adds up to 1,000 environments every 10 s. This machine ends at its
+# few, so a burst waits for them instead of being refused; API Gateway's 30 s leave 10 for the function itself.
+_WAIT_SECONDS = 20.0
+_MAX_WAITING = 1000
 _IDLE_SECONDS = 300.0
 _RELOAD_CHECK_SECONDS = 1.0
 _MAX_EVENTS = 1000
@@ -46,8 +50,10 @@ class Throttled(RuntimeError):
 class _Pool:
     function: Function
     limit: int
+    slots: asyncio.Semaphore
     stamp: Stamp
     checked_at: float
+    waiting: int = 0
     idle: list[Environment] = field(default_factory=list)
     busy: set[Environment] = field(default_factory=set)
 
@@ -60,19 +66,28 @@ class LambdaService:
         functions: Mapping[str, Function],
         *,
         credentials: Mapping[str, str] | None = None,
-        default_concurrency: int = _DEFAULT_CONCURRENCY,
+        default_concurrency: int = DEFAULT_CONCURRENCY,
+        wait_seconds: float = _WAIT_SECONDS,
+        max_waiting: int = _MAX_WAITING,
         idle_seconds: float = _IDLE_SECONDS,
         event_retry_seconds: Sequence[float] = _EVENT_RETRY_SECONDS,
     ) -> None:
-        """`credentials` are AWS_ACCESS_KEY_ID and its like, put into every function's environment."""
+        """`credentials` are AWS_ACCESS_KEY_ID and its like, put into every function's environment.
+
+        A function without reserved concurrency has up to `default_concurrency` environments; while all are busy,
+        up to `max_waiting` invocations wait for one, in turn and up to `wait_seconds`.
+        """
         self._credentials = dict(credentials or {})
+        self._wait_seconds = wait_seconds
+        self._max_waiting = max_waiting
         self._idle_seconds = idle_seconds
         self._event_retry_seconds = event_retry_seconds
         self._pools: dict[str, _Pool] = {}
         self._folders: dict[str, str] = {}
         for name, function in functions.items():
             limit = default_concurrency if function.concurrency is None else function.concurrency
-            self._pools[name] = _Pool(function, limit, source_stamp(function), time.monotonic())
+            slots = asyncio.Semaphore(limit)
+            self._pools[name] = _Pool(function, limit, slots, source_stamp(function), time.monotonic())
             self._folders[function.folder] = name
         self._events: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -108,17 +123,40 @@ class LambdaService:
     ) -> Result:
         """Run one invocation and wait for it. Raises FunctionNotFound, Throttled, or OSError (no process)."""
         pool = self._pool(name)
+        await self._take_slot(pool)
+        try:
+            return await self._invoke(
+                pool, request_id or str(uuid.uuid4()), payload, trace_id or new_trace_id()
+            )
+        finally:
+            pool.slots.release()
+
+    async def _take_slot(self, pool: _Pool) -> None:
+        """Wait for one of the environments the function may have. Raises Throttled."""
+        function = pool.function
+        if pool.slots.locked():
+            if function.concurrency is not None:  # as reserved: AWS refuses the rest at once
+                raise Throttled("Rate Exceeded.", "ReservedFunctionConcurrentInvocationLimitExceeded")
+            if pool.waiting >= self._max_waiting:
+                raise _all_busy(pool, f"{pool.waiting} are waiting already")
+        pool.waiting += 1
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await pool.slots.acquire()
+        except TimeoutError:
+            raise _all_busy(pool, f"none came free within {self._wait_seconds:g} s") from None
+        finally:
+            pool.waiting -= 1
+
+    async def _invoke(self, pool: _Pool, request_id: str, payload: bytes, trace_id: str) -> Result:
+        if self._stopping:
+            raise Throttled("The Lambda service is stopping.", "ConcurrentInvocationLimitExceeded")
         self._reload(pool)
-        if self._stopping or len(pool.busy) >= pool.limit:
-            kind = "" if pool.function.concurrency is None else "ReservedFunction"
-            raise Throttled("Rate Exceeded.", f"{kind}ConcurrentInvocationLimitExceeded")
         environment = self._take(pool)
         stamp = pool.stamp
         pool.busy.add(environment)
         try:
-            return await environment.invoke(
-                request_id or str(uuid.uuid4()), payload, trace_id or new_trace_id()
-            )
+            return await environment.invoke(request_id, payload, trace_id)
         finally:
             pool.busy.discard(environment)
             if environment.usable and stamp == pool.stamp and not self._stopping:
@@ -203,6 +241,14 @@ class LambdaService:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _all_busy(pool: _Pool, why: str) -> Throttled:
+    return Throttled(
+        f"All {pool.limit} environments of {pool.function.folder} are busy and {why}; "
+        "CONCURRENCY sets how many there may be.",
+        "ConcurrentInvocationLimitExceeded",
+    )
 
 
 def source_stamp(function: Function) -> Stamp:

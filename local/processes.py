@@ -15,6 +15,7 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+NO_OUTPUT = "(no output)"
 _random = random.SystemRandom()  # tests may seed the shared generator, and then choose the same ports
 _given: set[int] = set()
 
@@ -60,14 +61,22 @@ def signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> No
         os.killpg(process.pid, number)
 
 
-def last_lines(log: Path, count: int = 15) -> str:
-    """The end of a log file, for an error message."""
-    if not log.exists():
-        return "(no output)"
+def size(log: Path) -> int:
+    """Bytes in a log file, 0 if there is none."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def last_lines(log: Path, count: int = 15, since: int = 0) -> str:
+    """The end of a log file, for an error message; `since` is its size before what is of interest was written."""
+    now = size(log)
+    if now < since:  # it was rotated meanwhile
+        since = 0
+    if now == since:
+        return NO_OUTPUT
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 16_384))
+        file.seek(max(since, now - 16_384))
         lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(lines[-count:]) or "(no output)"
+    return "\n".join(lines[-count:])
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:

@@ -16,10 +16,11 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import FrameType
 
+import psutil
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -30,18 +31,21 @@ from local.http_api import HttpApi
 from local.invoke_api import invoke_app
 from local.kafka_mapping import Mapping
 from local.lambda_service import LambdaService
-from local.processes import last_lines, port_is_free
-from local.sam import Sam, SamServer, build
+from local.processes import port_is_free
+from local.sam import Sam, SamServer, build, require_image
 from local.schedules import Schedules
 from local.services import HOST, Service, ServiceError
 from local.serving import serve
 from local.settings import ROOT, TEMPLATE, Settings, SettingsError
 from local.template import KafkaMapping, Template, TemplateError, load
+from sitebackup.settings import Settings as ServiceSettings
+from sitebackup.settings import SettingsError as ServiceSettingsError
 
 log = logging.getLogger("local")
 
 _LOG_BYTES = 32 * 1024 * 1024
 _CHECK_SECONDS = 1.0
+_KILL_SECONDS = 10.0
 _RESTART_SECONDS = 30.0  # a service that dies again sooner is left alone for as long
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": services.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": services.SECRET_KEY}
 
@@ -74,21 +78,29 @@ class MockProviders(Service):
         """Nothing: it serves as soon as it listens."""
 
 
-def main(settings: Settings) -> int:
-    """Run until SIGINT or SIGTERM; the exit code. Call it in the main thread: the services die with it."""
+def main(settings: Settings, *, throw_away: bool = False) -> int:
+    """Run until SIGINT or SIGTERM; the exit code. Call it in the main thread: the services die with it.
+
+    With `throw_away` nobody keeps the data: the end is kill -9 for all that runs.
+    """
     settings.folder.mkdir(parents=True, exist_ok=True)
     _log_to(settings.folder / "log")
     signal.signal(signal.SIGTERM, _interrupt)
     running: list[Service] = []
     try:
         _check_ports(settings)
-        # Kept in the order of their start: the services of the run, then the mock providers.
-        addresses = _start_services(settings, running)
+        wanted, addresses = _services(settings)
         parameters = settings.template_parameters(*addresses)
         template = load(TEMPLATE, parameters)
+        check_environment(template)
+        if settings.by_sam:
+            require_image(settings.image)
+        _start_services(wanted, running)
+        if settings.external is not None:
+            _prepare_external(*addresses)
         if settings.by_sam:
             _start_sam(settings, parameters, running)
-        asyncio.run(_serve(settings, template, addresses[0], running))
+        asyncio.run(_serve(settings, template, addresses[0], running, throw_away))
     except (ServiceError, SettingsError, TemplateError) as error:
         log.error("%s", error)
         return 1
@@ -99,6 +111,8 @@ def main(settings: Settings) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         settings.state_file.unlink(missing_ok=True)
+        if throw_away:
+            _kill_children()
         for service in running:
             service.terminate()
         for service in reversed(running):
@@ -109,6 +123,22 @@ def main(settings: Settings) -> int:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _kill_children() -> None:
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(children, timeout=_KILL_SECONDS)
+
+
+def _end_at_once(running: Sequence[Service]) -> None:
+    """Without a wait for what is under way: requests, invocations, consumers."""
+    _kill_children()
+    for service in running:
+        service.stop()  # what it leaves behind
+    os._exit(0)
 
 
 def _log_to(path: Path) -> None:
@@ -141,22 +171,35 @@ def _check_ports(settings: Settings) -> None:
             )
 
 
-def _start_services(settings: Settings, running: list[Service]) -> tuple[str, str, str]:
-    """Start what is to be started, all at once, and answer the addresses of Kafka, MongoDB and S3."""
+def _services(settings: Settings) -> tuple[list[Service], tuple[str, str, str]]:
+    """What is to be started, in this order, and the addresses of Kafka, MongoDB and S3."""
     folder, ports = settings.folder, settings.ports
     providers = MockProviders(folder, ports["PROVIDERS"], settings.provider_sizes, settings.host)
-    wanted: list[Service]
     if settings.services == "compose":
         compose = Compose(folder, ports, settings.provider_sizes, settings.host)
-        wanted, addresses = [compose], compose.addresses
-    elif settings.external is None:
-        kafka = services.Kafka(folder, ports["KAFKA"], settings.host)
-        mongo = services.Mongo(folder, ports["MONGO"], settings.host)
-        s3 = services.S3(folder, ports["S3"], settings.host)
-        wanted, addresses = [kafka, mongo, s3, providers], (kafka.address, mongo.address, s3.address)
-    else:
+        return [compose], compose.addresses
+    if settings.external is not None:
         kafka_address, mongo_address, s3_address = settings.external.values()
-        wanted, addresses = [providers], (kafka_address, mongo_address, s3_address)
+        return [providers], (kafka_address, mongo_address, s3_address)
+    kafka = services.Kafka(folder, ports["KAFKA"], settings.host)
+    mongo = services.Mongo(folder, ports["MONGO"], settings.host)
+    s3 = services.S3(folder, ports["S3"], settings.host)
+    return [kafka, mongo, s3, providers], (kafka.address, mongo.address, s3.address)
+
+
+def check_environment(template: Template) -> None:
+    """Read each function's settings as it will read them itself. Raises SettingsError, which names the variable."""
+    for function in template.functions.values():
+        try:
+            ServiceSettings.from_env(function.environment)
+        except ServiceSettingsError as error:
+            raise SettingsError(
+                f"The functions would not start: {error} (README.md has every parameter under Settings)."
+            ) from error
+
+
+def _start_services(wanted: Sequence[Service], running: list[Service]) -> None:
+    """Start all at once, and wait until they serve; `running` gets each before its start."""
     started = time.monotonic()
     for service in wanted:
         running.append(service)
@@ -164,9 +207,6 @@ def _start_services(settings: Settings, running: list[Service]) -> tuple[str, st
     for service in wanted:
         service.wait_ready()
         log.info("%s is ready at %s after %.1f s", service.name, service.address, time.monotonic() - started)
-    if settings.external is not None:
-        _prepare_external(*addresses)
-    return addresses
 
 
 def _start_sam(settings: Settings, parameters: dict[str, str], running: list[Service]) -> None:
@@ -199,12 +239,17 @@ def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
         ) from error
 
 
-async def _serve(settings: Settings, template: Template, kafka: str, running: Sequence[Service]) -> None:
-    """Serve the template until a signal comes, then stop in the order opposite to the start."""
+async def _serve(
+    settings: Settings, template: Template, kafka: str, running: Sequence[Service], throw_away: bool
+) -> None:
+    """Serve the template until a signal comes, then stop in the order opposite to the start, or at once."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        if throw_away:
+            loop.add_signal_handler(number, _end_at_once, running)
+        else:
+            loop.add_signal_handler(number, stop.set)
     try:
         mappings = [_mapping(settings, template, one, kafka) for one in template.mappings]
         schedules = Schedules(template.schedules, settings.lambda_address)
@@ -216,7 +261,9 @@ async def _serve(settings: Settings, template: Template, kafka: str, running: Se
 
     async with AsyncExitStack() as stack:
         if not settings.by_sam:
-            functions = LambdaService(template.functions, credentials=_CREDENTIALS)
+            functions = LambdaService(
+                template.functions, credentials=_CREDENTIALS, default_concurrency=settings.concurrency
+            )
             functions.start()
             stack.push_async_callback(functions.stop)
             app = invoke_app(functions)
@@ -257,7 +304,7 @@ async def _supervise(settings: Settings, running: Sequence[Service], stop: async
             last_start[service] = time.monotonic()
             code = service.process.returncode if service.process else None
             log.error("%s ended with code %s and is started again; the end of %s:\n%s",
-                      service.name, code, service.log, last_lines(service.log, 5))  # fmt: skip
+                      service.name, code, service.log, service.last_lines(5))  # fmt: skip
             try:
                 service.start()
             except ServiceError as error:
@@ -272,6 +319,7 @@ async def _supervise(settings: Settings, running: Sequence[Service], stop: async
 def _write_state(settings: Settings, running: Sequence[Service]) -> None:
     state = {
         "pid": os.getpid(),
+        "choices": settings.choices,
         "host": settings.host,
         "ports": dict(settings.ports),
         "services": {service.name: service.pid for service in running},

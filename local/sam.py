@@ -22,7 +22,11 @@ from local.containers import STOP_SECONDS, ContainerService
 from local.intrinsics import REGION
 from local.services import ACCESS_KEY, SECRET_KEY, ServiceError
 
+AWS_IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"
+"""What sam runs functions of template.yaml's Runtime and Architectures in, if it is given no image."""
+
 SAM = Path(__file__).parents[1] / ".venv-tools/bin/sam"
+_PULL_SECONDS = 120.0
 _BUILD_SECONDS = 300.0  # the first build fetches the layer's wheels
 
 
@@ -150,6 +154,40 @@ class SamServer(ContainerService):
             connection.getresponse().read()
         finally:
             connection.close()
+
+
+def require_image(image: str | None) -> None:
+    """See that `image`, or else AWS's own, is there before sam looks for it at the first invocation.
+
+    AWS's is pulled. Raises ServiceError, which says what makes one.
+    """
+    name = image or AWS_IMAGE
+    if _docker("image", "inspect", name) is None:
+        return
+    if image is not None:
+        raise ServiceError(
+            f"LAMBDA_IMAGE: this Docker engine has no image {image!r}. "
+            "`.venv/bin/python scripts/lambda_image.py` makes site-backup/lambda-python:3.13."
+        )
+    if (reason := _docker("pull", "--quiet", name)) is not None:
+        raise ServiceError(
+            f"LAMBDA=sam needs AWS's image {name}, and it can't be pulled: {reason}. Pull it by hand; where no "
+            "registry is reached, `.venv/bin/python scripts/lambda_image.py` makes a similar one, and "
+            "LAMBDA_IMAGE=site-backup/lambda-python:3.13 takes that."
+        )
+
+
+def _docker(*arguments: str) -> str | None:
+    """Why the command failed, or None."""
+    try:
+        done = subprocess.run(
+            ["docker", *arguments], capture_output=True, text=True, timeout=_PULL_SECONDS, check=False
+        )
+    except OSError as error:
+        return str(error)
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {_PULL_SECONDS:.0f} s"
+    return None if done.returncode == 0 else done.stderr.strip() or f"code {done.returncode}"
 
 
 def build(template: Path, folder: Path) -> None:

@@ -66,6 +66,7 @@ class Service(ABC):
         self.log = self.folder / f"{self.name}.log"
         self.port = port or processes.free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     @property
     @abstractmethod
@@ -101,6 +102,7 @@ class Service(ABC):
                 f"(`ss -ltnp 'sport = :{self.port}'` shows it) or set {self.port_setting} to another port."
             )
         self.data.mkdir(parents=True, exist_ok=True)
+        self._log_start = processes.size(self.log)
         self.process = processes.spawn(
             self.command(), cwd=self.data, log=self.log, environment=self.environment()
         )
@@ -116,9 +118,7 @@ class Service(ABC):
         while True:
             if not self.running:
                 code = self.process.returncode if self.process else None
-                raise ServiceError(
-                    f"{self.name} ended with code {code} while starting:\n{processes.last_lines(self.log)}"
-                )
+                raise ServiceError(f"{self.name} ended with code {code} while starting:\n{self.last_lines()}")
             if _listens(self.host, self.port):
                 try:
                     self.prepare()
@@ -128,9 +128,13 @@ class Service(ABC):
             if time.monotonic() > deadline:
                 raise ServiceError(
                     f"{self.name} was not ready within {limit:.0f} s ({reason}); "
-                    f"its log is {self.log}:\n{processes.last_lines(self.log)}"
+                    f"its log is {self.log}:\n{self.last_lines()}"
                 )
             time.sleep(0.05)
+
+    def last_lines(self, count: int = 15) -> str:
+        """The end of what it wrote since its start."""
+        return processes.last_lines(self.log, count, self._log_start)
 
     def kill(self) -> None:
         """kill -9, as a crash would."""
@@ -336,7 +340,8 @@ def _java() -> list[str]:
         ) from error
     # All jars of the environment: those jgo takes for modules are missing from its class path.
     jars = sorted(str(path) for path in environment.path.rglob("*.jar"))
-    flags = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    # Perf data are a file in /tmp, which a killed one leaves behind.
+    flags = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData")
     logging_flags = (
         "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         "-Dorg.slf4j.simpleLogger.showDateTime=true",

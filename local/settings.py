@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from local.containers import bridge_address
+from local.lambda_service import DEFAULT_CONCURRENCY
 from local.processes import free_port
 from local.services import BUCKET, HOST, ServiceError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
 _PORTS = {"API": 3000, "LAMBDA": 3001, "PROVIDERS": 3002, "S3": 9000, "KAFKA": 9092, "MONGO": 27017}
+_MAX_CONCURRENCY = 1000  # of an AWS account that asked for no more
 _ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "MONGO_URI", "S3_ENDPOINT_URL")
 
 
@@ -26,12 +29,14 @@ class Settings:
     """The settings of a local run. `external` holds the addresses of services that run elsewhere.
 
     `services` is embedded, compose or external; with `by_sam` functions run in containers, of `image` if it is
-    set, and the services listen on `host`, which these reach.
+    set, and the services listen on `host`, which these reach. Otherwise each function has up to `concurrency`
+    execution environments.
     """
 
     services: str
     by_sam: bool
     image: str | None
+    concurrency: int
     host: str
     folder: Path
     ports: Mapping[str, int]
@@ -49,6 +54,8 @@ class Settings:
         functions = env.get("LAMBDA") or "local"
         if functions not in ("local", "sam"):
             raise SettingsError(f"LAMBDA is {functions!r}; it must be local or sam.")
+        if functions == "sam" and env.get("CONCURRENCY"):
+            raise SettingsError("CONCURRENCY can't be set with LAMBDA=sam: it runs one container a function.")
         try:
             host = bridge_address() if functions == "sam" else HOST
         except ServiceError as error:
@@ -59,11 +66,12 @@ class Settings:
             if missing:
                 raise SettingsError(f"SERVICES=external needs {' and '.join(missing)}.")
             external = {name: env[name] for name in _ADDRESSES}
-        ports = {name: _port(env, f"{name}_PORT", default) for name, default in _PORTS.items()}
+        ports = {name: _number(env, f"{name}_PORT", default, 65_535) for name, default in _PORTS.items()}
         return cls(
             services=services,
             by_sam=functions == "sam",
             image=env.get("LAMBDA_IMAGE") or None,
+            concurrency=_number(env, "CONCURRENCY", DEFAULT_CONCURRENCY, _MAX_CONCURRENCY),
             host=host,
             folder=Path(env.get("LOCAL_DIR") or ROOT / ".local").resolve(),
             ports=ports,
@@ -76,6 +84,12 @@ class Settings:
                 if name.startswith("PARAM_") and name != "PARAM_"
             },
         )
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """How the run is made, by the variable that decides it."""
+        choices = {"LAMBDA": "sam" if self.by_sam else "local", "SERVICES": self.services}
+        return choices if self.by_sam else choices | {"CONCURRENCY": str(self.concurrency)}
 
     @property
     def lambda_address(self) -> str:
@@ -114,10 +128,10 @@ def free_ports() -> dict[str, str]:
     return {f"{name}_PORT": str(free_port()) for name in _PORTS}
 
 
-def _port(env: Mapping[str, str], name: str, default: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, high: int) -> int:
     text = env.get(name) or str(default)
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise SettingsError(f"{name} is {text!r}; it must be a port number.")
+    if not re.fullmatch("[0-9]{1,6}", text) or not 0 < int(text) <= high:
+        raise SettingsError(f"{name} is {text!r}; it must be a number from 1 to {high}.")
     return int(text)
 
 

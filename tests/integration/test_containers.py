@@ -13,6 +13,8 @@ import yaml
 
 from local import services
 from local.compose import Compose
+from local.intrinsics import parse
+from local.sam import AWS_IMAGE, require_image
 from local.services import ServiceError
 from local.settings import ROOT, Settings, SettingsError
 
@@ -90,3 +92,24 @@ def test_without_an_engine_the_answer_says_what_is_missing(
     compose = Compose(tmp_path, Settings.from_env({}).ports, "", services.HOST)
     with pytest.raises(ServiceError, match="SERVICES=compose needs Docker"):
         compose.start()
+
+
+def test_an_image_that_is_not_there_is_refused_with_what_makes_one() -> None:
+    with pytest.raises(ServiceError, match=r"LAMBDA_IMAGE: .* no image 'no/such:1'.*scripts/lambda_image.py"):
+        require_image("no/such:1")
+
+
+def test_without_a_registry_the_sentence_says_what_makes_an_image(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    with pytest.raises(
+        ServiceError, match=r"python:3\.13-x86_64.* can't be pulled.*LAMBDA_IMAGE=site-backup"
+    ):
+        require_image(None)
+
+
+def test_the_image_is_that_of_the_functions() -> None:
+    function = parse((ROOT / "template.yaml").read_text())["Globals"]["Function"]
+    runtime, (architecture,) = function["Runtime"], function["Architectures"]
+    assert f"public.ecr.aws/lambda/{runtime.replace('python', 'python:')}-{architecture}" == AWS_IMAGE

@@ -23,6 +23,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from local.lambda_client import lambda_client
+from local.lambda_service import Throttled
 from tests.integration.lambda_harness import FIXTURE, LIMIT_SECONDS, Harness, running
 
 
@@ -213,14 +214,51 @@ def test_event_that_is_throttled_waits_for_its_turn(lambdas: Harness, tmp_path: 
     assert after["invocations"] == one["invocations"] + 1
 
 
-def test_default_concurrency_runs_in_parallel_up_to_its_limit(lambdas: Harness) -> None:
+def test_burst_waits_for_environments_up_to_their_limit(lambdas: Harness) -> None:
     async def burst() -> list[Any]:
-        work = [lambdas.service.invoke("faulty", b'{"response": 1}') for _ in range(5)]
-        return await asyncio.gather(*work, return_exceptions=True)
+        work = [lambdas.service.invoke("faulty", b'{"response": 1}') for _ in range(20)]
+        return await asyncio.gather(*work)
 
-    results = lambdas.loop.run(burst())
-    assert sorted(type(result).__name__ for result in results) == ["Result"] * 3 + ["Throttled"] * 2
+    assert {result.outcome.payload for result in lambdas.loop.run(burst())} == {b"1"}
     assert len(lambdas.environments("faulty")) == 3
+
+
+def test_full_queue_and_long_wait_are_refused(tmp_path: Path) -> None:
+    root = copy_of_fixture(tmp_path)
+    template = root / "template.yaml"
+    template.write_text(template.read_text().replace("ReservedConcurrentExecutions: 1", ""))
+    release = tmp_path / "release"
+    with running(root, default_concurrency=1, wait_seconds=0.2, max_waiting=1) as lambdas:
+        event = json.dumps({"until": str(release)}).encode()
+
+        async def burst() -> list[Any]:
+            work = [lambdas.service.invoke("hold", event) for _ in range(2)]
+            return await asyncio.gather(*work, return_exceptions=True)
+
+        with held(lambdas, release) as (_, future):
+            queue_full, wait_over = lambdas.loop.run(burst())[::-1]
+            assert (type(queue_full), type(wait_over)) == (Throttled, Throttled)
+            assert queue_full.reason == wait_over.reason == "ConcurrentInvocationLimitExceeded"
+            assert "1 are waiting already" in str(queue_full)
+            assert "within 0.2 s" in str(wait_over)
+            release.touch()
+            assert future.result(LIMIT_SECONDS)[0] == "released"
+        assert invoke(lambdas, "hold", {"until": str(release)})[0] == "released"  # no slot was lost
+
+
+def test_stop_answers_who_waits_for_an_environment(tmp_path: Path) -> None:
+    root = copy_of_fixture(tmp_path)
+    template = root / "template.yaml"
+    template.write_text(template.read_text().replace("ReservedConcurrentExecutions: 1", ""))
+    with running(root, default_concurrency=1) as lambdas, held(lambdas, tmp_path / "never"):
+
+        async def stopped() -> object:
+            waiting = asyncio.create_task(lambdas.service.invoke("hold", b"{}"))
+            await asyncio.sleep(0)  # it waits now
+            await lambdas.service.stop()
+            return (await asyncio.gather(waiting, return_exceptions=True))[0]
+
+        assert isinstance(lambdas.loop.run(stopped()), Throttled)
 
 
 @pytest.mark.parametrize(("kind", "limit"), [("RequestResponse", 6 * 1024 * 1024), ("Event", 1024 * 1024)])
@@ -338,6 +376,7 @@ def test_stop_leaves_no_process_and_answers_who_waits(tmp_path: Path) -> None:
 SERVER = """
 import sys, time
 from local.lambda_client import lambda_client
+from local.lambda_service import Throttled
 from tests.integration.lambda_harness import running
 with running() as lambdas:
     print(lambdas.lambda_url, flush=True)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from local import background, demo, services
 from local.run import MockProviders
-from local.services import Service
+from local.services import Service, ServiceError
 from local.settings import ROOT, Settings, SettingsError, free_ports
 from mock_providers.archive import Archive
 
@@ -54,8 +55,8 @@ def _all_gone(processes: list[psutil.Process], limit: float = 20.0) -> bool:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Settings]]:
-    """A run in the background, with parts of 5 MiB."""
-    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5")
+    """A run in the background, with parts of 5 MiB and four environments a function."""
+    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5", CONCURRENCY="4")
     result = _local(env, "up")
     assert result.returncode == 0, result.stdout + result.stderr
     settings = Settings.from_env(env)
@@ -79,9 +80,17 @@ def test_up_says_where_everything_is(up: tuple[dict[str, str], Settings]) -> Non
     for port in settings.ports.values():
         assert f"127.0.0.1:{port}" in result.stdout
     assert "upload-part-created" in result.stdout
+    assert result.stdout.startswith("Up with LAMBDA=local SERVICES=embedded CONCURRENCY=4\n")
     again = _local(env, "up")
     assert again.returncode == 0
     assert "Already up" in again.stdout
+    assert "LAMBDA=local SERVICES=embedded CONCURRENCY=4" in again.stdout
+    other = _local({**env, "CONCURRENCY": "5"}, "up")
+    assert other.returncode == 1
+    assert "CONCURRENCY=5 was asked for: `make down` first" in other.stderr
+    wipe = _local(env, "wipe")
+    assert wipe.returncode == 1
+    assert "It is up: `make down` first." in wipe.stderr
 
 
 def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, str], Settings]) -> None:
@@ -112,6 +121,20 @@ def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, 
         time.sleep(0.05)
     assert sum(one["invocations"] for one in mappings) >= 4
     assert [one["last_error"] for one in mappings if one["last_error"]] == []
+
+
+def test_a_burst_of_fifty_backups_is_accepted(up: tuple[dict[str, str], Settings]) -> None:
+    """Far more than there are execution environments."""
+    _, settings = up
+
+    def post(number: int) -> int:
+        body = {"userId": USER, "siteId": f"{number:024x}", "providers": ["db"]}
+        return requests.post(f"{settings.api_address}/backup", json=body, timeout=40).status_code
+
+    with ThreadPoolExecutor(50) as threads:
+        assert list(threads.map(post, range(50))) == [202] * 50
+    environments = requests.get(f"{settings.lambda_address}/environments", timeout=10).json()
+    assert sum(one["folder"] == "create_job" for one in environments) <= 4
 
 
 def test_invoke_prints_the_answer(up: tuple[dict[str, str], Settings], tmp_path: Path) -> None:
@@ -154,6 +177,15 @@ def test_a_service_that_dies_is_started_again(up: tuple[dict[str, str], Settings
     assert "down, see the log" not in _local(env, "status").stdout
 
 
+def test_a_service_that_does_not_start_shows_nothing_of_the_run_before(tmp_path: Path) -> None:
+    (tmp_path / "providers.log").write_text("a line of the run before\n")
+    providers = MockProviders(tmp_path, int(free_ports()["PROVIDERS_PORT"]), "site=huge")
+    providers.start()
+    with pytest.raises(ServiceError, match="'site=huge' is not provider=bytes") as error:
+        providers.wait_ready()
+    assert "run before" not in str(error.value)
+
+
 def test_nothing_is_left_when_the_run_is_killed(
     tmp_path: Path, mongo: Service, kafka: Service, s3: Service
 ) -> None:
@@ -180,8 +212,20 @@ def test_nothing_is_left_when_the_run_is_killed(
     assert "Nothing is up" in _local(env, "down").stdout
 
 
-def test_a_port_in_use_says_what_to_do(tmp_path: Path) -> None:
+def test_wipe_removes_all_that_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
     env = _env(tmp_path)
+    result = _local(env, "up")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert _local(env, "down").returncode == 0
+    assert (tmp_path / "s3").is_dir()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert _local(env, "wipe").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_port_in_use_says_what_to_do_and_nothing_of_the_run_before(tmp_path: Path) -> None:
+    env = _env(tmp_path)
+    (tmp_path / "log").write_text("16:00:00.000 local      a line of the run before\n")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(env["API_PORT"])))
         taken.listen()
@@ -189,18 +233,29 @@ def test_a_port_in_use_says_what_to_do(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert f"Port {env['API_PORT']} is in use" in result.stderr
     assert "set API_PORT to another port" in result.stderr
+    assert "run before" not in result.stderr
 
 
-def test_a_wrong_parameter_is_named_and_nothing_is_left(
-    tmp_path: Path, mongo: Service, kafka: Service, s3: Service
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"PARAM_PartSizeMib": "1"}, "PartSizeMib"),
+        ({"PROVIDERS": '[{"name": "site"}]'}, "PROVIDERS: Object missing required field `exportUrl`"),
+        ({"PROVIDERS": "site,db"}, "PROVIDERS: JSON is malformed"),
+        ({"PROVIDERS": '[{"name": "site", "exportUrl": "ftp://x"}]'}, "`$[0].exportUrl`"),
+        ({"PARAM_Providers": "[]"}, "PROVIDERS lists no provider"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_by_its_name_before_anything_starts(
+    tmp_path: Path, changes: dict[str, str], sentence: str
 ) -> None:
-    env = _env(tmp_path, PARAM_PartSizeMib="1", SERVICES="external", KAFKA_BOOTSTRAP_SERVERS=kafka.address,
-               MONGO_URI=mongo.address, S3_ENDPOINT_URL=s3.address)  # fmt: skip
-    result = _local(env, "up", "--foreground")
+    env = _env(tmp_path, **changes)
+    result = _local(env, "up")
+    if result.returncode == 0:
+        _local(env, "down")
     assert result.returncode == 1
-    assert "PartSizeMib" in result.stdout
-    with pytest.raises(requests.ConnectionError):
-        requests.get(Settings.from_env(env).providers_address, timeout=5)
+    assert sentence in result.stderr
+    assert not (tmp_path / "kafka").exists()
 
 
 @pytest.mark.parametrize(
@@ -208,6 +263,9 @@ def test_a_wrong_parameter_is_named_and_nothing_is_left(
     [
         ({"API_PORT": "http"}, "API_PORT is 'http'"),
         ({"KAFKA_PORT": "70000"}, "KAFKA_PORT is '70000'"),
+        ({"CONCURRENCY": "0"}, "CONCURRENCY is '0'; it must be a number from 1 to 1000"),
+        ({"CONCURRENCY": "٣"}, "CONCURRENCY is"),
+        ({"CONCURRENCY": "5", "LAMBDA": "sam"}, "CONCURRENCY can't be set with LAMBDA=sam"),
         ({"SERVICES": "docker"}, "SERVICES is 'docker'"),
         ({"SERVICES": "external", "MONGO_URI": "mongodb://m"}, "KAFKA_BOOTSTRAP_SERVERS and S3_ENDPOINT_URL"),
     ],

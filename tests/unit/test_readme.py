@@ -99,6 +99,14 @@ def test_named_make_targets_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_examples_work_in_any_shell_with_an_older_curl(path: Path) -> None:
+    """curl knows `--json` since 7.82; a variable that the shell sets itself holds something else than is meant."""
+    examples = "\n".join(re.findall(r"^ {4}.+$", path.read_text(), re.MULTILINE))
+    assert "--json" not in examples
+    assert not re.findall(r"\$(?:USER|HOSTNAME|LOGNAME|UID)\b", examples)
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
     for target, anchor in re.findall(
         r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)", path.read_text()

@@ -1,5 +1,6 @@
 """Structured logs and CloudWatch metrics (embedded metric format), the same for every function."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -14,6 +15,9 @@ from .domain.job import Job
 
 logger = Logger(service="site-backup")
 metrics = Metrics(namespace="SiteBackup", service="site-backup")
+
+# Most invocations that read have nothing to count; each new environment would say so.
+warnings.filterwarnings("ignore", message="No application metrics to publish")
 
 _counting = Lock()
 
