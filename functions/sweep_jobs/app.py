@@ -1,4 +1,4 @@
-"""Drives on what has stalled, timed out or been left behind."""
+"""Drives on what has stalled, timed out or been lost."""
 
 from typing import Any
 

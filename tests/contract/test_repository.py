@@ -255,6 +255,76 @@ def test_the_next_check_of_a_job_follows_its_tasks_whatever_change_is_stored(rep
     assert changed.after.next_check_at == job.deadline_at
 
 
+def due_job(repository: Repository, queue: str) -> Job:
+    """A job that is due in that queue, as it is read from it."""
+    if queue == "clean_up":
+        job = a_job(status=Status.DONE, active=None, clean_up_at=NOW)
+    else:
+        job = a_job(tasks={"site": a_task(0)})
+    repository.add(job)
+    (found,) = due_in(repository, queue, NOW)
+    return found
+
+
+def due_in(repository: Repository, queue: str, now: datetime) -> list[Job]:
+    return repository.due_for_clean_up(now, 10) if queue == "clean_up" else repository.due(now, 10)
+
+
+def claim_in(repository: Repository, queue: str, job: Job, until: datetime) -> Job | None:
+    claim = repository.claim_clean_up if queue == "clean_up" else repository.claim_check
+    return claim(job, until)
+
+
+def put_off(job: Job) -> Job:
+    """A change that a pass would store: the job is due again in an hour."""
+    later = NOW + timedelta(hours=1)
+    tasks = {name: task.replace(next_check_at=later) for name, task in job.tasks.items()}
+    return job.replace(tasks=tasks, clean_up_at=later if job.clean_up_at else None)
+
+
+@pytest.mark.parametrize("queue", ["check", "clean_up"])
+def test_a_job_that_is_due_is_claimed_by_one_and_out_of_sight_until_then(
+    repository: Repository, queue: str
+) -> None:
+    job, until = due_job(repository, queue), NOW + timedelta(minutes=1)
+    claimed = claim_in(repository, queue, job, until)
+    assert claimed == repository.get(job.id)
+    assert claim_in(repository, queue, job, until + timedelta(seconds=1)) is None
+    assert due_in(repository, queue, until - timedelta(milliseconds=1)) == []
+    assert due_in(repository, queue, until) == [claimed]
+
+
+@pytest.mark.parametrize("queue", ["check", "clean_up"])
+def test_what_was_claimed_is_changed_and_due_when_the_change_says(repository: Repository, queue: str) -> None:
+    job = due_job(repository, queue)
+    claimed = claim_in(repository, queue, job, NOW + timedelta(minutes=1))
+    assert repository.change(job.id, put_off, known=claimed)
+    assert due_in(repository, queue, NOW + timedelta(minutes=59)) == []
+    assert len(due_in(repository, queue, NOW + timedelta(minutes=60))) == 1
+
+
+@pytest.mark.parametrize("queue", ["check", "clean_up"])
+def test_a_job_that_has_changed_since_is_not_claimed(repository: Repository, queue: str) -> None:
+    job = due_job(repository, queue)
+    changed = repository.change(job.id, lambda job: job.replace(updated_at=NOW + timedelta(seconds=1)))
+    assert changed is not None
+    assert claim_in(repository, queue, job, NOW + timedelta(minutes=1)) is None
+    assert due_in(repository, queue, NOW) == [changed.after]
+
+
+@pytest.mark.parametrize("queue", ["check", "clean_up"])
+def test_a_claim_stands_in_the_way_of_no_change(repository: Repository, queue: str) -> None:
+    """Who read the job before the claim stores a change all the same, and then the pass changes nothing."""
+    job = due_job(repository, queue)
+    claimed = claim_in(repository, queue, job, NOW + timedelta(minutes=1))
+    assert claimed is not None
+    assert repository.change(job.id, put_off, known=job)
+    stale = repository.change(
+        job.id, lambda seen: put_off(seen) if seen.version == claimed.version else None, known=claimed
+    )
+    assert stale is None
+
+
 def test_a_page_is_newest_first_and_filtered(repository: Repository) -> None:
     site = an_id()
     ids = []

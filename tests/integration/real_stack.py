@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+from pymongo import MongoClient
+
 from local import services
 from local.services import Service
 from mock_providers.archive import Archive
@@ -78,7 +80,8 @@ class Stack(Bootstrap):
 
     def close(self) -> None:
         """Drops the database."""
-        self.mongo.drop_database(self.settings.mongo_database)
+        with MongoClient[dict[str, Any]](self.settings.mongo_uri) as client:  # it may take long
+            client.drop_database(self.settings.mongo_database)
         self.mongo.close()
 
     def pass_time(self, span: timedelta) -> None:
@@ -122,6 +125,10 @@ class Stack(Bootstrap):
     def sweep(self) -> int:
         """One pass."""
         return self.sweep_jobs()(self.deadline())
+
+    def clean(self) -> int:
+        """One pass."""
+        return self.clean_up()(self.deadline())
 
     def at_key(self, job: Job) -> tuple[list[str], list[str]]:
         """Open uploads, and versions with delete markers, at the key of the job's task."""

@@ -42,6 +42,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "upload_part": nothing_failed,
     "finish_task": nothing_failed,
     "finish_job": nothing_failed,
+    "clean_up": lambda answer: answer["looked"] == 0,
     "sweep_jobs": lambda answer: answer["driven"] == 0,
     "run_schedule": lambda answer: answer["moved"] == 0,
 }

@@ -62,17 +62,17 @@ def test_what_is_deleted_is_gone_after_the_grace_with_all_versions_markers_and_u
     leave_things(stack, job)
     stack.change_job().delete(job.id, None)
     stack.pass_time(DELETE_GRACE - timedelta(seconds=2))
-    stack.sweep()
+    stack.clean()
     stack.check_backup(job.id)
     stack.pass_time(timedelta(seconds=2))
-    stack.sweep()
+    stack.clean()
     assert stack.job(job.id).status is Status.DELETED
     assert stack.at_key(job) == ([], [])
     stack.check_backup(neighbour.id)
     with pytest.raises(StateForbids, match="deleted"):
         stack.change_job().undelete(job.id)
     stack.pass_time(400 * DAY)
-    stack.sweep()
+    stack.clean()
     assert stack.repository.get(job.id) is None
 
 
@@ -80,10 +80,10 @@ def test_undelete_in_the_grace_brings_everything_back(stack: Stack) -> None:
     job = a_done_backup(stack)
     stack.change_job().delete(job.id, stack.clock + 3 * DAY)
     stack.pass_time(5 * DAY)
-    stack.sweep()
+    stack.clean()
     stack.change_job().undelete(job.id)
     stack.pass_time(100 * DAY)
-    stack.sweep()
+    stack.clean()
     assert stack.job(job.id).delete_at is None
     stack.check_backup(job.id)
 
@@ -99,10 +99,10 @@ def test_beside_a_good_backup_leftovers_go_and_its_own_version_stays(stack: Stac
     stack.deliver()
     job = stack.job(job.id)
     leave_things(stack, job)
-    stack.sweep()
+    stack.clean()
     assert len(stack.at_key(job)[1]) >= 3, "tidied while a run could still be under way"
     stack.pass_time(GRACE)
-    stack.sweep()
+    stack.clean()
     stored = stack.job(job.id).tasks["site"].object
     assert stored is not None
     assert stack.at_key(job) == ([], [stored.version_id])
@@ -117,10 +117,10 @@ def test_what_a_cancelled_job_left_goes_when_no_retry_can_need_it(stack: Stack) 
     stack.bag.bag.clear()
     leave_things(stack, job)
     stack.pass_time(GRACE - timedelta(seconds=2))
-    stack.sweep()
+    stack.clean()
     assert len(stack.at_key(job)[0]) == 2
     stack.pass_time(timedelta(seconds=2))
-    stack.sweep()
+    stack.clean()
     assert stack.at_key(job) == ([], [])
     assert stack.job(job.id).status is Status.CANCELLED
     stack.change_job().retry(job.id)
@@ -146,7 +146,7 @@ def test_a_retry_moves_only_what_is_missing(stack: Stack) -> None:
 
 
 def test_removing_a_version_or_an_upload_that_is_gone_is_no_error(stack: Stack) -> None:
-    """Two sweeps may remove the same."""
+    """Two passes may remove the same."""
     job = a_done_backup(stack)
     stored = job.tasks["site"].object
     assert stored is not None
@@ -161,15 +161,15 @@ def test_removing_a_version_or_an_upload_that_is_gone_is_no_error(stack: Stack) 
 def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack: Stack) -> None:
     first = a_done_backup(stack, expires_after_days=1)
     stack.pass_time(100 * DAY)
-    stack.sweep()
+    stack.clean()
     assert stack.job(first.id).delete_at is None
     second = finished(stack.job(first.id), stack.clock).replace(id="f" * 24, expires_after_days=None)
     stack.repository.add(second)
     stack.pass_time(DAY)
-    stack.sweep()
+    stack.clean()
     assert stack.job(first.id).delete_cause is DeleteCause.EXPIRED
     stack.pass_time(DELETE_GRACE)
-    stack.sweep()
+    stack.clean()
     assert stack.job(first.id).status is Status.DELETED
     assert stack.job(second.id).delete_at is None
 
@@ -220,29 +220,29 @@ def test_without_keep_newest_even_the_newest_good_backup_expires(stack: Stack) -
     stack.__dict__["settings"] = replace(stack.settings, policy=policy)
     job = a_done_backup(stack, expires_after_days=1)
     stack.pass_time(DAY - SECOND)
-    stack.sweep()
+    stack.clean()
     assert stack.job(job.id).delete_at is None
     stack.pass_time(SECOND)
-    stack.sweep()
+    stack.clean()
     assert stack.job(job.id).delete_cause is DeleteCause.EXPIRED
     stack.check_backup(job.id)
     stack.pass_time(DELETE_GRACE)
-    stack.sweep()
+    stack.clean()
     assert stack.job(job.id).status is Status.DELETED
     assert stack.at_key(job) == ([], [])
 
 
 def assert_forgotten_after(stack: Stack, job: Job, days: int, since: datetime | None) -> None:
-    """The sweep leaves the job's record alone until then, and no longer; no other record goes with it."""
+    """The clean-up leaves the job's record alone until then, and no longer; no other record goes with it."""
     neighbour = a_done_backup(stack)
     assert since is not None
     stack.pass_time(since + days * DAY - SECOND - stack.clock)
-    stack.sweep()
+    stack.clean()
     assert stack.job(job.id).status is job.status
     stack.pass_time(SECOND)
-    assert stack.sweep() == 1
+    assert stack.clean() == 1
     assert stack.repository.get(job.id) is None
-    assert stack.sweep() == 0
+    assert stack.clean() == 0
     stack.check_backup(neighbour.id)
 
 
@@ -255,7 +255,7 @@ def test_the_record_of_a_job_without_a_backup_goes_after_failed_record_days(
         stack.change_job().cancel(job.id)
     stack.deliver()
     stack.pass_time(GRACE)
-    stack.sweep()
+    stack.clean()
     job = stack.job(job.id)
     assert job.status is end
     assert job.cleared_at is not None
@@ -270,7 +270,7 @@ def test_the_record_of_what_was_deleted_is_kept_by_how_it_had_ended(stack: Stack
     assert stack.job(job.id).status is end
     stack.change_job().delete(job.id, None)
     stack.pass_time(DELETE_GRACE)
-    stack.sweep()
+    stack.clean()
     job = stack.job(job.id)
     assert job.status is Status.DELETED
     policy = stack.settings.policy
@@ -295,7 +295,7 @@ def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> Non
     assert stack.repository.holds_newest_good(jobs[0].replace(site_id=an_id()))
 
 
-def test_the_dry_run_says_what_the_sweep_then_does(stack: Stack) -> None:
+def test_the_dry_run_says_what_the_clean_up_then_does(stack: Stack) -> None:
     dry_run = GetRetention(stack.repository, stack.settings.policy, stack.now)
     job = a_done_backup(stack, expires_after_days=2)
     newer = finished(job, stack.clock + timedelta(hours=1)).replace(id="f" * 24)
@@ -309,22 +309,22 @@ def test_the_dry_run_says_what_the_sweep_then_does(stack: Stack) -> None:
     assert decided()[job.id] == (Action.KEEP, Why.NOT_EXPIRED)
     stack.pass_time(3 * DAY)
     assert decided() == {job.id: (Action.MARK, Why.EXPIRED), newer.id: (Action.KEEP, Why.NEWEST_GOOD)}
-    stack.sweep()
+    stack.clean()
     assert decided()[job.id] == (Action.KEEP, Why.IN_GRACE)
     stack.pass_time(DELETE_GRACE)
     assert decided()[job.id] == (Action.REMOVE, Why.GRACE_OVER)
-    stack.sweep()
+    stack.clean()
     assert decided()[job.id] == (Action.KEEP, Why.RECORD_KEPT)
     assert decided()[newer.id] == (Action.KEEP, Why.NEWEST_GOOD)
 
 
-def test_a_removal_whose_sweep_crashed_is_taken_over_later(stack: Stack) -> None:
+def test_a_removal_whose_pass_crashed_is_taken_over_later(stack: Stack) -> None:
     job = a_done_backup(stack)
     stack.change_job().delete(job.id, None)
     stack.pass_time(DELETE_GRACE)
     claimed = stack.repository.change(job.id, lambda job: lifecycle.begin_removal(job, stack.clock))
     assert claimed is not None
-    assert stack.sweep() == 0, "another sweep is at it"
+    assert stack.clean() == 0, "another pass is at it"
     stack.pass_time(timedelta(seconds=lifecycle.CLAIM_SECONDS))
-    assert stack.sweep() == 1
+    assert stack.clean() == 1
     assert stack.at_key(job) == ([], [])

@@ -1,10 +1,12 @@
-"""Several sweeps at once, and retries in the middle of them, on a real Mongo and a real S3."""
+"""Several sweeps and clean-ups at once, and retries in the middle of them, on a real Mongo and a real S3."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import batched
 from threading import Barrier
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -14,10 +16,10 @@ from local.services import Service
 from sitebackup.adapters.storage import Storage, Versions
 from sitebackup.domain.errors import Transient
 from sitebackup.domain.events import UploadJobCreated
-from sitebackup.domain.job import Job, Status
+from sitebackup.domain.job import Job, Status, StoredObject
 from sitebackup.errors import StateForbids
 from sitebackup.services.outcomes import Outcomes
-from tests.integration.real_stack import GRACE, MIB, Stack, an_id
+from tests.integration.real_stack import DELETE_GRACE, GRACE, MIB, Stack, an_id
 from tests.unit.twins import MemoryExport, some_bytes
 
 SOON = timedelta(hours=2)
@@ -30,6 +32,7 @@ class Watched(Storage):
         super().__init__(services.s3_client(s3.address), services.BUCKET)
         self.aborted: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
+        self.listed: list[str] = []
         self.calls = 0
         self.hook: tuple[int, Callable[[], None]] | None = None
 
@@ -41,6 +44,7 @@ class Watched(Storage):
 
     def at_key(self, key: str) -> Versions:
         self._called()
+        self.listed.append(key)
         found = super().at_key(key)
         self._called()
         return found
@@ -74,17 +78,26 @@ def watched(stack: Stack) -> Watched:
     return stack.storage
 
 
-def at_once(stacks: tuple[Stack, Stack]) -> list[int]:
-    """A sweep in each, begun at the same moment."""
-    barrier = Barrier(2)
+def at_once(*passes: Callable[[], int]) -> list[int]:
+    """All begun at the same moment."""
+    barrier = Barrier(len(passes))
 
-    def sweep(stack: Stack) -> int:
-        sweep_jobs = stack.sweep_jobs()
+    def run(one: Callable[[], int]) -> int:
         barrier.wait(30)
-        return sweep_jobs(stack.deadline())
+        return one()
 
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(sweep, stacks))
+    with ThreadPoolExecutor(len(passes)) as pool:
+        return list(pool.map(run, passes))
+
+
+def both(stacks: tuple[Stack, Stack]) -> list[int]:
+    """Two of each schedule's function at once."""
+    one, other = stacks
+    return at_once(one.sweep, one.clean, other.sweep, other.clean)
+
+
+def _wait(barrier: Barrier) -> None:
+    barrier.wait(30)
 
 
 def cancelled_with_an_upload(stack: Stack) -> Job:
@@ -95,7 +108,7 @@ def cancelled_with_an_upload(stack: Stack) -> Job:
     return stack.change_job().cancel(job.id)
 
 
-def test_two_sweeps_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> None:
+def test_two_of_each_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> None:
     one, other = stacks
     one.served.sites["site"] = MemoryExport(some_bytes("small", 6 * MIB))
     jobs = [cancelled_with_an_upload(one) for _ in range(25)]
@@ -105,7 +118,7 @@ def test_two_sweeps_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> N
     one.bag.bag.clear()
     for stack in stacks:
         stack.pass_time(SOON)
-    driven = at_once(stacks)
+    done = both(stacks)
     aborted = watched(one).aborted + watched(other).aborted
     assert len(aborted) == 25
     assert set(aborted.values()) == {1}, "an upload was aborted twice"
@@ -115,13 +128,51 @@ def test_two_sweeps_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> N
     pushed = Counter(event.job_id for stack in stacks for event in stack.bag.bag)
     assert pushed == dict.fromkeys(stalled, 1), "a stalled job was driven twice, or not at all"
     assert all(isinstance(event, UploadJobCreated) for event in one.bag.bag + other.bag.bag)
-    assert sum(driven) >= 40
-    assert at_once(stacks) == [0, 0], "there is nothing left to do"
+    assert done[0] + done[2] == 15
+    assert done[1] + done[3] == 50, "each is released, then looked at once more"
+    assert both(stacks) == [0, 0, 0, 0], "there is nothing left to do"
 
 
-def test_two_sweeps_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> None:
-    """Whatever the order: what a retried job keeps was not aborted, and it gets done."""
+def test_two_clean_ups_that_read_the_same_page_share_it(stacks: tuple[Stack, Stack]) -> None:
+    """Nothing is asked of S3 twice, and both have a part in it."""
+    one, other = stacks
+    one.served.sites["site"] = MemoryExport(some_bytes("small", 6 * MIB))
+    jobs = [cancelled_with_an_upload(one) for _ in range(40)]
+    both_read = Barrier(2)
+    for stack in stacks:
+        stack.pass_time(GRACE)
+        watched(stack).hook = (1, lambda: _wait(both_read))
+    assert sum(at_once(one.clean, other.clean)) == 80
+    listed = [Counter(watched(stack).listed) for stack in stacks]
+    assert all(listed), "one of them had nothing to do"
+    assert listed[0] + listed[1] == Counter(job.key("site") for job in jobs)
+
+
+def test_three_thousand_removals_that_are_due_do_not_delay_the_check_of_a_stalled_job(
+    stacks: tuple[Stack, Stack],
+) -> None:
     one, _ = stacks
+    done = one.a_backup()
+    one.deliver()
+    marked = one.change_job().delete(done.id, None)
+    documents = [
+        marked.replace(id=an_id(("removal", number)), site_id=an_id(("site", number))).to_document()
+        for number in range(3000)
+    ]
+    for some in batched(documents, 100):
+        one.mongo[one.settings.mongo_database]["jobs"].insert_many(some)
+    one.pass_time(DELETE_GRACE)
+    stalled = one.a_backup()
+    one.bag.bag.clear()
+    one.pass_time(SOON)
+    assert one.sweep() == 1
+    assert [event.job_id for event in one.bag.bag] == [stalled.id]
+    assert watched(one).calls == 0, "the sweep removes"
+
+
+def test_two_clean_ups_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> None:
+    """Whatever the order: what a retried job keeps was not aborted, and it gets done."""
+    one, other = stacks
     jobs = [cancelled_with_an_upload(one) for _ in range(16)]
     for stack in stacks:
         stack.pass_time(GRACE)
@@ -136,7 +187,7 @@ def test_two_sweeps_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> Non
 
     with ThreadPoolExecutor(2) as pool:
         retries = pool.submit(lambda: [retry(job) for job in jobs])
-        at_once(stacks)
+        at_once(one.clean, other.clean)
         answers = retries.result(60)
     for job, retried in zip(jobs, answers, strict=True):
         now = one.job(job.id)
@@ -155,7 +206,7 @@ def test_two_sweeps_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> Non
 def test_a_retry_at_any_call_of_a_release_loses_nothing(
     stacks: tuple[Stack, Stack], left: str, call: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The retry is made, and its attempt run to the end, in the middle of the sweep."""
+    """The retry is made, and its attempt run to the end, in the middle of the clean-up."""
     one, other = stacks
     job = one.a_backup()
     one.deliver(2)
@@ -164,8 +215,8 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
             patch.setattr(Outcomes, "done", lambda *arguments, **named: None)  # the worker died just before
             one.deliver()
         assert one.at_key(job)[1]
-    one.bag.bag.clear()
     one.change_job().cancel(job.id)
+    one.bag.bag.clear()
     assert sum(map(len, one.at_key(job))) == 1
     for stack in stacks:
         stack.pass_time(GRACE)
@@ -178,7 +229,7 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
         other.deliver()
 
     watched(one).hook = (call, retry_and_run)
-    one.sweep()
+    one.clean()
     if one.job(job.id).status is Status.CANCELLED:
         other.change_job().retry(job.id)
     other.deliver()
@@ -188,23 +239,26 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
 def test_jobs_whose_clean_up_fails_do_not_hold_the_others_up(
     stacks: tuple[Stack, Stack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hundreds of them are due for longer than a job that has stalled: it is driven on all the same."""
+    """Hundreds of them have been due for longer: the others are removed all the same."""
     one, _ = stacks
     template = one.change_job().cancel(one.a_backup().id)
     documents = []
     for number in range(250):
         job = template.replace(id=an_id(("cleanup", number)), site_id=an_id(("site", number)))
         documents.append(job.to_document())
-    one.mongo[one.settings.mongo_database]["jobs"].insert_many(documents)
+    for some in batched(documents, 100):
+        one.mongo[one.settings.mongo_database]["jobs"].insert_many(some)
+    one.pass_time(timedelta(seconds=1))
+    last = one.change_job().cancel(one.a_backup().id)
     one.pass_time(GRACE)
-    stalled = one.a_backup()
-    one.bag.bag.clear()
-    one.pass_time(SOON)
+    at_key = one.storage.at_key
 
     def unreachable(key: str) -> Versions:
+        if key == last.key("site"):
+            return at_key(key)
         raise Transient("S3 can't be reached.")
 
     monkeypatch.setattr(one.storage, "at_key", unreachable)
-    one.sweep()
-    assert [event.job_id for event in one.bag.bag] == [stalled.id]
-    assert one.sweep() == 0, "what failed waits for its turn"
+    assert one.clean() == 253, "each once, and the last one again when it was cleared"
+    assert one.job(last.id).cleared_at is not None
+    assert one.clean() == 0, "what failed waits for its turn"

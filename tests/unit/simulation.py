@@ -22,7 +22,7 @@ from sitebackup.domain.job import UNFINISHED, Job
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.provider import Provider
 from sitebackup.errors import RequestError
-from sitebackup.services import retrying, sources, stream, upload_part
+from sitebackup.services import clean_up, retrying, sources, stream, upload_part
 from sitebackup.services.change_job import ChangeJob
 from sitebackup.services.clean_up import CleanUp
 from sitebackup.services.create_job import CreateBackup, CreateJob
@@ -41,6 +41,7 @@ PART_SIZE = 4
 """Bytes. S3's limits don't count in memory."""
 INVOCATION = timedelta(minutes=14)
 START = datetime(2030, 1, 31, 12, tzinfo=UTC)
+CLAIM = timedelta(seconds=sweep_jobs.CLAIM_SECONDS)
 DEEPEST = 3
 """So many invocations at most stand still in one another."""
 
@@ -60,6 +61,7 @@ class Fault(StrEnum):
     LAST = "the newest event is delivered meanwhile"
     AGAIN = "the last event is delivered again meanwhile"
     SWEEP = "a minute passes, and the sweep runs meanwhile"
+    CLEAN_UP = "a minute passes, and the clean-up runs meanwhile"
     CANCEL = "somebody cancels the job meanwhile"
     RETRY = "somebody retries the job meanwhile"
     EXPORT_CHANGES = "the export changes"
@@ -108,6 +110,7 @@ def small_world() -> Iterator[None]:
         patch.setattr(plan, "MIN_PART_SIZE", 1)
         patch.setattr(stream, "ThreadPoolExecutor", InlinePool)
         patch.setattr(upload_part, "ThreadPoolExecutor", InlinePool)
+        patch.setattr(clean_up, "ThreadPoolExecutor", InlinePool)
         patch.setattr(retrying, "_wait", lambda state: 0.0)
         patch.setattr(sources, "PAUSES", (0.0, 0.0))
         patch.setattr(logger._logger, "disabled", True)
@@ -200,8 +203,8 @@ class World:
         )
         self.finish_task = FinishTask(repository=repository, storage=storage, outcomes=outcomes, now=clock)
         self.finish_job = FinishJob(repository=repository, policy=policy, now=clock)
-        clean_up = CleanUp(repository=repository, storage=storage, policy=policy, now=clock)
-        self.sweep_jobs = SweepJobs(repository=repository, outcomes=outcomes, clean_up=clean_up, now=clock)
+        self.sweep_jobs = SweepJobs(repository=repository, bus=self.bus, policy=policy, now=clock)
+        self.clean_up_jobs = CleanUp(repository=repository, storage=storage, policy=policy, now=clock)
 
     def set_gate(self, gate: Gate) -> None:
         """Puts a gate of the test before all ports."""
@@ -244,6 +247,11 @@ class World:
         with self._invocation():
             self.sweep_jobs(self.now + timedelta(seconds=50))
 
+    def clean_up(self) -> None:
+        """The schedule has come."""
+        with self._invocation():
+            self.clean_up_jobs(self.now + timedelta(seconds=50))
+
     def cancel(self) -> None:
         """A call of the API."""
         with self._invocation():
@@ -268,17 +276,20 @@ class World:
             job = self.job
             if job.status not in UNFINISHED:
                 return
-            assert job.next_check_at == job.earliest_check is not None
+            assert job.next_check_at is not None
+            assert job.earliest_check is not None
+            # A sweep that crashed may have claimed it.
+            assert job.next_check_at == job.earliest_check or job.next_check_at <= self.now + CLAIM
             self.now = max(self.now, job.next_check_at)
             self.sweep()
         raise AssertionError(f"the job does not end: {self.job}")
 
     def grow_old(self) -> None:
-        """The time for a retry is over, and the sweep has cleaned up."""
+        """The time for a retry is over, and what was left is removed."""
         self.quiet = True
         self.now += timedelta(seconds=self.policy.upload_grace_seconds + 1)
         for _ in range(20):
-            self.sweep()
+            self.clean_up()
             self.now += timedelta(minutes=11)
 
     # --- what happens at calls of ports
@@ -346,6 +357,9 @@ class World:
             case Fault.SWEEP:
                 self.pass_time(timedelta(seconds=61))
                 self.sweep()
+            case Fault.CLEAN_UP:
+                self.pass_time(timedelta(seconds=61))
+                self.clean_up()
             case Fault.CANCEL:
                 self.cancel()
             case Fault.RETRY:

@@ -116,7 +116,7 @@ def test_while_it_is_being_released_a_retry_is_refused_and_says_why() -> None:
         refused.append(caught.value)
 
     at_storage_call(world, 1, retry)
-    world.sweep()
+    world.clean_up()
     assert "are being removed right now" in str(refused[0])
     world.change_job.retry(world.job_id)
     world.finish()
@@ -163,7 +163,7 @@ def test_a_retry_at_any_call_of_the_release_loses_nothing(outcome: str, call: in
             deliver(world, len(world.bus.bag))
 
     at_storage_call(world, call, retry_and_finish)
-    world.sweep()
+    world.clean_up()
     if world.job.status is Status.CANCELLED:
         world.retry()
     world.finish()
@@ -185,7 +185,7 @@ def test_a_release_is_for_the_attempt_that_was_seen() -> None:
         world.cancel()
 
     at_storage_call(world, 0, another_attempt)
-    world.sweep()
+    world.clean_up()
     assert (world.job.attempt, world.job.upload_released_at) == (2, None)
     upload = world.job.tasks["site"].upload
     assert upload is not None
@@ -202,14 +202,14 @@ def test_a_marked_job_still_gives_its_upload_up_when_a_retry_would_be_over() -> 
     world.cancel()
     world.change_job.delete(world.job_id, START + 1000 * DAY)
     world.pass_time(GRACE)
-    world.sweep()
+    world.clean_up()
     assert not world.storage.uploads
     world.pass_time(900 * DAY)
-    world.sweep()
+    world.clean_up()
     assert world.job.deleted_at is None, "it went before its time"
     world.pass_time(100 * DAY + DELETE_GRACE)
-    world.sweep()
-    world.sweep()
+    world.clean_up()
+    world.clean_up()
     assert world.job.status is Status.DELETED
 
 
@@ -225,7 +225,7 @@ def test_a_marked_done_job_is_tidied_all_the_same() -> None:
     left = world.storage.create_upload(world.job.key("site"))
     world.change_job.delete(world.job_id, START + 1000 * DAY)
     world.pass_time(GRACE)
-    world.sweep()
+    world.clean_up()
     assert left not in world.storage.uploads
     check_backup(world)
 
@@ -236,9 +236,9 @@ def test_a_deletion_soon_is_not_put_off_by_the_release() -> None:
     world.cancel()
     world.pass_time(GRACE)
     world.change_job.delete(world.job_id, None)
-    world.sweep()
+    world.clean_up()
     world.pass_time(DELETE_GRACE)
-    world.sweep()
+    world.clean_up()
     assert world.job.status is Status.DELETED
     assert world.job.deleted_at == world.now
 
@@ -249,15 +249,15 @@ def test_delete_grace_undelete_delete_and_gone() -> None:
     key = world.job.key("site")
     world.change_job.delete(world.job_id, None)
     world.pass_time(DELETE_GRACE - timedelta(seconds=2))
-    world.sweep()
+    world.clean_up()
     check_backup(world)
     world.change_job.undelete(world.job_id)
     world.pass_time(30 * DAY)
-    world.sweep()
+    world.clean_up()
     check_backup(world)
     world.change_job.delete(world.job_id, world.now + DAY)
     world.pass_time(DAY + DELETE_GRACE)
-    world.sweep()
+    world.clean_up()
     assert world.job.status is Status.DELETED
     assert not world.storage.versions[key]
     with pytest.raises(StateForbids):
@@ -265,7 +265,7 @@ def test_delete_grace_undelete_delete_and_gone() -> None:
     with pytest.raises(StateForbids):
         world.change_job.retry(world.job_id)
     world.pass_time(timedelta(days=POLICY.completed_record_days + 1))
-    world.sweep()
+    world.clean_up()
     assert world.job_id not in world.repository.jobs
 
 
@@ -286,7 +286,7 @@ def test_once_the_removal_is_claimed_there_is_no_way_back(call: int) -> None:
             answers.append(False)
 
     calls = at_storage_call(world, call, undelete)
-    world.sweep()
+    world.clean_up()
     if call < len(calls):
         assert answers == [False]
     assert world.job.status is Status.DELETED
@@ -304,7 +304,7 @@ def test_a_removal_that_began_is_finished_even_if_the_backup_is_the_newest_by_th
     )
     assert gone is not None
     assert world.repository.holds_newest_good(gone.after)
-    world.sweep()
+    world.clean_up()
     assert world.job.status is Status.DELETED
 
 

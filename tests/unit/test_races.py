@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from sitebackup.adapters.storage import Versions
 from sitebackup.domain.check import Checked, check
 from sitebackup.domain.errors import Conflict, Permanent, RepositoryUnavailable, Transient
 from sitebackup.domain.events import PartUpdated, TaskEvent, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import UNFINISHED, Job, Status
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.domain.reason import Code
-from sitebackup.services import sweep_jobs
+from sitebackup.services import work_off
 from sitebackup.services.create_job import CreateBackup
 from tests.unit.simulation import PART_SIZE, Crash, World, small_world
 from tests.unit.twins import MemoryExport, some_bytes
@@ -157,23 +158,33 @@ def add_job(world: World, number: int) -> str:
     return create(CreateBackup(user_id="a" * 24, site_id=f"{number:024x}"), None).id
 
 
-def test_clean_ups_that_fail_do_not_keep_the_sweep_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [Transient("S3 can't be reached."), ValueError("a bug")])
+def test_more_clean_ups_than_a_page_that_fail_do_not_keep_the_pass_from_others(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     world = a_world()
-    monkeypatch.setattr(sweep_jobs, "PAGE", 3)
+    monkeypatch.setattr(work_off, "PAGE", 3)
     cancelled = [add_job(world, number) for number in range(1, 6)]
     for job_id in cancelled:
         world.change_job.cancel(job_id)
+    world.pass_time(timedelta(minutes=1))
     world.cancel()
     world.pass_time(timedelta(seconds=world.policy.upload_grace_seconds + 1))
-    stalled = add_job(world, 99)
-    world.pass_time(timedelta(seconds=world.policy.start_seconds + 1))
-    world.bus.bag.clear()
-    monkeypatch.setattr(world.storage, "at_key", failing(Transient("S3 can't be reached.")))
-    world.sweep()
-    assert [event.job_id for event in world.bus.bag] == [stalled]
+    at_key = world.storage.at_key
+
+    def fail_but_for_the_last(key: str) -> Versions:
+        if world.job_id not in key:
+            raise error
+        return at_key(key)
+
+    monkeypatch.setattr(world.storage, "at_key", fail_but_for_the_last)
+    world.clean_up()
+    assert world.job.cleared_at is not None
     monkeypatch.undo()
+    world.clean_up()
+    assert not any(world.repository.jobs[job_id].get("clearedAt") for job_id in cancelled), "claimed still"
     world.pass_time(timedelta(minutes=11))
-    world.sweep()
+    world.clean_up()
     assert all(world.repository.jobs[job_id].get("clearedAt") for job_id in cancelled)
 
 

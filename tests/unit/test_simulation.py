@@ -37,7 +37,7 @@ def sites(draw: st.DrawFn) -> dict[str, MemoryExport]:
 
 
 def steps(*kinds: str) -> st.SearchStrategy[list[tuple[str, int]]]:
-    kind = st.sampled_from([*["deliver"] * 8, "twice", "lose", "sweep", "minutes", *kinds])
+    kind = st.sampled_from([*["deliver"] * 8, "twice", "lose", "sweep", "clean_up", "minutes", *kinds])
     return st.lists(st.tuples(kind, st.integers(0, 7)), max_size=40)
 
 
@@ -63,6 +63,8 @@ def play(world: World, steps: list[tuple[str, int]]) -> None:
                 world.take(choice)
             case "sweep":
                 world.sweep()
+            case "clean_up":
+                world.clean_up()
             case "cancel":
                 world.cancel()
             case "retry":
@@ -113,7 +115,10 @@ def test_any_order_any_duplication(world: World, steps: list[tuple[str, int]]) -
     assert check_end(world).status is Status.DONE
 
 
-CRASHES = [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.OTHERS, Fault.LAST, Fault.AGAIN, Fault.SWEEP]
+CRASHES = [
+    *(Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.OTHERS, Fault.LAST, Fault.AGAIN),
+    *(Fault.SWEEP, Fault.CLEAN_UP),
+]
 
 
 @BUSY

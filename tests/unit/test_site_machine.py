@@ -1,4 +1,4 @@
-"""One site's backups over weeks, with everything at once: workers, sweeps, cancel, retry, timeouts, expiry, deletion.
+"""One site's backups over weeks, with everything at once: workers, schedules, people, timeouts, expiry, deletion.
 
 The real use cases run on the twins; every stored change is checked (I1 to I13 as far as the document tells), and
 after every step each good backup must be there, byte for byte.
@@ -24,9 +24,12 @@ from tests.unit.twins import MemoryExport, some_bytes
 HOUR = timedelta(hours=1)
 SPANS = [timedelta(seconds=61), timedelta(minutes=11), 7 * HOUR, 25 * HOUR, 4 * 24 * HOUR, 8 * 24 * HOUR]
 choices = st.integers(0, 30)
+schedules = st.sampled_from(["sweep", "clean_up"])
 ends = st.sampled_from([None, 1 * HOUR, 30 * 24 * HOUR])
 some_providers = st.sampled_from([None, None, ["site"], ["db"]])
-interruptions = st.sampled_from(["cancel", "retry", "delete", "undelete", "sweep", "deliver", "create"])
+interruptions = st.sampled_from(
+    ["cancel", "retry", "delete", "undelete", "sweep", "clean_up", "deliver", "create"]
+)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -125,13 +128,23 @@ class SiteMachine(RuleBasedStateMachine):
         self.world.sweep()
 
     @rule()
-    def sweep_what_is_due_next(self) -> None:
-        self._until_something_is_due()
-        self.world.sweep()
+    def clean_up(self) -> None:
+        self.world.clean_up()
 
-    def _until_something_is_due(self) -> None:
-        looks = [job.next_check_at for job in self._jobs() if job.next_check_at]
-        self.world.now = max(self.world.now, min(looks, default=self.world.now))
+    @rule(scheduled=schedules)
+    def run_when_something_is_due(self, scheduled: str) -> None:
+        self._until_due(scheduled)
+        self._run(scheduled)
+
+    def _until_due(self, scheduled: str) -> None:
+        times = [job.next_check_at if scheduled == "sweep" else job.clean_up_at for job in self._jobs()]
+        self.world.now = max(self.world.now, min((at for at in times if at), default=self.world.now))
+
+    def _run(self, scheduled: str) -> None:
+        if scheduled == "sweep":
+            self.sweep()
+        else:
+            self.clean_up()
 
     @rule(choice=choices)
     def cancel(self, choice: int) -> None:
@@ -157,10 +170,10 @@ class SiteMachine(RuleBasedStateMachine):
         choice=st.integers(0, 3),
         calls=st.integers(0, 10),
         what=interruptions,
-        then=st.sampled_from(["sweep", "sweep", "deliver"]),
+        then=st.sampled_from(["sweep", "clean_up", "clean_up", "deliver"]),
     )
     def interrupted(self, choice: int, calls: int, what: str, then: str) -> None:
-        """Between two calls of a sweep's or a worker's ports something else happens."""
+        """Between two calls of a pass's or a worker's ports something else happens."""
 
         def retry_and_run() -> None:
             self.retry(choice)
@@ -172,16 +185,17 @@ class SiteMachine(RuleBasedStateMachine):
             "delete": lambda: self.delete(choice, None),
             "undelete": lambda: self.undelete(choice),
             "sweep": self.sweep,
+            "clean_up": self.clean_up,
             "deliver": self.deliver_all,
             "create": lambda: self.create(1),
         }
-        if then == "sweep":
-            self._until_something_is_due()
+        if then != "deliver":
+            self._until_due(then)
         self.hook = (calls, actions[what])
-        if then == "sweep":
-            self.sweep()
-        else:
+        if then == "deliver":
             self.deliver(choice)
+        else:
+            self._run(then)
         self.hook = None
 
     # --- what holds
@@ -258,7 +272,7 @@ class SiteMachine(RuleBasedStateMachine):
         assert all(job.status not in UNFINISHED for job in self._jobs()), "a job does not end"
         self.world.pass_time(25 * HOUR)
         for _ in range(4):
-            self.sweep()
+            self.clean_up()
             self.world.pass_time(timedelta(minutes=11))
         self.good_backups_are_there()
         assert not self.world.storage.uploads, "an upload stayed open"

@@ -154,6 +154,31 @@ def test_no_statement_allows_everything(resources: dict[str, Any]) -> None:
             assert "s3:DeleteObject" not in actions
 
 
+def test_only_the_clean_up_may_remove_of_the_scheduled_functions(resources: dict[str, Any]) -> None:
+    allowed = {
+        name: {
+            action
+            for statement in statements(resources, name)
+            for action in (
+                statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+            )
+        }
+        for name in ("SweepJobsFunction", "CleanUpFunction", "RunScheduleFunction")
+    }
+    assert {action for action in allowed["CleanUpFunction"] if not action.startswith("s3:")} == set()
+    assert "s3:DeleteObjectVersion" in allowed["CleanUpFunction"]
+    for name in ("SweepJobsFunction", "RunScheduleFunction"):
+        assert {action for action in allowed[name] if not action.startswith("kafka-cluster:")} == set()
+
+
+def test_every_scheduled_function_has_an_alarm_that_it_stands_still() -> None:
+    monitoring = parse((ROOT / "infrastructure/monitoring.yaml").read_text())["Resources"]
+    for function in ("SweepJobs", "CleanUp", "RunSchedule"):
+        alarm = json.dumps(monitoring[f"{function}Stopped"])
+        assert f'"{function}Function"' in alarm
+        assert f"${{{function}Stopped.Arn}}" in json.dumps(monitoring["Dashboard"])
+
+
 def test_every_consumer_may_read_its_topic_and_write_dead_letters(
     source: dict[str, Any], resources: dict[str, Any]
 ) -> None:
@@ -211,7 +236,8 @@ def test_the_dashboard_is_json_and_names_metrics_that_the_code_emits() -> None:
         if word.startswith(("SUM(", "MAX("))
     }
     names.discard("METRICS(")
-    assert {"JobsFailed", "EventsLost", "SweepLag", "SchedulesMissed", "JobsDone", "BytesStored"} <= names
+    expected = {"JobsFailed", "EventsLost", "SweepLag", "CleanUpLag", "SchedulesMissed", "JobsDone", "BytesStored"}
+    assert expected <= names
     assert not [name for name in names if f'"{name}"' not in code]
 
 

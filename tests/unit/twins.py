@@ -132,6 +132,17 @@ class MemoryRepository(Repository):
 
         return self.gate("repository", "due", due)
 
+    def _claim(self, field: str, seen: Job, claimed: Job) -> Job | None:
+        def claim() -> Job | None:
+            if self._version(seen.id) != seen.version or (
+                self.jobs[seen.id].get(field) != seen.to_document()[field]
+            ):
+                return None
+            self.jobs[seen.id][field] = claimed.to_document()[field]
+            return claimed
+
+        return self.gate("repository", "claim", claim)
+
     def _version(self, job_id: str) -> int | None:
         return self.jobs[job_id].get("version", 1) if job_id in self.jobs else None
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .adapters.secrets import Secrets
     from .adapters.storage import Storage
     from .services.change_job import ChangeJob
+    from .services.clean_up import CleanUp
     from .services.create_job import CreateJob
     from .services.finish_job import FinishJob
     from .services.finish_task import FinishTask
@@ -258,19 +259,16 @@ class Bootstrap:
 
     def sweep_jobs(self) -> "SweepJobs":
         """For `functions/sweep_jobs`."""
-        from .services.clean_up import CleanUp
         from .services.sweep_jobs import SweepJobs
 
-        return SweepJobs(
-            repository=self.repository,
-            outcomes=self.outcomes,
-            clean_up=CleanUp(
-                repository=self.repository,
-                storage=self.storage,
-                policy=self.settings.policy,
-                now=self.now,
-            ),
-            now=self.now,
+        return SweepJobs(repository=self.repository, bus=self.bus, policy=self.settings.policy, now=self.now)
+
+    def clean_up(self) -> "CleanUp":
+        """For `functions/clean_up`."""
+        from .services.clean_up import CleanUp
+
+        return CleanUp(
+            repository=self.repository, storage=self.storage, policy=self.settings.policy, now=self.now
         )
 
 

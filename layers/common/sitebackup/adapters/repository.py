@@ -221,6 +221,23 @@ class Repository:
         """Final jobs whose `cleanUpAt` has come; otherwise as `due`."""
         return self._due("cleanUpAt", now, limit)
 
+    def claim_check(self, job: Job, until: datetime) -> Job | None:
+        """Takes a job that `due` gave out of other sweeps' sight until then; None: it is no more as it was read.
+
+        That is no change of the job: its version stays, and whoever changes it sets its next check anew.
+        """
+        return self._claim("nextCheckAt", job, job.replace(next_check_at=until))
+
+    def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
+        """As `claim_check`, for a job that `due_for_clean_up` gave."""
+        return self._claim("cleanUpAt", job, job.replace(clean_up_at=until))
+
+    def _claim(self, field: str, seen: Job, claimed: Job) -> Job | None:
+        due = {"_id": seen.id, "version": seen.version, field: seen.to_document()[field]}
+        with reachable():
+            result = self._jobs.update_one(due, {"$set": {field: claimed.to_document()[field]}})
+        return claimed if result.matched_count else None
+
     @once_more
     def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
         with reachable():

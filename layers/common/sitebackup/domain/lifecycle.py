@@ -8,7 +8,7 @@ from .reason import USELESS
 from .transitions import new_task
 
 CLAIM_SECONDS = 600
-"""After so long another sweep takes over a removal that was begun: no run of the sweep lasts longer."""
+"""After so long another pass takes over a job that one was at: no pass lasts longer."""
 
 
 def retry(job: Job, now: datetime, policy: Policy) -> Job | None:

@@ -1,8 +1,11 @@
-"""Carries out what retention decides about a final job. Several sweeps at once do no harm: each claims first."""
+"""Carries out what retention decides about final jobs: expires them, and removes what they left (I9)."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+
+from aws_lambda_powertools.metrics import MetricUnit
 
 from ..adapters.repository import Changed, Repository
 from ..adapters.storage import Storage, Versions
@@ -12,6 +15,10 @@ from ..domain.job import DeleteCause, Job
 from ..domain.policy import Policy, seconds
 from ..domain.retention import Action, decide, depends_on_newest
 from ..telemetry import count, logger
+from .work_off import work_off
+
+AT_ONCE = 16
+"""Jobs in the hands of one pass: nearly all of their time goes by waiting for S3."""
 
 COUNTED_AS = {
     Action.MARK: "JobsExpired",
@@ -24,25 +31,38 @@ COUNTED_AS = {
 
 @dataclass(frozen=True)
 class CleanUp:
-    """One job at a time."""
+    """One pass over the final jobs that are due. Several at once share them: each job is claimed first."""
 
     repository: Repository
     storage: Storage
     policy: Policy
     now: Callable[[], datetime]
 
-    def __call__(self, job: Job) -> bool:
-        """Whether the job was moved on: released, marked, removed, forgotten, or put off."""
+    def __call__(self, deadline: datetime) -> int:
+        """How many jobs were looked at before nothing was due or the time was up. Raises Unavailable."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return work_off(self.repository.due_for_clean_up, self._take, deadline, self.now, pool.map)
+
+    def _take(self, job: Job) -> bool:
+        """Whether the job was claimed; if it can't be moved on now, it is due again when the claim is over."""
+        now = self.now()
+        claimed = self.repository.claim_clean_up(job, now + seconds(lifecycle.CLAIM_SECONDS))
+        if claimed is None:
+            return False
+        count("CleanUpLag", (now - (job.clean_up_at or now)).total_seconds(), MetricUnit.Seconds)
+        self._move_on(claimed)
+        return True
+
+    def _move_on(self, job: Job) -> None:
+        """Released, tidied, marked, removed, forgotten, or put off."""
         now = self.now()
         newest = depends_on_newest(job, now, self.policy) and self.repository.holds_newest_good(job)
         decision = decide(job, newest, now, self.policy)
         try:
             match decision.action:
                 case Action.KEEP:
-                    changed = self._change(
-                        job, lambda job: lifecycle.look_again(job, decision.until, self.now())
-                    )
-                    return changed is not None
+                    self._change(job, lambda job: lifecycle.look_again(job, decision.until, self.now()))
+                    return
                 case Action.MARK:
                     changed = self._change(
                         job,
@@ -64,14 +84,11 @@ class CleanUp:
                 "clean-up is tried again",
                 extra={"jobId": job.id, "attempt": job.attempt, "error": str(error)},
             )
-            later = self.now() + seconds(lifecycle.CLAIM_SECONDS)
-            self.repository.change(job.id, lambda job: lifecycle.look_again(job, later, self.now()))
-            return True
+            return
         if moved:
             count(COUNTED_AS[decision.action])
             about = {"jobId": job.id, "attempt": job.attempt, "action": decision.action}
             logger.info("cleaned up", extra={**about, "reason": decision.reason})
-        return moved
 
     def _release(self, job: Job) -> bool:
         """Removes what an attempt that did not get done has left in S3.
