@@ -184,10 +184,10 @@ def site_backup(stack: Stack, *providers: str, content: bytes | None = None) -> 
 
 
 def is_kept(stack: Stack, job: Job) -> bool:
-    """Whether the sweep leaves the job alone for months."""
+    """Whether the clean-up leaves the job alone for months."""
     for _ in range(4):
         stack.pass_time(30 * DAY)
-        stack.sweep()
+        stack.clean_up()
     return stack.job(job.id).status is Status.DONE
 
 

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import batched
 from threading import Barrier
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,7 +15,7 @@ from local.services import Service
 from sitebackup.adapters.storage import Storage, Versions
 from sitebackup.domain.errors import Transient
 from sitebackup.domain.events import UploadJobCreated
-from sitebackup.domain.job import Job, Status, StoredObject
+from sitebackup.domain.job import Job, Status
 from sitebackup.errors import StateForbids
 from sitebackup.services.outcomes import Outcomes
 from tests.integration.real_stack import DELETE_GRACE, GRACE, MIB, Stack, an_id

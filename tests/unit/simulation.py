@@ -22,7 +22,7 @@ from sitebackup.domain.job import UNFINISHED, Job
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.provider import Provider
 from sitebackup.errors import RequestError
-from sitebackup.services import clean_up, retrying, sources, stream, upload_part
+from sitebackup.services import clean_up, retrying, sources, stream, sweep_jobs, upload_part
 from sitebackup.services.change_job import ChangeJob
 from sitebackup.services.clean_up import CleanUp
 from sitebackup.services.create_job import CreateBackup, CreateJob

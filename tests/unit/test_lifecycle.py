@@ -348,7 +348,7 @@ def test_an_expiry_reads_the_newest_good_once_a_provider_at_its_mark_and_at_its_
     world.repository.gate = counting
     for span, read in ((DAY / 2, 0), (DAY / 2, 2), (DELETE_GRACE / 2, 2), (DELETE_GRACE / 2, 4)):
         world.pass_time(span)
-        world.sweep()
+        world.clean_up()
         assert len(reads) == read
     assert world.job.status is Status.DELETED
 

@@ -14,7 +14,7 @@ from sitebackup.domain.events import PartUpdated, TaskEvent, UploadJobCreated, U
 from sitebackup.domain.job import UNFINISHED, Job, Status
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.domain.reason import Code
-from sitebackup.services import work_off
+from sitebackup.services import sweep_jobs, work_off
 from sitebackup.services.create_job import CreateBackup
 from tests.unit.simulation import PART_SIZE, Crash, World, small_world
 from tests.unit.twins import MemoryExport, some_bytes

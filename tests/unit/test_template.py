@@ -236,7 +236,15 @@ def test_the_dashboard_is_json_and_names_metrics_that_the_code_emits() -> None:
         if word.startswith(("SUM(", "MAX("))
     }
     names.discard("METRICS(")
-    expected = {"JobsFailed", "EventsLost", "SweepLag", "CleanUpLag", "SchedulesMissed", "JobsDone", "BytesStored"}
+    expected = {
+        "JobsFailed",
+        "EventsLost",
+        "SweepLag",
+        "CleanUpLag",
+        "SchedulesMissed",
+        "JobsDone",
+        "BytesStored",
+    }
     assert expected <= names
     assert not [name for name in names if f'"{name}"' not in code]
 
