@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import control_plane, report, scale, transfer, whole_run
+from benchmarks import clean_up, control_plane, report, scale, transfer, whole_run
 from benchmarks.deployed import deploy
 from benchmarks.function import services
 from benchmarks.machine import describe
@@ -62,6 +62,7 @@ SECTIONS: dict[str, Section] = {
     "sweep": lambda bench, mib: transfer.sweep(bench, mib // 4),
     "memory": lambda bench, mib: transfer.memory_curve(bench, mib // 2),
     "control": control_plane.measure,
+    "cleanUp": clean_up.measure,
     "whole": whole_run.measure,
 }
 

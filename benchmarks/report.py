@@ -280,6 +280,30 @@ def _whole(section: Figures) -> list[str]:
     ]
 
 
+def _clean_up(section: Figures) -> list[str]:
+    rows = [
+        [
+            found["what"],
+            found["atOnce"],
+            f"{found['perSecond']:.0f}",
+            f"{found['cpuMs']:.0f}",
+            f"{found['mongo']:.1f}",
+        ]
+        for found in section["passes"]
+    ]
+    return [
+        "## Clean-up and sweep",
+        "",
+        f"{section['jobs']} backups of {section['providers']} exports that expire at the same moment, each beside a "
+        "newer one, on to their end by",
+        f"`clean_up`; then {section['jobs']} stalled jobs, checked by `sweep_jobs`. Each pass is the function in its "
+        "runtime process, warm;",
+        "the servers share the machine.",
+        "",
+        *table(["", "passes at once", "jobs a second", "CPU, ms a job", "MongoDB commands a job"], rows),
+    ]
+
+
 def _svg(name: str, drawing: str) -> None:
     (DOCS / f"{name}.svg").write_text(drawing)
 
@@ -291,5 +315,6 @@ SECTIONS: Mapping[str, Callable[[Any], list[str]]] = {
     "sweep": _sweep,
     "memory": _memory,
     "control": _control,
+    "cleanUp": _clean_up,
     "whole": _whole,
 }

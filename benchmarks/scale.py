@@ -46,6 +46,14 @@ MONGO_OPERATIONS_PER_NODE = 20_000
 """A second: small writes by key on a large node; measure one's own."""
 MONGO_CONNECTIONS = 30_000
 """Of a large DocumentDB instance or an Atlas M80 and larger."""
+EXPIRIES_A_DAY = 1_000_000
+CLEAN_UP_MB = 1024
+"""Memory of `clean_up`."""
+CLEAN_UP_PASSES = 5
+"""That run at most at once: one begins each minute, and each may take 300 s."""
+VCPU_MB = 1769
+"""The memory with which a Lambda function has a whole processor (Lambda developer guide, "Configure memory")."""
+S3_LIST = 0.005 / 1e3
 MONGO_POOL = 6
 """Connections an execution environment holds to the primary: one a part at once, two of the driver's monitor."""
 
@@ -223,11 +231,55 @@ def write(figures: dict[str, Any]) -> None:
         f"That every zip is looked into costs ${zips / SITES * 1e6:.2f} for a million backups, "
         f"{zips / total:.1%} of the whole.",
         "",
+        *_clean_up(figures),
         "## Where it breaks first, and what then",
         "",
         *_breaks(night, nat / total, puts * S3_PUT / total, pollers, connections, puts),
     ]  # fmt: skip
     (DOCS / "scale.md").write_text("\n".join(lines) + "\n")
+
+
+def _clean_up(figures: dict[str, Any]) -> list[str]:
+    one_pass = {found["what"]: found for found in figures["cleanUp"]["passes"] if found["atOnce"] == 1}
+    looks = (
+        "expire",
+        "expire",
+        "remove",
+        "forget",
+    )  # between the first and the removal there is one more look
+    cpu = sum(one_pass[what]["cpuMs"] for what in looks) / 1000
+    mongo = sum(one_pass[what]["mongo"] for what in looks)
+    rate = CLEAN_UP_MB / VCPU_MB / cpu
+    day, night = EXPIRIES_A_DAY / 86400, EXPIRIES_A_DAY / HOURS / 3600
+    dollars = EXPIRIES_A_DAY * cpu * VCPU_MB / 1024 * LAMBDA_GB_SECOND
+    lists = EXPIRIES_A_DAY * PROVIDERS * 2 * S3_LIST
+    return [
+        "## Clean-up",
+        "",
+        "A backup that expires is marked, a week later its data goes, 400 days later its record. From the CPU",
+        "that took in `python -m benchmarks --only cleanUp`:",
+        "",
+        *table(
+            ["", ""],
+            [
+                ["expiries a day", f"{EXPIRIES_A_DAY:,}"],
+                ["a second, all day", f"{day:.1f}"],
+                [f"a second, all in the {HOURS} hours of the night", f"{night:.1f}"],
+                ["CPU of one from its expiry to its end, ms", f"{cpu * 1000:.0f}"],
+                ["MongoDB commands of one", f"{mongo:.0f}"],
+                ["S3 requests of one: two lists and one deletion a provider", PROVIDERS * 3],
+                [f"a second that one pass of {CLEAN_UP_MB} MB has the CPU for", f"{rate:.0f}"],
+                [f"a second that {CLEAN_UP_PASSES} passes have it for, the most at once",
+                 f"{rate * CLEAN_UP_PASSES:.0f}"],
+                ["$ a day for Lambda", f"{dollars:.2f}"],
+                ["$ a day for the lists", f"{lists:.2f}"],
+            ],
+        ),
+        "",
+        "What comes faster than that waits: it is removed later, and nothing else waits behind it. More memory makes",
+        "each pass faster in proportion, up to a whole processor.",
+        "",
+    ]  # fmt: skip
 
 
 def _breaks(
