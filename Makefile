@@ -39,7 +39,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test bench up down wipe status logs invoke lint audit sbom lint-infra lock
+.PHONY: help setup demo test rehearsal bench up down wipe status logs invoke lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,10 @@ invoke: .venv/.local ## Invoke one function: make invoke FUNCTION=get_job EVENT=
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"
 	@$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+rehearsal: .venv/.test .venv-tools/.tools .venv-rehearsal/.rehearsal ## Deploy with sam to an emulated AWS, and back up there, about 2 minutes
+	@echo "Rehearsing the deployment: sam build, sam deploy, every sample event, a backup"
+	@$(BIN)/pytest tests/rehearsal
 
 bench: .venv/.local .venv-bench/.bench ## Measure against rclone, s5cmd and the AWS CLI, about 15 minutes (BENCH_ARGS="--only plain")
 	@echo "Measuring: the table goes to docs/benchmarks.md"
@@ -132,7 +136,8 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	compile tools requirements/tools.txt; \
 	compile infra requirements/infra.txt; \
 	compile bench requirements/bench.txt; \
-	compile audit requirements/audit.txt
+	compile audit requirements/audit.txt; \
+	compile rehearsal requirements/rehearsal.txt
 
 .venv/.local: requirements/local.txt
 	@$(call make_venv,.venv)
@@ -162,6 +167,12 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@$(call make_venv,.venv-infra)
 	@echo "Installing checkov ($<)"
 	@.venv-infra/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv-rehearsal/.rehearsal: requirements/rehearsal.txt
+	@$(call make_venv,.venv-rehearsal)
+	@echo "Installing ministack ($<)"
+	@.venv-rehearsal/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 .venv-audit/.audit: requirements/audit.txt
