@@ -584,7 +584,9 @@ CALLS: dict[str, Callable[[Repository, Job, Job], object]] = {
     ),
     "version": lambda repository, old, new: repository.version(old.id),
     "page": lambda repository, old, new: repository.page({"siteId": old.site_id}, 5, None),
-    "holds_newest_good": lambda repository, old, new: repository.holds_newest_good(old),
+    "holds_newest_good": lambda repository, old, new: repository.holds_newest_good(
+        old.replace(tasks={"site": a_task(1).replace(finished_at=NOW)})
+    ),
     "due": lambda repository, old, new: repository.due(NOW + timedelta(hours=1), 5),
     "due_for_clean_up": lambda repository, old, new: repository.due_for_clean_up(NOW, 5),
     "change": lambda repository, old, new: repository.change(old.id, touched),

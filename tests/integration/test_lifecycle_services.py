@@ -187,7 +187,7 @@ def is_kept(stack: Stack, job: Job) -> bool:
     """Whether the clean-up leaves the job alone for months."""
     for _ in range(4):
         stack.pass_time(30 * DAY)
-        stack.clean_up()
+        stack.clean()
     return stack.job(job.id).status is Status.DONE
 
 
