@@ -6,7 +6,7 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup import http
-from sitebackup.bootstrap import Bootstrap
+from sitebackup.bootstrap import Bootstrap, now
 from sitebackup.domain.job import Status
 from sitebackup.errors import BadRequest
 from sitebackup.services.get_job import MAX_WAIT_SECONDS
@@ -28,7 +28,7 @@ def get_one(job_id: str) -> Response[str]:
     query = app.current_event.query_string_parameters
     wait = http.a_number(query, "wait", 0, 0, MAX_WAIT_SECONDS)
     since = http.a_number(query, "since", 0, 0, 2**53) if "since" in query else None
-    return http.ok(job_view(get_job(job_id, wait, since)))
+    return http.ok(job_view(get_job(job_id, wait, since), now()))
 
 
 @app.get("/backup")
@@ -42,7 +42,8 @@ def get_page() -> Response[str]:
     limit = http.a_number(query, "limit", 20, 1, 100)
     filters = {"siteId": ids.get("siteId"), "userId": ids.get("userId"), "status": status}
     jobs, cursor = get_job.page(filters, limit, ids.get("cursor"))
-    return http.ok({"jobs": [job_view(job) for job in jobs], **({"cursor": cursor} if cursor else {})})
+    at = now()
+    return http.ok({"jobs": [job_view(job, at) for job in jobs], **({"cursor": cursor} if cursor else {})})
 
 
 @logger.inject_lambda_context

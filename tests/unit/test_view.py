@@ -49,8 +49,8 @@ def a_job(**changes: Any) -> Job:
     return Job(**fields | changes)
 
 
-def shown(job: Job) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(msgspec.json.encode(job_view(job)))
+def shown(job: Job, now: datetime = NOW) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(msgspec.json.encode(job_view(job, now)))
     return document
 
 
@@ -113,6 +113,13 @@ def test_a_failure_says_why_and_what_went_wrong_before() -> None:
         "message": "site answered 503.",
         "at": "2030-01-31T12:00:00.005Z",
     }
+
+
+def test_a_next_try_is_shown_only_while_it_is_to_come() -> None:
+    next_try = NOW + timedelta(seconds=9)
+    job = a_job(tasks={"site": RUNNING.replace(next_try_at=next_try)})
+    assert shown(job)["tasks"]["site"]["nextTryAt"] == "2030-01-31T12:00:09.005Z"
+    assert "nextTryAt" not in shown(job, next_try)["tasks"]["site"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])

@@ -13,6 +13,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
+from .bootstrap import now
 from .domain.job import Job
 from .domain.model import to_milliseconds
 from .errors import INTERNAL, BadRequest, Problem, RequestError, problem
@@ -123,7 +124,7 @@ def only_known(query: Mapping[str, str], names: Collection[str]) -> None:
 
 def accepted(job: Job) -> Response[str]:
     """202, and where the job can be followed."""
-    return _json(HTTPStatus.ACCEPTED, job_view(job), {"Location": f"/backup/{job.id}"})
+    return _json(HTTPStatus.ACCEPTED, job_view(job, now()), {"Location": f"/backup/{job.id}"})
 
 
 def ok(document: Mapping[str, Any]) -> Response[str]:

@@ -9,10 +9,10 @@ from .domain.retention import Decision
 from .domain.schedule import Schedule
 
 
-def job_view(job: Job) -> dict[str, Any]:
-    """JSON-ready, in camelCase; what is not known is left out."""
+def job_view(job: Job, now: datetime) -> dict[str, Any]:
+    """JSON-ready, in camelCase, as it stands `now`; what is not known is left out."""
     gone = job.deleted_at is not None or (job.status in RETRYABLE and job.upload_released_at is not None)
-    tasks = {name: _task_view(task, gone) for name, task in job.tasks.items()}
+    tasks = {name: _task_view(task, gone, now) for name, task in job.tasks.items()}
     return _known(
         {
             "jobId": job.id,
@@ -73,8 +73,9 @@ def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
     )
 
 
-def _task_view(task: Task, gone: bool) -> dict[str, Any]:
+def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
     trouble = task.trouble
+    waits = task.next_try_at is not None and task.next_try_at > now
     return _known(
         {
             "status": task.status,
@@ -82,7 +83,7 @@ def _task_view(task: Task, gone: bool) -> dict[str, Any]:
             "progress": _progress(task),
             "retries": trouble.count if trouble else None,
             "lastError": {"message": trouble.message, "at": _time(trouble.at)} if trouble else None,
-            "nextTryAt": _time(task.next_try_at),
+            "nextTryAt": _time(task.next_try_at) if waits else None,
             "startedAnew": task.started_anew or None,
             "finishedAt": _time(task.finished_at),
             "object": task.object.to_document() if task.object and not gone else None,
