@@ -288,6 +288,20 @@ def test_s3_shows_the_part_that_came_last(server: Server, writing: Storage, key:
     assert writing.part_etags(key, upload_id) == {1: (PART, again.etag)}
 
 
+def test_parts_that_are_held_in_memory_become_the_same_object(
+    server: Server, storage: Storage, key: str
+) -> None:
+    server.needs("checksums")
+    upload_id = storage.create_upload(key)
+    parts = [
+        storage.put_held_part(key, upload_id, part.number, memoryview(DATA)[part.start : part.end])
+        for part in map(PLAN.part, range(1, PLAN.parts + 1))
+    ]
+    assert combine_crcs(parts) == CRC
+    storage.complete(key, upload_id, PLAN, parts, CRC)
+    assert read(server, key) == DATA
+
+
 def test_an_upload_that_is_gone(writing: Storage, key: str) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
@@ -309,6 +323,8 @@ def test_a_small_object_in_one_go(server: Server, writing: Storage, key: str, si
     assert (stored.size, stored.checksum_crc64nvme) == (size, encode_crc(checksums.crc64nvme(data)))
     assert writing.head(key, stored.version_id) == stored
     assert read(server, key, stored.version_id) == data
+    head = server.client().head_object(Bucket=BUCKET, Key=key)
+    assert "ContentEncoding" not in head, "the coding of the transfer was stored"
 
 
 def test_a_source_that_ends_early_stores_nothing(writing: Storage, key: str) -> None:

@@ -353,6 +353,25 @@ def test_nobody_listens() -> None:
 # --- the request itself
 
 
+def test_bytes_in_memory_go_as_they_are_behind_their_checksum(data: bytes) -> None:
+    crc = crc_of(data[:1000])
+    confirmed = wire.answer("200 OK", 'ETag: "x"', f"x-amz-checksum-crc64nvme: {crc}")
+    with wire.script(confirmed, read_first=1000, until=data[900:1000]) as server:
+        at(server.port).put_held_part("key", "id", 7, memoryview(data)[:1000])
+    head, _, body = server.sent[0].partition(b"\r\n\r\n")
+    headers = {
+        name.lower(): value
+        for name, _, value in (line.partition(": ") for line in head.decode().split("\r\n"))
+    }
+    assert body == data[:1000]
+    assert headers["content-length"] == "1000"
+    assert headers["x-amz-checksum-crc64nvme"] == crc
+    assert headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+    assert "content-encoding" not in headers
+    signed = headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    assert {"host", "x-amz-content-sha256", "x-amz-checksum-crc64nvme"} <= set(signed)
+
+
 def test_the_request_says_what_aws_wants(data: bytes) -> None:
     confirmed = wire.answer("200 OK", 'ETag: "x"', f"x-amz-checksum-crc64nvme: {crc_of(data[:1000])}")
     with wire.script(confirmed, read_first=1000, until=b"\r\n\r\n") as server:

@@ -3,7 +3,7 @@
 import pytest
 
 from sitebackup.services.pieces import BUFFERS, Piece, chunks
-from sitebackup.services.sources import Held
+from tests.unit.twins import Held
 
 
 @pytest.mark.parametrize("length", [0, 1, 9, 10, 11, 19, 20, 21, 70])

@@ -12,7 +12,7 @@ from sitebackup.domain.check import Checked, check
 from sitebackup.domain.errors import Conflict, Permanent, RepositoryUnavailable, Transient
 from sitebackup.domain.events import PartUpdated, TaskEvent, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import UNFINISHED, Job, Status
-from sitebackup.domain.plan import MAX_OBJECT_SIZE
+from sitebackup.domain.plan import MAX_OBJECT_SIZE, MAX_PARTS
 from sitebackup.domain.reason import Code
 from sitebackup.services import sweep_jobs, work_off
 from sitebackup.services.create_job import CreateBackup
@@ -270,3 +270,30 @@ def test_what_an_earlier_run_left_goes_as_soon_as_the_task_is_done() -> None:
     assert stored is not None
     assert world.job.tasks["site"].runs == 2
     assert world.storage.at_key(stored.key) == ([], [stored.version_id])
+
+
+def test_a_stream_that_says_that_it_has_too_many_parts_is_not_begun() -> None:
+    world = a_world(size=MAX_PARTS * PART_SIZE + 1, ranged=False)
+    deliver_all(world, UploadJobCreated)
+    task = world.job.tasks["site"]
+    assert task.reason is not None
+    assert task.reason.code is Code.SIZE_LIMIT_EXCEEDED
+    assert f"{MAX_PARTS * PART_SIZE + 1} bytes; as a stream the limit is" in task.reason.message
+    assert not world.storage.uploads
+
+
+def test_a_part_of_a_stream_that_s3_refuses_once_is_sent_again_from_memory() -> None:
+    world = a_world(ranged=False)
+    once_before(world, "storage", "put_part", failing(Transient("S3 answered SlowDown.")))
+    opened: list[str] = []
+    gate = world.repository.gate
+
+    def counting[T](port: str, name: str, call: Callable[[], T]) -> T:
+        if port == "exports" and name == "probe":
+            opened.append(name)
+        return gate(port, name, call)
+
+    world.set_gate(counting)
+    deliver_all(world, UploadJobCreated, PartUpdated)
+    task = world.job.tasks["site"]
+    assert (task.status, task.runs, len(opened)) == (Status.DONE, 1, 1)

@@ -343,6 +343,20 @@ class MemoryExports(Exports):
         return self.sites[provider.name]
 
 
+class Held:
+    """Bytes in memory as a source."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Copies what fits."""
+        count = min(len(buffer), len(self._data))
+        buffer[:count] = self._data[:count]
+        self._data = self._data[count:]
+        return count
+
+
 @dataclass
 class _OpenUpload:
     key: str
@@ -392,6 +406,11 @@ class MemoryStorage(Storage):
             return Part(number=number, length=length, etag=etag, crc64nvme=crc_of(data))
 
         return self.gate("storage", "put_part", put)
+
+    def put_held_part(
+        self, key: str, upload_id: str, number: int, data: memoryview, time_left: TimeLeft = no_deadline
+    ) -> Part:
+        return self.put_part(key, upload_id, number, Held(data), len(data))
 
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         def put() -> StoredObject:

@@ -105,10 +105,16 @@ class OnePassPut:
             self._buffers.append(buffer)
 
     def held(
-        self, key: str, data: memoryview, *, headers: Mapping[str, str], time_left: TimeLeft = no_deadline
+        self,
+        key: str,
+        data: memoryview,
+        *,
+        query: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        time_left: TimeLeft = no_deadline,
     ) -> Sent:
         """Sends bytes that are in memory, likewise."""
-        return self._send(key, _Held(data, time_left), {}, headers)
+        return self._send(key, _Held(data, time_left), query or {}, headers or {})
 
     def _send(
         self, key: str, body: "_Body", query: Mapping[str, str | int], headers: Mapping[str, str]

@@ -73,11 +73,21 @@ class Storage:
 
         Raises Transient (a short source, too), Permanent or NoSuchUpload.
         """
-        query: dict[str, str | int] = {"partNumber": number, "uploadId": upload_id}
         with _translated(), timed("PartDuration"):
-            sent = self._put.moving(key, source, length, query=query, time_left=time_left)
+            sent = self._put.moving(
+                key, source, length, query=_part_query(upload_id, number), time_left=time_left
+            )
         count("PartsMoved")
         return Part(number=number, length=length, etag=sent.etag, crc64nvme=sent.crc64nvme)
+
+    def put_held_part(
+        self, key: str, upload_id: str, number: int, data: memoryview, time_left: TimeLeft = no_deadline
+    ) -> Part:
+        """Makes bytes in memory the part; waits and raises likewise."""
+        with _translated(), timed("PartDuration"):
+            sent = self._put.held(key, data, query=_part_query(upload_id, number), time_left=time_left)
+        count("PartsMoved")
+        return Part(number=number, length=len(data), etag=sent.etag, crc64nvme=sent.crc64nvme)
 
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         """Makes the bytes an object of its own; waits likewise. Raises Transient or Permanent."""
@@ -228,6 +238,10 @@ class Storage:
         """Removes this version for good. Raises Transient or Permanent."""
         with _translated(), timed("StorageLatency"):
             self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
+
+
+def _part_query(upload_id: str, number: int) -> dict[str, str | int]:
+    return {"partNumber": number, "uploadId": upload_id}
 
 
 def combine_crcs(parts: Sequence[Part]) -> str:

@@ -111,20 +111,6 @@ class ResumingReader:
         self._export.close()
 
 
-class Held:
-    """Bytes in memory as a source."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-
-    def readinto(self, buffer: memoryview) -> int:
-        """Copies what fits."""
-        count = min(len(buffer), len(self._data))
-        buffer[:count] = self._data[:count]
-        self._data = self._data[count:]
-        return count
-
-
 def hold(source: Source, length: int) -> memoryview:
     """Reads so many bytes into memory. Raises Transient if there are fewer, and what the source raises."""
     data = memoryview(bytearray(length))

@@ -19,7 +19,7 @@ from .lease import RENEW_EVERY, RunLease
 from .outcomes import Outcomes
 from .pieces import BUFFERS, Piece, chunks
 from .retrying import in_place
-from .sources import Held, TaskEnded, check_size, time_left
+from .sources import TaskEnded, check_size, time_left
 
 STOPS_BEFORE_DEADLINE = timedelta(seconds=60)
 UPLOADS_AT_ONCE = BUFFERS - 1
@@ -141,13 +141,8 @@ class MoveStream:
     ) -> Part:
         """Sent again from memory if S3 stumbles: the stream itself could only be read from its start."""
         return in_place(
-            lambda: self.storage.put_part(
-                key,
-                upload_id,
-                piece.number,
-                Held(piece.data),
-                len(piece.data),
-                time_left(deadline, self.now),
+            lambda: self.storage.put_held_part(
+                key, upload_id, piece.number, piece.data, time_left(deadline, self.now)
             ),
             event,
             deadline,
