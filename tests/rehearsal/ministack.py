@@ -51,7 +51,6 @@ class Ministack(Service):
             "GATEWAY_PORT": str(self.port),
             "MINISTACK_ACCOUNT_ID": ACCOUNT_ID,
             "MINISTACK_REGION": REGION,
-            "TMPDIR": str(self.data),
         }
 
     def client_environment(self) -> dict[str, str]:
@@ -62,6 +61,7 @@ class Ministack(Service):
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_ENDPOINT_URL": self.address,
             "HOME": str(self.data),
+            "TMPDIR": str(self.data),  # sam leaves a folder for each artefact behind
         }
 
     def command(self) -> list[str]:
