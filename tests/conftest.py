@@ -1,11 +1,32 @@
 """Fixtures shared by all tests: the real services, started on first use, one set per xdist worker."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import hypothesis
 import pytest
+from pymongo import MongoClient
 
 from local.services import S3, Kafka, Mongo, Service
+from sitebackup.adapters import repository
+from tests.documentdb import Rules
+
+_rules = Rules()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _documentdb_hears_what_is_sent() -> Iterator[None]:
+    """All clients that the code under test makes in this process are held to DocumentDB's rules."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repository, "MongoClient", partial(MongoClient, event_listeners=[_rules]))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _documentdb_takes_what_was_sent(_documentdb_hears_what_is_sent: None) -> Iterator[None]:
+    _rules.broken.clear()
+    yield
+    assert not _rules.broken
 
 # A busy machine is no failure.
 hypothesis.settings.register_profile("no deadline", deadline=None)

@@ -21,7 +21,7 @@ from local.services import TOPICS, Kafka, Service
 from sitebackup.adapters.bus import KafkaBus, msk_iam
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
-from tests.contract.tcp_proxy import TcpProxy
+from tests.tcp_proxy import TcpProxy
 
 ABOUT: dict[str, Any] = {"attempt": 2, "provider": "site"}
 

@@ -20,7 +20,7 @@ from sitebackup.domain.errors import Conflict, RepositoryUnavailable
 from sitebackup.domain.job import DeleteCause, Job, Part, PartWait, Status, StoredObject, Task, Upload
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
-from tests.contract.tcp_proxy import Forgetting, TcpProxy
+from tests.tcp_proxy import Forgetting, TcpProxy
 from tests.unit.twins import MemoryRepository
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)

@@ -15,7 +15,7 @@ from sitebackup.adapters.repository import connect
 from sitebackup.adapters.schedules import Schedules
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable
 from sitebackup.domain.schedule import Schedule
-from tests.contract.tcp_proxy import Forgetting, TcpProxy
+from tests.tcp_proxy import Forgetting, TcpProxy
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

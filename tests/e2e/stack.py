@@ -19,9 +19,11 @@ from local.services import S3, TOPICS, Kafka, Mongo, Service
 from local.settings import free_ports
 from mock_providers.client import MockSite
 from sitebackup.domain.events import TaskEvent
+from tests.documentdb import Rules, Wire
 from tests.e2e.client import Api, Bucket, Json, wait_until
 from tests.e2e.run import Run
 from tests.e2e.s3_proxy import S3Proxy
+from tests.tcp_proxy import TcpProxy
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -45,7 +47,7 @@ PARAMETERS = {
 
 
 class Stack:
-    """Kafka, MongoDB's protocol and S3 (behind a proxy) in `folder`; parameters of template.yaml can be set.
+    """Kafka, and behind proxies MongoDB's protocol and S3, in `folder`; parameters of template.yaml can be set.
 
     `providers` are others than the mock ones, as the setting lists them.
     """
@@ -54,12 +56,14 @@ class Stack:
         self.kafka, self.mongo, self.s3 = Kafka(folder), Mongo(folder), S3(folder)
         self._services: tuple[Service, ...] = (self.kafka, self.mongo, self.s3)
         self.proxy = S3Proxy((self.s3.host, self.s3.port))
+        self.rules = Rules()
+        self._mongo_proxy = TcpProxy((self.mongo.host, self.mongo.port), listeners=lambda: Wire(self.rules))
         ports = free_ports()
         mocks = f"http://127.0.0.1:{ports['PROVIDERS_PORT']}"
         environment = {
             "SERVICES": "external",
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
-            "MONGO_URI": self.mongo.address,
+            "MONGO_URI": f"mongodb://{self._mongo_proxy.address}/?directConnection=true",
             "S3_ENDPOINT_URL": self.proxy.address,
             "PROVIDERS": json.dumps(providers) if providers else _providers(mocks),
             "LOCAL_SCHEDULE_SECONDS": "2",
@@ -84,6 +88,8 @@ class Stack:
             for service in self._services:
                 service.stop()
             self.proxy.close()
+            self._mongo_proxy.close()
+        assert not self.rules.broken, self.rules.broken[:5]
 
     def site(
         self, provider: str = "site", size: int = 1000, of: MockSite | None = None, **faults: Any

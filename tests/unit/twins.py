@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
-from threading import Lock
+from threading import RLock
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -50,7 +50,7 @@ class MemoryRepository(Repository):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.parts: dict[tuple[str, int], Part | PartWait] = {}
         self.gate = gate
-        self._one_write = Lock()
+        self._one_write = RLock()
         self.stored: Callable[[Job, Job], None] = lambda before, after: None
         """Told of every change that is stored."""
 
@@ -77,10 +77,11 @@ class MemoryRepository(Repository):
 
     def _first(self, query: Mapping[str, Any]) -> Job | None:
         def first() -> Job | None:
-            for document in self.jobs.values():
-                if all(document.get(name) == value for name, value in query.items()):
-                    return Job.from_document(deepcopy(document))
-            return None
+            with self._one_write:  # nobody reads half of it
+                for document in self.jobs.values():
+                    if all(document.get(name) == value for name, value in query.items()):
+                        return Job.from_document(deepcopy(document))
+                return None
 
         return self.gate("repository", "get", first)
 

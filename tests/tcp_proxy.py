@@ -18,12 +18,19 @@ Forgetting = Literal["drop", "reset", "lose the answer"]
 class TcpProxy:
     """Forwards every connection to `upstream` (host, port), from a loopback port of its own until `close`.
 
-    With `tls` its clients must speak TLS, which ends here.
+    With `tls` its clients must speak TLS, which ends here. `listeners` makes one for each connection: it hears what
+    the client sends.
     """
 
-    def __init__(self, upstream: tuple[str, int], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        upstream: tuple[str, int],
+        tls: ssl.SSLContext | None = None,
+        listeners: Callable[[], Callable[[bytes], None]] = lambda: lambda data: None,
+    ) -> None:
         self._upstream = upstream
         self._tls = tls
+        self._listeners = listeners
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()  # guards what follows
         self._flows: set[_Flow] = set()
@@ -76,7 +83,7 @@ class TcpProxy:
                 client.settimeout(None)
             with client, socket.create_connection(self._upstream, timeout=5) as server:
                 server.settimeout(None)
-                flow = _Flow(client, server)
+                flow = _Flow(client, server, self._listeners())
                 with self._lock:
                     self._flows.add(flow)
                     self.connections += 1
@@ -88,8 +95,11 @@ class TcpProxy:
 
 
 class _Flow:
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(
+        self, client: socket.socket, server: socket.socket, listener: Callable[[bytes], None]
+    ) -> None:
         self._client, self._server = client, server
+        self._listener = listener
         self.forgotten: Forgetting | None = None
         self.then: Callable[[], object] = lambda: None
 
@@ -108,6 +118,8 @@ class _Flow:
                         self.then()
                     self._reset()
                     return
+                if not answers:
+                    self._listener(data)
                 if self.forgotten != "drop":
                     target.sendall(data)
         if self.forgotten != "drop" or not answers:
