@@ -28,6 +28,7 @@ def _documentdb_takes_what_was_sent(_documentdb_hears_what_is_sent: None) -> Ite
     yield
     assert not _rules.broken
 
+
 # A busy machine is no failure.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")

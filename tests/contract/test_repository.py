@@ -591,6 +591,7 @@ CALLS: dict[str, Callable[[Repository, Job, Job], object]] = {
     "due_for_clean_up": lambda repository, old, new: repository.due_for_clean_up(NOW, 5),
     "change": lambda repository, old, new: repository.change(old.id, touched),
     "change of a job that is known": lambda repository, old, new: repository.change(old.id, touched, old),
+    "claim_check": lambda repository, old, new: repository.claim_check(old, NOW + timedelta(hours=2)),
     "save_part": lambda repository, old, new: repository.save_part("v", a_part(1), NOW),
     "save_wait": lambda repository, old, new: repository.save_wait("v", 2, PartWait(attempt=1), NOW),
     "end_waits": lambda repository, old, new: repository.end_waits("v", [2]),

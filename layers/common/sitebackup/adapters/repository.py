@@ -234,9 +234,15 @@ class Repository:
 
     def _claim(self, field: str, seen: Job, claimed: Job) -> Job | None:
         due = {"_id": seen.id, "version": seen.version, field: seen.to_document()[field]}
-        with reachable():
-            result = self._jobs.update_one(due, {"$set": {field: claimed.to_document()[field]}})
-        return claimed if result.matched_count else None
+        taken = {"$set": {field: claimed.to_document()[field]}}
+        try:
+            with reachable():
+                mine = self._jobs.update_one(due, taken).matched_count == 1
+        except AnswerLost:  # as in `_replace`
+            with reachable():
+                mine = self._jobs.update_one(due, taken).matched_count == 1
+            mine = mine or self.get(seen.id) == claimed
+        return claimed if mine else None
 
     @once_more
     def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
