@@ -29,11 +29,14 @@ class Deployed:
         return os.pathsep.join(map(str, (self.layer, self.runtime, ROOT)))
 
 
-def deploy(folder: Path) -> Deployed:
-    """Makes the layer in `folder`. Raises RuntimeError where its wheels, which are Lambda's, can't run."""
+def deploy(folder: Path, source: Path = LAYER) -> Deployed:
+    """Makes the layer in `folder`, of what is in `source`.
+
+    Raises RuntimeError where its wheels, which are Lambda's, can't run.
+    """
     if sys.version_info[:2] != (3, 13) or sys.platform != "linux" or os.uname().machine != "x86_64":
         raise RuntimeError("The benchmarks run the layer as Lambda does: on Linux, x86-64 and Python 3.13.")
-    make = ["make", "--silent", "-C", str(LAYER), "build-CommonLayer", f"PYTHON={sys.executable}"]
+    make = ["make", "--silent", "-C", str(source), "build-CommonLayer", f"PYTHON={sys.executable}"]
     made = subprocess.run(
         [*make, f"ARTIFACTS_DIR={folder / 'layer'}"], capture_output=True, text=True, timeout=180, check=False
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -18,18 +17,15 @@ Forgetting = Literal["drop", "reset", "lose the answer"]
 class TcpProxy:
     """Forwards every connection to `upstream` (host, port), from a loopback port of its own until `close`.
 
-    With `tls` its clients must speak TLS, which ends here. `listeners` makes one for each connection: it hears what
-    the client sends.
+    `listeners` makes one for each connection: it hears what the client sends.
     """
 
     def __init__(
         self,
         upstream: tuple[str, int],
-        tls: ssl.SSLContext | None = None,
         listeners: Callable[[], Callable[[bytes], None]] = lambda: lambda data: None,
     ) -> None:
         self._upstream = upstream
-        self._tls = tls
         self._listeners = listeners
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._lock = threading.Lock()  # guards what follows
@@ -76,22 +72,21 @@ class TcpProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if self._tls:
-                client.settimeout(10)
-                client = self._tls.wrap_socket(client, server_side=True)
-                client.settimeout(None)
-            with client, socket.create_connection(self._upstream, timeout=5) as server:
-                server.settimeout(None)
-                flow = _Flow(client, server, self._listeners())
+        with (
+            contextlib.suppress(OSError),
+            client,
+            socket.create_connection(self._upstream, timeout=5) as server,
+        ):
+            server.settimeout(None)
+            flow = _Flow(client, server, self._listeners())
+            with self._lock:
+                self._flows.add(flow)
+                self.connections += 1
+            try:
+                flow.run()
+            finally:
                 with self._lock:
-                    self._flows.add(flow)
-                    self.connections += 1
-                try:
-                    flow.run()
-                finally:
-                    with self._lock:
-                        self._flows.discard(flow)
+                    self._flows.discard(flow)
 
 
 class _Flow:

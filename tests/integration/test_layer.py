@@ -1,14 +1,19 @@
 """The layer as `sam build` makes it: complete by itself, and quick to import."""
 
 import os
+import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copyfile, copytree, ignore_patterns
 
 import pytest
 
-from benchmarks.deployed import Deployed, deploy
+from benchmarks.deployed import LAYER, Deployed, deploy
 from benchmarks.servers import ROOT
+from local.services import Service
+from tests.contract.wire import certificate, proxy
 
 FUNCTIONS = sorted(path.parent for path in (ROOT / "functions").glob("*/app.py"))
 UNCHECKED_HASH = 0b01  # PEP 552: the second word of a .pyc
@@ -19,12 +24,27 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+BUNDLE = "global-bundle.pem"
+
+
 @pytest.fixture(scope="module")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    return deploy(tmp_path_factory.mktemp("deployed"))
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]:
+    """Of the database's certificate: one that no public list holds, as Amazon's own for DocumentDB."""
+    return certificate(tmp_path_factory.mktemp("authority"))
 
 
-def run(layer: Deployed, code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def layer(tmp_path_factory: pytest.TempPathFactory, authority: tuple[ssl.SSLContext, Path]) -> Deployed:
+    """Made as docs/deploy.md tells, with the authorities' file beside the Makefile."""
+    source = tmp_path_factory.mktemp("source") / "common"
+    copytree(LAYER, source, ignore=ignore_patterns("__pycache__"))
+    copyfile(authority[1], source / BUNDLE)
+    return deploy(tmp_path_factory.mktemp("deployed"), source)
+
+
+def run(
+    layer: Deployed, code: str, folder: Path, mongo_uri: str = "mongodb://127.0.0.1:1"
+) -> subprocess.CompletedProcess[str]:
     environment = {
         "PYTHONPATH": str(layer.layer),
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -33,7 +53,7 @@ def run(layer: Deployed, code: str, folder: Path) -> subprocess.CompletedProcess
         "PROVIDERS": '[{"name":"site","exportUrl":"http://127.0.0.1:1/"}]',
         "BACKUP_BUCKET": "b",
         "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-        "MONGO_URI": "mongodb://127.0.0.1:1",
+        "MONGO_URI": mongo_uri,
         "POWERTOOLS_METRICS_NAMESPACE": "test",
     }
     return subprocess.run(
@@ -46,6 +66,31 @@ def run(layer: Deployed, code: str, folder: Path) -> subprocess.CompletedProcess
 def test_every_function_starts_on_the_layer_alone(layer: Deployed, folder: Path) -> None:
     done = run(layer, "import app, os; assert callable(app.handler); os._exit(0)", folder)
     assert done.returncode == 0, done.stderr
+
+
+def test_it_holds_the_authorities_where_documentdb_s_connection_string_names_them(
+    layer: Deployed, authority: tuple[ssl.SSLContext, Path], mongo: Service, tmp_path: Path
+) -> None:
+    template = (ROOT / "infrastructure/network-and-data.yaml").read_text()
+    (named,) = re.findall(r"tlsCAFile=([^&]+)&", template)
+    file = layer.layer / Path(named).relative_to("/opt/python")
+    code = "from sitebackup.bootstrap import Bootstrap; print(Bootstrap().repository.get('a' * 24))"
+    known, (unknown, _) = authority[0], certificate(tmp_path)
+    for tls, read in ((known, True), (unknown, False)):
+        with proxy(mongo.port, tls=tls) as wire:
+            options = f"tls=true&tlsCAFile={file}&retryWrites=false&directConnection=true"
+            done = run(layer, code, ROOT, f"mongodb://127.0.0.1:{wire.port}/?{options}")
+        assert (done.stdout == "None\n") is read, done.stderr
+        assert read or "MongoDB does not answer" in done.stderr
+
+
+def test_a_file_of_authorities_that_is_missing_is_named(layer: Deployed) -> None:
+    uri = "mongodb://user:password@127.0.0.1/?tls=true&tlsCAFile=/opt/python/missing.pem"
+    done = run(layer, "import app", ROOT / "functions/get_job", uri)
+    assert done.returncode != 0
+    assert "SettingsError: the connection string of MongoDB names a file that can't be read: " in done.stderr
+    assert "/opt/python/missing.pem" in done.stderr
+    assert "password" not in done.stderr
 
 
 def test_it_describes_the_services_that_are_called_and_no_others(layer: Deployed) -> None:

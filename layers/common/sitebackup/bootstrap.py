@@ -66,9 +66,12 @@ class Bootstrap:
         from .adapters.repository import connect
 
         settings = self.settings
-        return connect(
-            self.secrets(settings.mongo_secret_arn) if settings.mongo_secret_arn else settings.mongo_uri
-        )
+        uri = self.secrets(settings.mongo_secret_arn) if settings.mongo_secret_arn else settings.mongo_uri
+        try:
+            return connect(uri)
+        except OSError as error:
+            message = f"the connection string of MongoDB names a file that can't be read: {error}"
+            raise SettingsError(message) from error
 
     @cached_property
     def schedules(self) -> "Schedules":
