@@ -68,7 +68,7 @@ def test_a_backup_is_accepted_at_once_and_can_be_followed(stack: Stack) -> None:
 
 def test_without_providers_all_that_are_configured_are_backed_up(stack: Stack) -> None:
     site = stack.site()
-    sites = [site, stack.site("db", of=site), stack.site("media", of=site)]
+    sites = [site, stack.site("db", of=site), stack.site("media", of=site), stack.site("dump", of=site)]
     job = stack.api.post("/backup", {"userId": site.user_id, "siteId": site.site_id}).json()
     stack.bucket.assert_holds(stack.api.done(job), *sites)
 

@@ -74,7 +74,7 @@ def test_a_backup_is_accepted_while_kafka_is_down(stack: Stack) -> None:
         for pid in stack.run.environments("create_job"):
             os.kill(pid, signal.SIGKILL)
         wait_until("the process is gone", lambda: not stack.run.environments("create_job"))
-        jobs.append(_post_within_seconds(stack, sites[1], 5 + 2))  # a new process starts and connects
+        jobs.append(_post_within_seconds(stack, sites[1], 8 + 3))  # a new process starts and connects
     for site, job in zip(sites, jobs, strict=True):
         stack.bucket.assert_holds(stack.api.done(job), site)
 

@@ -26,10 +26,15 @@ def _task(job: Json) -> Json:
 
 @contextmanager
 def _second_run(stack: Stack, job: Json, site: MockSite) -> Iterator[None]:
-    """process_provider is paused while it waits for the export; a second run of the same record goes first."""
+    """process_provider is paused while it waits for the export; when its lease is over a second run takes over."""
     wait_until("the first run waits for the export", lambda: site.stats()["concurrent"] == 1)
+
+    def taken_over() -> bool:
+        stack.emit(_created(job, tried=1))  # as the sweep does, which is behind the paused process
+        return bool(site.stats()["requests"] > 1)
+
     with stack.paused("process_provider"):
-        stack.emit(_created(job))
+        wait_until("the lease is over", taken_over, every=0.5)
         yield
 
 
@@ -78,13 +83,7 @@ def test_of_two_readers_of_a_stream_only_the_one_with_the_lease_goes_on(stack: S
     site = stack.site(size=3 * PART, noRange=True, hang={"afterBytes": 2 * PART, **PAUSE})
     job = stack.api.create(site)
     wait_until("the stream is read", lambda: site.stats()["bytesSent"] >= 2 * PART)
-
-    def taken_over() -> bool:
-        stack.emit(_created(job, tried=1))  # as the sweep does, which is behind the paused process
-        return bool(site.stats()["requests"] > 1)
-
-    with stack.paused("process_provider"):
-        wait_until("the lease is over", taken_over, every=0.5)
+    with _second_run(stack, job, site):
         done = stack.api.done(job)
     stack.drain()
     stack.bucket.wait_clean(done)

@@ -71,7 +71,9 @@ def back_up(stack: Stack, site: MockSite) -> Job:
 
 
 def start(stack: Stack, site: MockSite) -> Job:
-    return stack.create_job()(CreateBackup(user_id=site.user_id, site_id=site.site_id), None)
+    return stack.create_job()(
+        CreateBackup(user_id=site.user_id, site_id=site.site_id, providers=["site"]), None
+    )
 
 
 def check(stack: Stack, job: Job, site: MockSite) -> None:

@@ -78,7 +78,7 @@ def test_what_is_no_whole_zip_fails_with_a_reason_and_the_last_real_backup_stays
     assert failed.reason.code == code
     assert words in failed.reason.message
     stack.pass_time(30 * DAY)
-    stack.sweep()
+    stack.clean()
     assert stack.at_key(failed) == ([], []), "what the failed job had stored is removed"
     assert stack.job(good.id).delete_at is None
     stack.served.sites["site"] = MemoryExport(NESTED)
@@ -93,7 +93,7 @@ def test_a_retry_reads_the_export_anew_once_the_provider_has_mended_it(stack: St
     stack.deliver()
     stack.check_backup(failed.id)
     stack.pass_time(GRACE)
-    stack.sweep()
+    stack.clean()
     stored = stack.job(failed.id).tasks["site"].object
     assert stored is not None
     assert stack.at_key(failed) == ([], [stored.version_id]), "nothing is left of the first attempt"

@@ -102,8 +102,9 @@ class Repository:
                 unique=True,
                 partialFilterExpression={"idempotencyKey": {"$exists": True}},
             )
-            self._jobs.create_index([("nextCheckAt", ASCENDING)], name="due", sparse=True)
-            self._jobs.create_index([("cleanUpAt", ASCENDING)], name="due_for_clean_up", sparse=True)
+            # Not sparse: see docs/decisions/0053-what-is-due-is-in-a-plain-index.md
+            self._jobs.create_index([("nextCheckAt", ASCENDING)], name="due")
+            self._jobs.create_index([("cleanUpAt", ASCENDING)], name="due_for_clean_up")
             self._jobs.create_index(_SITE_NEWEST_FIRST, name="site_newest_first")
             self._jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
             self._jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
@@ -247,7 +248,7 @@ class Repository:
     @once_more
     def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
         with reachable():
-            found = self._jobs.find({field: {"$exists": True, "$lte": now}}).sort(field, ASCENDING)
+            found = self._jobs.find({field: {"$lte": now}}).sort(field, ASCENDING)
             with found.batch_size(limit):
                 return list(islice((job for job in map(_readable, found) if job), limit))
 

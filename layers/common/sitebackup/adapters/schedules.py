@@ -25,7 +25,7 @@ class Schedules:
     def create_indexes(self) -> None:
         """Idempotent. A paused schedule has no `nextRunAt`, so it is not in the index."""
         with reachable():
-            self._schedules.create_index([("nextRunAt", ASCENDING)], name="due", sparse=True)
+            self._schedules.create_index([("nextRunAt", ASCENDING)], name="due")
 
     @once_more
     def get(self, site_id: str) -> Schedule | None:
@@ -93,7 +93,7 @@ class Schedules:
 
         A document that can't be read is logged, and takes no place of others.
         """
-        query = {"nextRunAt": {"$exists": True, "$lte": now}}
+        query = {"nextRunAt": {"$lte": now}}
         with reachable(), self._schedules.find(query).sort("nextRunAt", ASCENDING).batch_size(limit) as found:
             return _readable(found, limit)
 
