@@ -184,29 +184,38 @@ def _parts(bench: Bench) -> list[dict[str, Any]]:
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_DEFAULT_REGION": REGION,
     }
-    found = []
-    with module("sink", "PORT") as sink, module("origin", bench.blob(16), "PORT") as origin:
-        s3, export = f"http://127.0.0.1:{sink}", f"http://127.0.0.1:{origin}/export.zip"
-        providers = json.dumps([{"name": "site", "exportUrl": export, "format": "any"}])
-        with local_run(bench.folder / "parts", s3, providers) as run:
-            for count in (300, *PART_COUNTS):  # the first starts the processes
+    found, counts, providers = [], (300, *PART_COUNTS), []  # the first starts the processes
+    with ExitStack() as stack:
+        s3 = f"http://127.0.0.1:{stack.enter_context(module('sink', 'PORT'))}"
+        for count in counts:  # each part is asked for under the total that its plan has
+            export = bench.folder / f"{count}-parts.zip"
+            export.write_bytes(bytes(count * PART_BYTES))
+            origin = stack.enter_context(module("origin", str(export), "PORT"))
+            url = f"http://127.0.0.1:{origin}/export.zip"
+            providers.append({"name": _provider(count), "exportUrl": url, "format": "any"})
+        with local_run(bench.folder / "parts", s3, json.dumps(providers)) as run:
+            for count in counts:
                 figures = _task(run, s3, count)
                 bench.say(f"control plane: {count} parts, {figures['msPerPart']:.1f} ms each")
                 found.append(figures)
     return found[1:]
 
 
+def _provider(count: int) -> str:
+    return f"parts-{count}"
+
+
 def _task(run: Run, s3: str, count: int) -> dict[str, Any]:
-    now = datetime.now(UTC)
+    now, name = datetime.now(UTC), _provider(count)
     job_id, user, site = (uuid.uuid4().hex[:24] for _ in range(3))
     plan = Plan(size=count * PART_BYTES, part_size=PART_BYTES, first_size=PART_BYTES, validator='"bench"')
-    upload_id = storage(s3).create_upload(f"{user}/{site}/{job_id}/site.zip")
+    upload_id = storage(s3).create_upload(f"{user}/{site}/{job_id}/{name}.zip")
     window = min(count, 64)
     upload = Upload(upload_id=upload_id, plan=plan, attempt=1, dispatched=window)
     later = now + timedelta(hours=1)
     job = Job(
         id=job_id, user_id=user, site_id=site, status=Status.RUNNING, version=1, active=True,
-        tasks={"site": Task(status=Status.RUNNING, upload=upload, stalls_at=later, next_check_at=later)},
+        tasks={name: Task(status=Status.RUNNING, upload=upload, stalls_at=later, next_check_at=later)},
         created_at=now, updated_at=now, deadline_at=now + timedelta(hours=6),
     )  # fmt: skip
     run.repository.add(job)
@@ -215,7 +224,7 @@ def _task(run: Run, s3: str, count: int) -> dict[str, Any]:
     bus = KafkaBus(run.kafka, {})
     bus.emit(
         [
-            UploadPartCreated(job_id=job_id, attempt=1, provider="site", upload_id=upload_id, number=number)
+            UploadPartCreated(job_id=job_id, attempt=1, provider=name, upload_id=upload_id, number=number)
             for number in range(1, window + 1)
         ]
     )
