@@ -58,11 +58,11 @@ class Run:
 
 
 @contextmanager
-def whole_run(folder: Path) -> Iterator[Run]:
-    """`python -m local up` on free ports, as `make up` starts it."""
+def whole_run(folder: Path, **settings: str) -> Iterator[Run]:
+    """`python -m local up` on free ports and with these settings, as `make up` starts it."""
     folder.mkdir()
     ports = free_ports()
-    environment = {**os.environ, **ports, "LOCAL_DIR": str(folder / "run")}
+    environment = {**os.environ, **ports, **settings, "LOCAL_DIR": str(folder / "run")}
     command = [sys.executable, "-m", "local", "up"]
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=180, stdout=subprocess.DEVNULL)
     try:
