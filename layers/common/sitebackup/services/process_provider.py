@@ -101,8 +101,11 @@ class ProcessProvider:
             if export.size is not None:
                 check_size(export.size, limit)
             if export.size is not None and export.size <= self.part_size:
-                with self._resuming(event, job, provider, export, left) as reader:
-                    data = hold(Bounded(reader, deadline, self.now, lease.is_held), export.size)
+                try:
+                    with self._resuming(event, job, provider, export, left) as reader:
+                        data = hold(Bounded(reader, deadline, self.now, lease.is_held), export.size)
+                except ExportChanged as error:
+                    raise Transient("The export changed while it was read.") from error
                 stored = self.storage.put_object(job.key(event.provider), data, left)
                 self.outcomes.done(event, stored, parts=1)
             elif export.ranged:
