@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sitebackup.domain.progress import Progress, advance, missing
+from sitebackup.domain.progress import Progress, advance
 
 SETS = st.sets(st.integers(1, 30))
 
@@ -32,9 +32,3 @@ def test_any_way_to_the_same_set_gives_the_same_snapshot(steps: list[set[int]]) 
     assert set(range(1, progress.through + 1)) <= done
     assert progress.through + 1 not in done
     assert progress.through_bytes == sum(length(number) for number in range(1, progress.through + 1))
-
-
-@given(done=SETS, through=st.integers(0, 10), last=st.integers(0, 40))
-def test_missing_is_what_is_handed_out_and_not_done(done: set[int], through: int, last: int) -> None:
-    found = list(missing(through, done, last))
-    assert found == sorted(set(range(through + 1, last + 1)) - done)

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from awscrt import checksums
 
 from sitebackup.adapters.exports import Export, Exports
-from sitebackup.adapters.repository import DuplicateJob, Repository, _with_next_check, differences
+from sitebackup.adapters.repository import DuplicateJob, Repository, differences, with_next_check
 from sitebackup.adapters.source import Source
 from sitebackup.adapters.storage import Storage, Versions
 from sitebackup.adapters.time_limits import TimeLeft, no_deadline
@@ -61,7 +61,7 @@ class MemoryRepository(Repository):
         def add() -> None:
             if job.id in self.jobs or self._clashes(job.to_document()):
                 raise DuplicateJob
-            self.jobs[job.id] = deepcopy(_with_next_check(job).to_document())
+            self.jobs[job.id] = deepcopy(with_next_check(job).to_document())
 
         self.gate("repository", "add", add)
 

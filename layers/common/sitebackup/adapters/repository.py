@@ -132,7 +132,7 @@ class Repository:
     def _insert(self, job: Job) -> None:
         try:
             with reachable():
-                self._jobs.insert_one(_with_next_check(job).to_document())
+                self._jobs.insert_one(with_next_check(job).to_document())
         except DuplicateKeyError as error:
             raise DuplicateJob from error
 
@@ -265,7 +265,7 @@ class Repository:
             after = change(before) if before else None
             if before is None or after is None:
                 return None
-            after = _with_next_check(after.replace(version=before.version + 1))
+            after = with_next_check(after.replace(version=before.version + 1))
             if self._replace(before, after):
                 return Changed(before, after)
             before = None
@@ -413,7 +413,7 @@ def _readable(document: dict[str, Any]) -> Job | None:
         return None
 
 
-def _with_next_check(job: Job) -> Job:
+def with_next_check(job: Job) -> Job:
     """What the `due` index is on is derived where a document is written, so no transition can forget it (I8)."""
     return job.replace(next_check_at=job.earliest_check)
 

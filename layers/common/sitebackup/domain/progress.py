@@ -1,12 +1,12 @@
 """Progress is what the set of done parts says, never a counter of its own (I6)."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from .model import Model
 
 
 class Progress(Model, frozen=True, kw_only=True):
-    """A snapshot of the set: everything up to `done_through` is done, `parts` and `bytes` count the whole set."""
+    """A snapshot of the set: everything up to `through` is done, `parts` and `bytes` count the whole set."""
 
     parts: int = 0
     bytes: int = 0
@@ -30,8 +30,3 @@ def advance(progress: Progress, done: Collection[tuple[int, int]]) -> Progress:
         through=through,
         through_bytes=through_bytes,
     )
-
-
-def missing(through: int, done: Collection[int], last: int) -> Iterator[int]:
-    """Numbers in `(through, last]` that are not in `done`, in order."""
-    return (number for number in range(through + 1, last + 1) if number not in done)

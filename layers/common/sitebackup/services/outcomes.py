@@ -102,14 +102,14 @@ class Outcomes:
         )
 
     def _next_try(self, event: TaskEvent, error: Transient, tried: int) -> datetime:
-        wait = error.retry_after or self.pause(tried)
+        wait = error.retry_after or self._pause(tried)
         count("TransientErrors")
         logger.warning(
             "task waits", extra={**about(event), "error": str(error), "seconds": wait.total_seconds()}
         )
         return self.now() + wait
 
-    def pause(self, tried: int) -> timedelta:
+    def _pause(self, tried: int) -> timedelta:
         """Doubles with each try, up to 15 minutes, with jitter."""
         longest = min(2.0 ** (tried + 1), LONGEST_BACKOFF_SECONDS)
         return timedelta(seconds=longest * (0.5 + self.random() / 2))
@@ -170,7 +170,7 @@ class Outcomes:
 
     def _after_loss(self, job: Job, event: TaskEvent) -> datetime:
         task = job.tasks.get(event.provider)
-        return self.now() + self.pause(task.losses if task else 0)
+        return self.now() + self._pause(task.losses if task else 0)
 
     def _tell_if_failed(self, event: TaskEvent, job: Job) -> None:
         if job.tasks[event.provider].status is Status.FAILED:
@@ -215,7 +215,7 @@ class Outcomes:
         """The task was ended by somebody else.
 
         If it is done with another version, this one is nobody's. In any other state a retry may still adopt it,
-        and what nobody adopts is removed when the uploads are dispatched.
+        and what nobody adopts is removed when the failed attempt is cleaned up.
         """
         job = self.repository.get(event.job_id)
         recorded = job.tasks[event.provider].object if job else None
