@@ -152,10 +152,12 @@ def _expiring(s3: str) -> Iterator[Job]:
             stored = StoredObject(
                 bucket=BUCKET, key=key, size=3, checksum_crc64nvme="AAAAAAAAAAA=", version_id=version
             )
-            tasks[name] = Task(status=Status.DONE, object=stored, progress=Progress(bytes=3), runs=1)
-        job = job.replace(tasks=tasks)
-        yield job
-        yield job.replace(id=_id(), finished_at=then + DAY, clean_up_at=None)
+            tasks[name] = Task(
+                status=Status.DONE, object=stored, progress=Progress(bytes=3), runs=1, finished_at=then
+            )
+        yield job.replace(tasks=tasks)
+        newer = {name: task.replace(finished_at=then + DAY) for name, task in tasks.items()}
+        yield job.replace(id=_id(), tasks=newer, finished_at=then + DAY, clean_up_at=None)
 
 
 def _stalled() -> Job:

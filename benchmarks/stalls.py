@@ -140,7 +140,7 @@ def _ends(run: Run, job_ids: list[str], since: float) -> list[float]:
             if answer.status_code == 200 and answer.json()["status"] not in ("pending", "running"):
                 left.discard(job_id)
                 if answer.json()["status"] == "done":
-                    finished = answer.json()["finishedAt"]
+                    finished = answer.json()["updatedAt"]  # `finishedAt` is the time of the seal
                     ends.append(_seconds_after(finished, since))
         time.sleep(0.5)
     return ends

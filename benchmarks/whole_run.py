@@ -102,7 +102,7 @@ def measure(bench: Bench, _mib: int) -> dict[str, Any]:
 
 def hops(job: dict[str, Any]) -> dict[str, float]:
     """Milliseconds by hop, from the times in the job; the last is what the client sees of it all."""
-    created, started, finished = (_time(job[name]) for name in ("createdAt", "startedAt", "finishedAt"))
+    created, started, finished = (_time(job[name]) for name in ("createdAt", "startedAt", "updatedAt"))
     stored = max(_time(task["finishedAt"]) for task in job["tasks"].values())
     return {
         "POST /backup, as the client sees it": job["postSeconds"] * 1000,
