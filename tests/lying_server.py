@@ -44,8 +44,12 @@ type Lie = Callable[[Asked], Answer]
 def answer(
     status: str, *headers: str, body: bytes = b"", then: Literal["close", "keep", "reset"] = "close"
 ) -> Answer:
-    """An HTTP/1.1 answer with just these headers."""
-    return Answer("\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + body, then)
+    """An HTTP/1.1 answer with just these headers, and Connection: close if the connection ends behind it.
+
+    A client that was not told may send its next request into the closing connection (RFC 9112, 9.6).
+    """
+    told = ["Connection: close"] if then == "close" else []
+    return Answer("\r\n".join([f"HTTP/1.1 {status}", *headers, *told, "", ""]).encode() + body, then)
 
 
 def chunked(data: bytes, size: int = 65_536) -> bytes:
