@@ -19,9 +19,13 @@ from benchmarks import counting
 from benchmarks.function import cpu_seconds
 from benchmarks.servers import ROOT
 from benchmarks.transfer import Bench
-from local.environment import Environment
-from local.services import ACCESS_KEY, BUCKET, REGION, S3, SECRET_KEY, Kafka, Mongo, s3_client
-from local.template import Template, load
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from local.lambda_runtime.execution_environment import ExecutionEnvironment
+from local.services.kafka import Kafka
+from local.services.mongo import Mongo
+from local.services.s3 import BUCKET, S3, s3_client
+from local.template.model import Template
+from local.template.reader import load
 from sitebackup.adapters.repository import Repository
 from sitebackup.domain.job import Job, Status, StoredObject, Task
 from sitebackup.domain.progress import Progress
@@ -73,11 +77,13 @@ async def _all(
 ) -> list[dict[str, Any]]:
     found = list[dict[str, Any]]()
     async with AsyncExitStack() as stack:
-        environments: dict[str, list[Environment]] = {}
+        environments: dict[str, list[ExecutionEnvironment]] = {}
         for name in ("CleanUpFunction", "SweepJobsFunction"):
             layers = (bench.deployed.layer, bench.deployed.runtime)
             function = replace(template.functions[name], layers=layers)
-            environments[name] = [Environment(function, CREDENTIALS, bench.deployed.python) for _ in range(2)]
+            environments[name] = [
+                ExecutionEnvironment(function, CREDENTIALS, bench.deployed.python) for _ in range(2)
+            ]
             for environment in environments[name]:
                 stack.push_async_callback(environment.stop)
                 await _invoke(environment)  # warm, and nothing is due yet
@@ -101,7 +107,7 @@ async def _all(
     return found
 
 
-async def _measured(environments: list[Environment], commands: Counter[str]) -> dict[str, float]:
+async def _measured(environments: list[ExecutionEnvironment], commands: Counter[str]) -> dict[str, float]:
     pids = [int(environment.describe()["pid"]) for environment in environments]
     before, cpu = commands.total(), sum(map(cpu_seconds, pids))
     started = time.perf_counter()
@@ -116,7 +122,7 @@ async def _measured(environments: list[Environment], commands: Counter[str]) -> 
     }
 
 
-async def _invoke(environment: Environment) -> int:
+async def _invoke(environment: ExecutionEnvironment) -> int:
     """One scheduled pass; how many jobs it took on."""
     result = await environment.invoke(str(uuid.uuid4()), b"{}", "Root=1-0-0;Sampled=0")
     if result.outcome.failed:

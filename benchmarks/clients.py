@@ -13,7 +13,8 @@ from pathlib import Path
 from benchmarks.deployed import Deployed
 from benchmarks.measure import Cost, run
 from benchmarks.servers import ROOT
-from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from local.services.s3 import BUCKET
 
 PEERS = ROOT / ".venv-bench/bin"
 PART_MIB, AT_ONCE = 16, 4

@@ -25,7 +25,10 @@ from benchmarks import counting
 from benchmarks.engine import storage
 from benchmarks.servers import ROOT, module
 from benchmarks.transfer import Bench
-from local.services import ACCESS_KEY, BUCKET, REGION, S3, SECRET_KEY, Kafka, Mongo
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from local.services.kafka import Kafka
+from local.services.mongo import Mongo
+from local.services.s3 import BUCKET, S3
 from local.settings import free_ports
 from sitebackup.adapters.bus import KafkaBus
 from sitebackup.adapters.repository import Repository

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from kafka import KafkaConsumer, TopicPartition
 
-from local.services import TOPICS
+from local.services.kafka import TOPICS
 
 OP_MSG = 2013
 CONNECTION_COMMANDS = frozenset({"hello", "ismaster", "isMaster", "ping", "endSessions"})

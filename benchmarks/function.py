@@ -21,9 +21,13 @@ from benchmarks.clients import PART_MIB, Job, environment
 from benchmarks.deployed import Deployed
 from benchmarks.measure import Cost
 from benchmarks.servers import ROOT
-from local.environment import Environment, memory
-from local.services import BUCKET, Kafka, Mongo, s3_client
-from local.template import Function, KafkaMapping, load
+from local.lambda_runtime.execution_environment import ExecutionEnvironment
+from local.services.kafka import Kafka
+from local.services.mongo import Mongo
+from local.services.processes import memory
+from local.services.s3 import BUCKET, s3_client
+from local.template.model import Function, KafkaMapping
+from local.template.reader import load
 from sitebackup.adapters.repository import Repository
 from sitebackup.adapters.storage import Storage, combine_crcs
 from sitebackup.domain.events import UploadPartCreated
@@ -63,7 +67,7 @@ class UploadPartFunction:
         settings: Mapping[str, str],
     ) -> Cost:
         assert upload.plan is not None
-        process = Environment(function, settings, self._deployed.python)
+        process = ExecutionEnvironment(function, settings, self._deployed.python)
         try:
             await self._invoke(process, *self._done_already(backup), [1])
             pid = int(process.describe()["pid"])
@@ -131,7 +135,7 @@ class UploadPartFunction:
         return replace(template.functions[name], layers=layers), mapping.batch_size
 
     async def _invoke(
-        self, process: Environment, backup: Backup, upload: Upload, numbers: Sequence[int]
+        self, process: ExecutionEnvironment, backup: Backup, upload: Upload, numbers: Sequence[int]
     ) -> None:
         payload = json.dumps(event(backup.id, upload.upload_id, numbers)).encode()
         result = await process.invoke(str(uuid.uuid4()), payload, "Root=1-0-0;Sampled=0")

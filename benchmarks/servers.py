@@ -11,8 +11,8 @@ from pathlib import Path
 
 import requests
 
-from local.processes import die_with_parent, free_port
-from local.services import BUCKET, S3, create_bucket
+from local.services.processes import die_with_parent, free_port
+from local.services.s3 import BUCKET, S3, create_bucket
 
 ROOT = Path(__file__).parents[1]
 VOLUMES = 12

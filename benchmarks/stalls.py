@@ -22,8 +22,11 @@ from typing import Any
 import requests
 
 from benchmarks.whole_run import Run, whole_run
-from local import processes
-from local.services import S3, Kafka, Mongo, Service
+from local.services import processes
+from local.services.kafka import Kafka
+from local.services.mongo import Mongo
+from local.services.s3 import S3
+from local.services.service import Service
 
 SECONDS = (3, 20, 90)
 JOBS = 6

@@ -16,10 +16,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
-from local import background
-from local.lambda_client import lambda_client
-from local.services import HOST
-from local.settings import ROOT, Settings, SettingsError
+from . import background
+from .lambda_runtime.client import lambda_client
+from .paths import ROOT
+from .services.service import HOST
+from .settings import Settings, SettingsError
+from .state import find_run
 
 sys.path.append(str(ROOT / "layers/common"))  # as the layer is on the path of a function
 _NOT_UP = 3
@@ -49,7 +51,7 @@ def main() -> int:
         settings = Settings.from_env(os.environ)
         match arguments.command:
             case "up" if arguments.foreground:
-                from local.run import main as run  # the servers are not loaded for the other commands
+                from .foreground import main as run  # the servers are not loaded for the other commands
 
                 return run(settings, throw_away=arguments.throw_away)
             case "up":
@@ -65,7 +67,7 @@ def main() -> int:
             case "invoke":
                 return _invoke(settings, arguments.function, arguments.event)
             case _:
-                from local.demo import main as demo
+                from .demo import main as demo
 
                 return demo()
     except SettingsError as error:
@@ -75,7 +77,7 @@ def main() -> int:
 
 
 def _up(settings: Settings) -> int:
-    if state := background.find(settings):
+    if state := find_run(settings):
         print(f"Already up (process {state.pid}) with {_text(state.choices)}, the API at "
               f"http://{HOST}:{state.ports['API']}.")  # fmt: skip
         if state.choices != settings.choices:
@@ -90,7 +92,7 @@ def _up(settings: Settings) -> int:
 
 
 def _down(settings: Settings) -> int:
-    state = background.find(settings)
+    state = find_run(settings)
     if state is None:
         print("Nothing is up.")
         return 0
@@ -103,7 +105,7 @@ def _down(settings: Settings) -> int:
 
 
 def _wipe(settings: Settings) -> int:
-    if background.find(settings):
+    if find_run(settings):
         return _fail("It is up: `make down` first.")
     for name in _WRITTEN:  # no more: LOCAL_DIR may be a folder with other things in it
         path = settings.folder / name
@@ -116,7 +118,7 @@ def _wipe(settings: Settings) -> int:
 
 
 def _status(settings: Settings) -> int:
-    state = background.find(settings)
+    state = find_run(settings)
     if state is None:
         print("Nothing is up: `make up` starts it.")
         return _NOT_UP
@@ -169,7 +171,7 @@ def _invoke(settings: Settings, function: str, event: Path) -> int:
         json.loads(payload)
     except (OSError, ValueError) as error:
         return _fail(f"EVENT: {event} can't be used: {error}")
-    state = background.find(settings)
+    state = find_run(settings)
     address = f"http://{HOST}:{state.ports['LAMBDA']}" if state else settings.lambda_address
     client = lambda_client(address, read_timeout=_MAX_FUNCTION_SECONDS)
     try:

@@ -1,21 +1,20 @@
-"""Starts a local run as a process of its own, finds it again, and ends it."""
+"""Starts a local run as a process of its own, and ends it."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import psutil
 
-from local import processes
-from local.processes import die_with_parent
-from local.settings import ROOT, Settings
+from .paths import ROOT
+from .services import processes
+from .services.processes import die_with_parent
+from .settings import Settings
+from .state import find_run
 
 _START_SECONDS = 180.0  # the first run fetches Kafka's jars
 _STOP_SECONDS = 45.0
@@ -23,28 +22,6 @@ _STOP_SECONDS = 45.0
 
 class NotStarted(Exception):
     """The run did not come up; the message says why."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What the state file says of a run that is up."""
-
-    pid: int
-    choices: dict[str, str]
-    host: str
-    ports: dict[str, int]
-    services: dict[str, int | None]
-
-
-def find(settings: Settings) -> State | None:
-    """The run of this folder, if it is up."""
-    try:
-        content: dict[str, Any] = json.loads(settings.state_file.read_text())
-        command = psutil.Process(content["pid"]).cmdline()
-        state = State(**content)
-    except (OSError, ValueError, TypeError, KeyError, psutil.Error):
-        return None  # no run, or one of another release
-    return state if command[1:3] == ["-m", "local"] else None  # else the number was used again
 
 
 def start(
@@ -81,7 +58,7 @@ def start(
 
 def _wait_until_up(settings: Settings, process: subprocess.Popen[bytes], since: int) -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while find(settings) is None:
+    while find_run(settings) is None:
         if process.poll() is not None:
             raise NotStarted(f"It ended with code {process.returncode}:\n{_last_words(settings, since)}")
         if time.monotonic() > deadline:

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from local import background
-from local.services import s3_client
-from local.settings import Settings, free_ports
+from . import background
+from .services.s3 import s3_client
+from .settings import Settings, free_ports
 
 SIZES = {"site": 48, "db": 24}  # MiB
 _RATES = {"site": 6, "db": 3}  # MiB/s of each part: slow enough to watch

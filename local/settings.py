@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from local.containers import bridge_address
-from local.lambda_service import DEFAULT_CONCURRENCY
-from local.processes import free_port
-from local.services import BUCKET, HOST, ServiceError
+from .lambda_runtime.service import DEFAULT_CONCURRENCY
+from .paths import ROOT
+from .services.containers import bridge_address
+from .services.processes import free_port
+from .services.s3 import BUCKET
+from .services.service import HOST, ServiceError
 
-ROOT = Path(__file__).resolve().parent.parent
-TEMPLATE = ROOT / "template.yaml"
 _PORTS = {"API": 3000, "LAMBDA": 3001, "PROVIDERS": 3002, "S3": 9000, "KAFKA": 9092, "MONGO": 27017}
 _MAX_CONCURRENCY = 1000  # of an AWS account that asked for no more
 _ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "MONGO_URI", "S3_ENDPOINT_URL")

@@ -7,7 +7,10 @@ import hypothesis
 import pytest
 from pymongo import MongoClient
 
-from local.services import S3, Kafka, Mongo, Service
+from local.services.kafka import Kafka
+from local.services.mongo import Mongo
+from local.services.s3 import S3
+from local.services.service import Service
 from sitebackup.adapters import repository
 from tests.documentdb import Rules
 

@@ -16,8 +16,9 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
-from local import processes
-from local.services import TOPICS, Kafka, Service
+from local.services import processes
+from local.services.kafka import TOPICS, Kafka
+from local.services.service import Service
 from sitebackup.adapters.bus import KafkaBus, msk_iam
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from local import processes
+from local.services import processes
 from mock_providers.client import MockSite
 from sitebackup.adapters.exports import Export, Exports, retry_after
 from sitebackup.domain.errors import ExportChanged, Permanent, Transient

@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 from pymongo import MongoClient
 
-from local import processes
-from local.services import Mongo, Service
+from local.services import processes
+from local.services.mongo import Mongo
+from local.services.service import Service
 from sitebackup.adapters.repository import DuplicateJob, Repository, connect
 from sitebackup.domain import lifecycle, transitions
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable

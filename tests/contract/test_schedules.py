@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 from pymongo import MongoClient
 
-from local import processes
-from local.services import Service
+from local.services import processes
+from local.services.service import Service
 from sitebackup.adapters.repository import connect
 from sitebackup.adapters.schedules import Schedules
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable

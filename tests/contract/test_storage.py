@@ -23,8 +23,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from local import processes
-from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from local.services import processes
+from local.services.s3 import BUCKET
 from sitebackup.adapters.s3_put import encode_crc
 from sitebackup.adapters.storage import Storage, combine_crcs
 from sitebackup.domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient

@@ -13,7 +13,9 @@ import pytest
 from awscrt import checksums
 from botocore.config import Config
 
-from local.services import ACCESS_KEY, BUCKET, REGION, SECRET_KEY, Service
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from local.services.s3 import BUCKET
+from local.services.service import Service
 from sitebackup.adapters import s3_put
 from sitebackup.adapters.s3_put import BUFFER_BYTES, encode_crc
 from sitebackup.adapters.storage import Storage, combine_crcs

@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 
-from local.services import BUCKET, s3_client
+from local.services.s3 import BUCKET, s3_client
 from mock_providers.client import MockSite
 
 FINAL = ("done", "failed", "cancelled", "deleted")

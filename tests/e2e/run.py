@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import requests
 
-from local.processes import die_with_parent
+from local.services.processes import die_with_parent
 from tests.e2e.client import wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,10 @@ import msgspec
 from kafka import KafkaProducer
 from kafka.partitioner.default import murmur2
 
-from local.services import S3, TOPICS, Kafka, Mongo, Service
+from local.services.kafka import TOPICS, Kafka
+from local.services.mongo import Mongo
+from local.services.s3 import S3
+from local.services.service import Service
 from local.settings import free_ports
 from mock_providers.client import MockSite
 from sitebackup.domain.events import TaskEvent

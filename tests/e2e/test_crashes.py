@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from local.services import Service
+from local.services.service import Service
 from mock_providers.client import MockSite
 from tests.e2e.client import Json, json_of, wait_until
 from tests.e2e.stack import PART, Stack

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from local.lambda_client import lambda_client
+from local.lambda_runtime.client import lambda_client
 from local.settings import free_ports
 from mock_providers.client import MockSite
 from tests.e2e.client import FINAL, Api, Bucket, wait_until

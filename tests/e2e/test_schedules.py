@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from local.lambda_client import lambda_client
+from local.lambda_runtime.client import lambda_client
 from tests.e2e.client import Json, wait_until
 from tests.e2e.stack import HELD, PART, Stack
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.services import Service
+from local.services.service import Service
 from tests.integration.mapping_harness import Lambda, Topic, a_topic, serve
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import requests
 
-from local.http_api import HttpApi
-from local.invoke_api import invoke_app
-from local.lambda_client import lambda_client
-from local.lambda_service import LambdaService
-from local.serving import serve
-from local.template import Template, load
+from local.asgi import serve
+from local.http_api.gateway import HttpApi
+from local.lambda_runtime.client import lambda_client
+from local.lambda_runtime.invoke_api import invoke_app
+from local.lambda_runtime.service import LambdaService
+from local.template.model import Template
+from local.template.reader import load
 
 FIXTURE = Path(__file__).parent / "fixtures/lambda"
 LIMIT_SECONDS = 30.0

@@ -14,9 +14,9 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
-from local.kafka_mapping import Mapping
-from local.services import Service
-from local.template import KafkaMapping
+from local.event_sources.kafka_mapping import EventSourceMapping
+from local.services.service import Service
+from local.template.model import KafkaMapping
 
 Answer = tuple[int, dict[str, str], Any]
 OK: Answer = (200, {}, None)
@@ -161,9 +161,9 @@ def mapping_of(topic: Topic, **changes: Any) -> KafkaMapping:
 
 
 @contextmanager
-def running(topic: Topic, lambda_: Lambda, **changes: Any) -> Iterator[Mapping]:
+def running(topic: Topic, lambda_: Lambda, **changes: Any) -> Iterator[EventSourceMapping]:
     """The mapping at work; it waits shorter before retries than AWS does."""
-    mapping = Mapping(
+    mapping = EventSourceMapping(
         mapping_of(topic, **changes),
         topic.broker.address,
         lambda_.address,
@@ -177,7 +177,7 @@ def running(topic: Topic, lambda_: Lambda, **changes: Any) -> Iterator[Mapping]:
         mapping.stop()
 
 
-def drained(mapping: Mapping) -> bool:
+def drained(mapping: EventSourceMapping) -> bool:
     """Whether every record is done."""
     status = mapping.status()
     return bool(status.lag) and set(status.lag.values()) == {0} and status.in_flight == 0

@@ -8,8 +8,8 @@ from typing import Any
 
 from pymongo import MongoClient
 
-from local import services
-from local.services import Service
+from local.services.s3 import BUCKET, s3_client
+from local.services.service import Service
 from mock_providers.archive import Archive
 from sitebackup.adapters.storage import Storage
 from sitebackup.bootstrap import Bootstrap
@@ -57,7 +57,7 @@ class Stack(Bootstrap):
         super().__init__(
             {
                 "PROVIDERS": json.dumps(providers),
-                "BACKUP_BUCKET": services.BUCKET,
+                "BACKUP_BUCKET": BUCKET,
                 "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
                 "MONGO_URI": mongo.address,
                 "MONGO_DATABASE": database,
@@ -71,12 +71,12 @@ class Stack(Bootstrap):
         self.bag = MemoryBus()
         self.served = MemoryExports()
         self.served.sites["site"] = MemoryExport(a_zip("site", 11 * MIB))
-        self.s3 = services.s3_client(s3.address) if s3 else None
+        self.s3 = s3_client(s3.address) if s3 else None
         self.__dict__.update(bus=self.bag)
         if export_url is None:
             self.__dict__.update(exports=self.served)
         if self.s3 and s3_endpoint_url is None:
-            self.__dict__["storage"] = Storage(self.s3, services.BUCKET)
+            self.__dict__["storage"] = Storage(self.s3, BUCKET)
 
     def close(self) -> None:
         """Drops the database."""
@@ -141,5 +141,5 @@ class Stack(Bootstrap):
         assert stored is not None
         assert stored.version_id is not None
         assert self.s3 is not None
-        answer = self.s3.get_object(Bucket=services.BUCKET, Key=stored.key, VersionId=stored.version_id)
+        answer = self.s3.get_object(Bucket=BUCKET, Key=stored.key, VersionId=stored.version_id)
         assert answer["Body"].read() == self.served.sites["site"].content

@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from local.services import ACCESS_KEY, REGION, SECRET_KEY, Service
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from local.services.service import Service
 from mock_providers.client import MockSite
 from sitebackup.domain.events import UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import Job

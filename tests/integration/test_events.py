@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from local.services import Service
+from local.services.service import Service
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from tests.integration.lambda_harness import Harness, running
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import requests
 
-from local.http_api import HttpApi
-from local.serving import serve
+from local.asgi import serve
+from local.http_api.gateway import HttpApi
 from tests.integration.lambda_harness import LIMIT_SECONDS, Harness, running
 
 ORIGIN = "https://app.example.com"

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from local.services import Service
+from local.services.service import Service
 from sitebackup.domain.job import Job
 from sitebackup.domain.provider import Provider
 from sitebackup.errors import BadRequest, IdempotencyKeyReused

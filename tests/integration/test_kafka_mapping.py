@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer
 
-from local.kafka_mapping import Mapping
-from local.services import Kafka, Service
-from local.template import KafkaMapping
+from local.event_sources.kafka_mapping import EventSourceMapping
+from local.services.kafka import Kafka
+from local.services.service import Service
+from local.template.model import KafkaMapping
 from tests.integration.mapping_harness import (
     OK,
     Answer,
@@ -235,4 +236,4 @@ def test_what_is_not_supported_is_refused(changes: dict[str, Any], message: str,
         on_failure_topic=None, consumer_group="g", starting_position="LATEST", filters=(), bisect=False,
     )  # fmt: skip
     with pytest.raises(ValueError, match=message):
-        Mapping(replace(mapping, **changes), "127.0.0.1:1", lambda_.address, function_timeout=1)
+        EventSourceMapping(replace(mapping, **changes), "127.0.0.1:1", lambda_.address, function_timeout=1)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from local.kafka_mapping import Mapping
-from local.services import Service
+from local.event_sources.kafka_mapping import EventSourceMapping
+from local.services.service import Service
 from tests.integration.mapping_harness import (
     CUT,
     ERROR,
@@ -188,7 +188,7 @@ def test_what_was_not_committed_is_delivered_again_by_the_next_process(topic: To
         return OK
 
     lambda_.answer = answer
-    first = Mapping(
+    first = EventSourceMapping(
         mapping_of(topic, batch_size=1), topic.broker.address, lambda_.address, function_timeout=30
     )
     first.start()

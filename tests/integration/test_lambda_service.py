@@ -22,8 +22,8 @@ import pytest
 import requests
 from botocore.exceptions import ClientError
 
-from local.lambda_client import lambda_client
-from local.lambda_service import Throttled
+from local.lambda_runtime.client import lambda_client
+from local.lambda_runtime.service import Throttled
 from tests.integration.lambda_harness import FIXTURE, LIMIT_SECONDS, Harness, running
 
 
@@ -375,8 +375,8 @@ def test_stop_leaves_no_process_and_answers_who_waits(tmp_path: Path) -> None:
 
 SERVER = """
 import sys, time
-from local.lambda_client import lambda_client
-from local.lambda_service import Throttled
+from local.lambda_runtime.client import lambda_client
+from local.lambda_runtime.service import Throttled
 from tests.integration.lambda_harness import running
 with running() as lambdas:
     print(lambdas.lambda_url, flush=True)

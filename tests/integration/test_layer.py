@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.deployed import LAYER, Deployed, deploy
 from benchmarks.servers import ROOT
-from local.services import Service
+from local.services.service import Service
 from tests.contract.wire import certificate, proxy
 
 FUNCTIONS = sorted(path.parent for path in (ROOT / "functions").glob("*/app.py"))

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from local import services
-from local.services import Service
+from local.services.s3 import BUCKET
+from local.services.service import Service
 from sitebackup.domain import lifecycle
 from sitebackup.domain.job import DeleteCause, Job, Status
 from sitebackup.domain.retention import Action, Why
@@ -49,8 +49,8 @@ def leave_things(stack: Stack, job: Job) -> None:
     assert stack.s3 is not None
     key = job.key("site")
     stack.storage.create_upload(key)
-    stack.s3.put_object(Bucket=services.BUCKET, Key=key, Body=b"from a run that came too late")
-    stack.s3.delete_object(Bucket=services.BUCKET, Key=key)
+    stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"from a run that came too late")
+    stack.s3.delete_object(Bucket=BUCKET, Key=key)
     uploads, versions = stack.at_key(job)
     assert uploads
     assert len(versions) >= 2

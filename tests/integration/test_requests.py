@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymongo import MongoClient
 
-from local.services import Service
-from local.template import Function, Route, load
+from local.services.service import Service
+from local.template.model import Function, Route
+from local.template.reader import load
 from sitebackup.bootstrap import Bootstrap
 from tests.integration.real_stack import an_id
 from tests.unit.twins import MemoryBus

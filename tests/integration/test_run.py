@@ -17,10 +17,13 @@ import pytest
 import requests
 from rich.console import Console
 
-from local import background, demo, services
-from local.run import MockProviders
-from local.services import Service, ServiceError
-from local.settings import ROOT, Settings, SettingsError, free_ports
+from local import background, demo
+from local.paths import ROOT
+from local.services.mock_providers import MockProviders
+from local.services.s3 import BUCKET, s3_client
+from local.services.service import Service, ServiceError
+from local.settings import Settings, SettingsError, free_ports
+from local.state import find_run
 from mock_providers.archive import Archive
 
 USER, SITE = "5f0000000000000000000001", "6a0000000000000000000001"
@@ -63,7 +66,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str
     try:
         yield env, settings
     finally:
-        processes = _tree(background.find(settings).pid)  # type: ignore[union-attr]
+        processes = _tree(find_run(settings).pid)  # type: ignore[union-attr]
         assert len(processes) >= 5
         down = _local(env, "down")
         if down.returncode != 0:
@@ -110,8 +113,8 @@ def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, 
     assert job["status"] == "done", job
     assert job["tasks"]["site"]["progress"]["partsTotal"] == 3  # PARAM_PartSizeMib was used
     key = job["tasks"]["site"]["object"]["key"]
-    s3 = services.s3_client(f"http://127.0.0.1:{settings.ports['S3']}")
-    stored = demo._digest(s3.get_object(Bucket=services.BUCKET, Key=key)["Body"].iter_chunks())
+    s3 = s3_client(f"http://127.0.0.1:{settings.ports['S3']}")
+    stored = demo._digest(s3.get_object(Bucket=BUCKET, Key=key)["Body"].iter_chunks())
     assert stored.sha256 == Archive("site", USER, SITE, size, 1).sha256()
     while True:
         mappings = requests.get(f"{settings.lambda_address}/mappings", timeout=10).json()
@@ -159,7 +162,7 @@ def test_the_log_names_the_source_of_each_line(up: tuple[dict[str, str], Setting
 
 def test_a_service_that_dies_is_started_again(up: tuple[dict[str, str], Settings]) -> None:
     env, settings = up
-    state = background.find(settings)
+    state = find_run(settings)
     assert state is not None
     old = state.services["mongo"]
     assert old is not None
@@ -169,7 +172,7 @@ def test_a_service_that_dies_is_started_again(up: tuple[dict[str, str], Settings
     while status != 200:
         assert time.monotonic() < deadline, (settings.folder / "log").read_text()[-2000:]
         status = requests.get(f"{settings.api_address}/backup", timeout=40).status_code
-        now = background.find(settings)
+        now = find_run(settings)
         if now is None or now.services["mongo"] == old:
             status = 0
         time.sleep(0.1)
@@ -195,7 +198,7 @@ def test_nothing_is_left_when_the_run_is_killed(
     settings = Settings.from_env(env)
     run = background.start(settings, env)
     try:
-        state = background.find(settings)
+        state = find_run(settings)
         assert state is not None
         assert list(state.services) == ["providers"]
         assert requests.get(f"{settings.api_address}/backup", timeout=40).status_code == 200
@@ -205,7 +208,7 @@ def test_nothing_is_left_when_the_run_is_killed(
         run.kill()
         run.wait(10)
     assert _all_gone(processes)
-    assert background.find(settings) is None
+    assert find_run(settings) is None
     result = _local(env, "status")
     assert result.returncode == 3
     assert "Nothing is up" in result.stdout
@@ -283,9 +286,9 @@ def test_the_demo_sees_a_difference(s3: Service, tmp_path: Path, monkeypatch: py
         providers.wait_ready()
         env = {"PROVIDERS_PORT": str(providers.port), "S3_PORT": str(s3.port)}
         settings = Settings.from_env(env)
-        client = services.s3_client(s3.address)
+        client = s3_client(s3.address)
         content = bytearray(Archive("site", USER, SITE, 1024 * 1024, 1).read(0, 1024 * 1024))
-        place = {"bucket": services.BUCKET, "key": "demo/site.zip"}
+        place = {"bucket": BUCKET, "key": "demo/site.zip"}
         task = {"object": place, "progress": {"partsTotal": 1}}
         job: dict[str, Any] = {"userId": USER, "siteId": SITE, "tasks": {"site": task}}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from local.schedules import Schedules, scheduled_event
-from local.template import Schedule
+from local.event_sources.schedules import Schedules, scheduled_event
+from local.template.model import Schedule
 from tests.integration.lambda_harness import LIMIT_SECONDS, Harness, running
 
 

@@ -12,7 +12,8 @@ from uuid import uuid4
 import pytest
 from pymongo import MongoClient, monitoring
 
-from local.services import Mongo, Service
+from local.services.mongo import Mongo
+from local.services.service import Service
 from sitebackup.adapters.repository import Repository
 from sitebackup.adapters.schedules import Schedules
 from sitebackup.domain.errors import BusUnavailable

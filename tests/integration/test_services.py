@@ -14,8 +14,10 @@ import pymongo
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
-from local import services
-from local.services import S3, Kafka, Mongo, Service, ServiceError
+from local.services.kafka import TOPICS, Kafka
+from local.services.mongo import Mongo
+from local.services.s3 import BUCKET, S3, s3_client
+from local.services.service import HOST, Service, ServiceError
 
 
 def test_kafka_has_the_topics_with_their_partitions(kafka: Service) -> None:
@@ -24,22 +26,22 @@ def test_kafka_has_the_topics_with_their_partitions(kafka: Service) -> None:
         topics = {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
     finally:
         admin.close()
-    assert {name: topics.get(name) for name in services.TOPICS} == services.TOPICS
+    assert {name: topics.get(name) for name in TOPICS} == TOPICS
 
 
 def test_the_bucket_is_versioned_and_empty(s3: Service) -> None:
-    client = services.s3_client(s3.address)
-    assert client.get_bucket_versioning(Bucket=services.BUCKET)["Status"] == "Enabled"
-    listing = client.list_object_versions(Bucket=services.BUCKET, Prefix="ready")
+    client = s3_client(s3.address)
+    assert client.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    listing = client.list_object_versions(Bucket=BUCKET, Prefix="ready")
     assert "Versions" not in listing
     assert "DeleteMarkers" not in listing
 
 
 def test_wrong_credentials_are_refused(s3: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(services, "SECRET_KEY", "wrong")
-    client = services.s3_client(s3.address)
+    monkeypatch.setattr("local.services.s3.SECRET_KEY", "wrong")
+    client = s3_client(s3.address)
     with pytest.raises(client.exceptions.ClientError, match="SignatureDoesNotMatch"):
-        client.list_objects_v2(Bucket=services.BUCKET)
+        client.list_objects_v2(Bucket=BUCKET)
 
 
 def _restart_after_kill(service: Service) -> None:
@@ -88,9 +90,9 @@ def test_s3_keeps_objects_over_kill_9_and_stop_leaves_nothing(tmp_path: Path) ->
     try:
         server.start()
         server.wait_ready()
-        services.s3_client(server.address).put_object(Bucket=services.BUCKET, Key="a", Body=b"kept")
+        s3_client(server.address).put_object(Bucket=BUCKET, Key="a", Body=b"kept")
         _restart_after_kill(server)
-        stored = services.s3_client(server.address).get_object(Bucket=services.BUCKET, Key="a")
+        stored = s3_client(server.address).get_object(Bucket=BUCKET, Key="a")
         assert stored["Body"].read() == b"kept"
         pid = server.pid
     finally:
@@ -102,7 +104,7 @@ def test_s3_keeps_objects_over_kill_9_and_stop_leaves_nothing(tmp_path: Path) ->
 
 def test_a_port_in_use_says_what_to_do(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind((services.HOST, 0))
+        taken.bind((HOST, 0))
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ServiceError, match=rf"port {port} is in use.*set MONGO_PORT to another"):
@@ -126,7 +128,7 @@ def test_a_server_that_ends_at_once_shows_its_output(tmp_path: Path, monkeypatch
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
 def test_a_service_dies_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib; from local.services import Mongo\n"
+        "import sys, pathlib; from local.services.mongo import Mongo\n"
         "server = Mongo(pathlib.Path(sys.argv[1])); server.start()\n"
         "print(server.pid, flush=True); sys.stdin.read()"
     )

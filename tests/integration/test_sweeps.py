@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from local import services
-from local.services import Service
+from local.services.s3 import BUCKET, s3_client
+from local.services.service import Service
 from sitebackup.adapters.storage import Storage, Versions
 from sitebackup.domain.errors import Transient
 from sitebackup.domain.events import UploadJobCreated
@@ -28,7 +28,7 @@ class Watched(Storage):
     """Counts what is removed; before a chosen call it lets something else happen."""
 
     def __init__(self, s3: Service) -> None:
-        super().__init__(services.s3_client(s3.address), services.BUCKET)
+        super().__init__(s3_client(s3.address), BUCKET)
         self.aborted: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
         self.listed: list[str] = []

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from local.services import Service
+from local.services.service import Service
 from sitebackup.domain.job import Job, Status
 from tests.integration.real_stack import GRACE, MIB, Stack, a_zip, an_id
 from tests.unit.twins import MemoryExport

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from local import sam
-from local.containers import docker_missing
-from local.sam import SAM, Sam
+from local.lambda_runtime import sam
+from local.lambda_runtime.sam import SAM, Sam
+from local.services.containers import docker_missing
 from scripts.lambda_image import IMAGE, ImageError, build
 from tests.integration.lambda_harness import FIXTURE, Harness, running
 

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from local import background
-from local.services import BUCKET, s3_client
+from local.services.s3 import BUCKET, s3_client
 from local.settings import Settings, free_ports
 from tests.parity.conftest import alone
 

@@ -12,12 +12,17 @@ from typing import Any
 import pymongo
 import pytest
 
-from local import sam
-from local.containers import bridge_address
-from local.run import MockProviders
-from local.sam import Sam
-from local.services import ACCESS_KEY, S3, SECRET_KEY, Kafka, Mongo, Service, s3_client
-from local.settings import ROOT, TEMPLATE, free_ports
+from local.aws_account import ACCESS_KEY, SECRET_KEY
+from local.lambda_runtime import sam
+from local.lambda_runtime.sam import Sam
+from local.paths import ROOT, TEMPLATE
+from local.services.containers import bridge_address
+from local.services.kafka import Kafka
+from local.services.mock_providers import MockProviders
+from local.services.mongo import Mongo
+from local.services.s3 import S3, s3_client
+from local.services.service import Service
+from local.settings import free_ports
 from sitebackup.adapters.repository import Repository
 from sitebackup.domain.job import Job, Status, Task
 from tests.integration.lambda_harness import Harness, running

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import requests
 
-from local.sam import Sam, SamServer
+from local.lambda_runtime.sam import Sam, SamServer
 from tests.integration.lambda_harness import Harness
 from tests.parity.conftest import alone
 

@@ -17,8 +17,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from local.lambda_client import lambda_client
-from local.sam import Invoked, Sam, SamServer
+from local.lambda_runtime.client import lambda_client
+from local.lambda_runtime.sam import Invoked, Sam, SamServer
 from tests.integration.lambda_harness import FIXTURE, Harness
 from tests.parity.conftest import PARAMETERS, alone
 

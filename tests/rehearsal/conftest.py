@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from local import sam
-from local.run import MockProviders
-from local.services import ACCESS_KEY, BUCKET, SECRET_KEY, Service, s3_client
-from local.settings import ROOT, TEMPLATE, free_ports
-from local.template import Template, load
+from local.aws_account import ACCESS_KEY, SECRET_KEY
+from local.lambda_runtime import sam
+from local.paths import ROOT, TEMPLATE
+from local.services.mock_providers import MockProviders
+from local.services.s3 import BUCKET, s3_client
+from local.services.service import Service
+from local.settings import free_ports
+from local.template.model import Template
+from local.template.reader import load
 from tests.integration.lambda_harness import Harness, running
 from tests.rehearsal.ministack import PYTHON, AccountS3, Ministack
 

@@ -11,10 +11,12 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from local.intrinsics import ACCOUNT_ID, REGION, parse
-from local.sam import SAM
-from local.services import ACCESS_KEY, S3, SECRET_KEY, Service
-from local.settings import ROOT
+from local.aws_account import ACCESS_KEY, ACCOUNT_ID, REGION, SECRET_KEY
+from local.lambda_runtime.sam import SAM
+from local.paths import ROOT
+from local.services.s3 import S3
+from local.services.service import Service
+from local.template.intrinsics import parse
 
 PYTHON = ROOT / ".venv-rehearsal/bin/python"
 STACK = "rehearsal"

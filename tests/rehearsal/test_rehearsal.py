@@ -11,11 +11,11 @@ import psutil
 import pymongo
 import pytest
 
-from local.http_api import HttpApi
-from local.kafka_mapping import Mapping
-from local.lambda_client import lambda_client
-from local.serving import serve
-from local.settings import ROOT
+from local.asgi import serve
+from local.event_sources.kafka_mapping import EventSourceMapping
+from local.http_api.gateway import HttpApi
+from local.lambda_runtime.client import lambda_client
+from local.paths import ROOT
 from mock_providers.client import MockSite
 from sitebackup.adapters.repository import Repository
 from tests.e2e.client import Api, Bucket
@@ -162,7 +162,9 @@ def api(deployment: Deployment) -> Iterator[Api]:
     with ExitStack() as stack:
         for one in template.mappings:
             timeout = template.functions[one.function].timeout
-            mapping = Mapping(one, deployment.kafka, deployment.aws.address, function_timeout=timeout)
+            mapping = EventSourceMapping(
+                one, deployment.kafka, deployment.aws.address, function_timeout=timeout
+            )
             mapping.start()
             stack.callback(mapping.stop)
         loop = LoopThread()

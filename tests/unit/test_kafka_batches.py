@@ -11,16 +11,16 @@ from aws_lambda_powertools.utilities.data_classes.kafka_event import KafkaEvent,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from local.kafka_batches import (
+from local.event_sources.kafka_batches import (
     MAX_BATCH_BYTES,
     Filters,
     MalformedResponse,
     Record,
-    failures,
     from_lowest_failure,
+    reported_failures,
     to_event,
 )
-from local.kafka_partitions import Partitions
+from local.event_sources.kafka_partitions import Partitions
 
 
 def _record(partition: int, offset: int, value: bytes = b"{}") -> Record:
@@ -73,7 +73,7 @@ def test_the_partial_response_of_powertools_is_understood() -> None:
 
     event = json.loads(to_event(batch, "b:9092"))
     answer = process_partial_response(event, handle, processor, context=None)
-    failed = failures(json.dumps(answer).encode(), batch)
+    failed = reported_failures(json.dumps(answer).encode(), batch)
     assert failed == {(0, 2), (1, 9)}
     assert from_lowest_failure(batch, failed) == [batch[1], batch[2], batch[3]]
 
@@ -82,7 +82,7 @@ def test_the_partial_response_of_powertools_is_understood() -> None:
     "answer", [b"", b"null", b'""', b"{}", b'{"batchItemFailures":[]}', b'{"batchItemFailures":null}']
 )
 def test_these_answers_are_full_success(answer: bytes) -> None:
-    assert failures(answer, [_record(0, 1)]) == set()
+    assert reported_failures(answer, [_record(0, 1)]) == set()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_these_answers_are_full_success(answer: bytes) -> None:
 def test_a_malformed_answer_fails_the_whole_batch(answer: Any) -> None:
     text = answer if answer == "not json" else json.dumps(answer)
     with pytest.raises(MalformedResponse):
-        failures(text.encode(), [_record(0, 1)])
+        reported_failures(text.encode(), [_record(0, 1)])
 
 
 def test_a_batch_is_cut_by_its_size_and_the_partition_stays_busy() -> None:

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from local.intrinsics import Intrinsics, parse
-from local.template import Cors, KafkaMapping, Route, Schedule, Template, TemplateError, load
+from local.template.intrinsics import Intrinsics, TemplateError, parse
+from local.template.model import Cors, KafkaMapping, Route, Schedule, Template
+from local.template.reader import load
 
 FIXTURE = Path(__file__).parents[1] / "integration/fixtures/lambda/template.yaml"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from local.intrinsics import parse
+from local.template.intrinsics import parse
 from sitebackup.domain.reason import Code
 from sitebackup.domain.retention import Action, Why
 from sitebackup.errors import INTERNAL, PROBLEMS

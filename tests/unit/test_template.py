@@ -13,8 +13,8 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from local.intrinsics import parse
-from local.services import TOPICS
+from local.services.kafka import TOPICS
+from local.template.intrinsics import parse
 from sitebackup.domain.policy import Policy
 
 ROOT = Path(__file__).parents[2]

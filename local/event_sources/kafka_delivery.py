@@ -13,9 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from local.kafka_batches import MalformedResponse, Record, failures, from_lowest_failure, to_event
-from local.lambda_client import lambda_client
-from local.template import KafkaMapping
+from ..lambda_runtime.client import lambda_client
+from ..template.model import KafkaMapping
+from .kafka_batches import MalformedResponse, Record, from_lowest_failure, reported_failures, to_event
 
 log = logging.getLogger("kafka")
 
@@ -102,7 +102,7 @@ class Delivery:
             except _Failed as failure:
                 remaining, error = list(batch), str(failure)
             wait = self._first_wait
-            _tell(progress, batch, remaining)
+            _report_progress(progress, batch, remaining)
             if not remaining:
                 return True
             self.failed(f"{_span(remaining)}: {error}")
@@ -115,7 +115,7 @@ class Delivery:
                 dead = [r for r in remaining if failed is None or (r.partition, r.offset) in failed]
                 if not self._give_up(dead, error, attempt + 1):
                     return False
-                _tell(progress, remaining, [])
+                _report_progress(progress, remaining, [])
                 return True
             if self._stop.wait(min(self._first_wait * 2 ** min(attempt, 30), self._longest_wait)):
                 return False
@@ -143,7 +143,7 @@ class Delivery:
         if not self._mapping.report_item_failures:
             return set()
         try:
-            return failures(answer, batch)
+            return reported_failures(answer, batch)
         except MalformedResponse as error:
             raise _Failed(f"{name}: {error}") from error
 
@@ -217,7 +217,7 @@ class Delivery:
             self.counts = replace(self.counts, **added, last_error=error or self.counts.last_error)
 
 
-def _tell(progress: Progress, batch: Sequence[Record], remaining: Sequence[Record]) -> None:
+def _report_progress(progress: Progress, batch: Sequence[Record], remaining: Sequence[Record]) -> None:
     done = {record.partition: record.offset + 1 for record in batch}
     done |= {record.partition: record.offset for record in reversed(remaining)}
     for partition, offset in done.items():

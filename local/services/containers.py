@@ -10,8 +10,8 @@ from contextlib import suppress
 
 import psutil
 
-from local import processes
-from local.services import Service, ServiceError
+from . import processes
+from .service import Service, ServiceError
 
 STOP_SECONDS = 15.0
 """How long a server may take to end its containers by itself."""

@@ -11,10 +11,12 @@ from typing import Any
 
 import pymongo
 
-from local.containers import ContainerService
-from local.services import ServiceError, create_bucket, create_topics
+from ..paths import ROOT
+from .containers import ContainerService
+from .kafka import create_topics
+from .s3 import create_bucket
+from .service import ServiceError
 
-ROOT = Path(__file__).parents[1]
 _COMMAND = ("docker", "compose", "--project-name", "site-backup", "--file", str(ROOT / "compose.yaml"))
 _READY_SECONDS = 900.0  # the first start fetches and builds images
 

@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from local.lambda_service import FunctionNotFound, LambdaService, Throttled
+from ..asgi import read_body
+from .client import MAX_EVENT_BYTES
+from .service import FunctionNotFound, LambdaService, Throttled
 
 log = logging.getLogger("lambda")
 
-MAX_EVENT_BYTES = 6 * 1024 * 1024
 _LIMITS = {"RequestResponse": MAX_EVENT_BYTES, "Event": 1024 * 1024, "DryRun": MAX_EVENT_BYTES}
 
 
@@ -80,18 +81,6 @@ async def _invoke(service: LambdaService, request: Request) -> Response:
     if request.headers.get("x-amz-log-type") == "Tail":
         headers["x-amz-log-result"] = base64.b64encode(result.log_tail).decode()
     return Response(result.outcome.payload, headers=headers, media_type="application/json")
-
-
-async def read_body(request: Request, limit: int) -> bytes | None:
-    """The body, or None when it is over `limit` bytes; no more than that is ever held."""
-    if int(request.headers.get("content-length", "0")) > limit:
-        return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            return None
-    return bytes(body)
 
 
 def _error(status: int, name: str, message: str, **more: str) -> Response:

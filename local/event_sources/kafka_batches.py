@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from local.intrinsics import ACCOUNT_ID, REGION
+from ..aws_account import ACCOUNT_ID, REGION
+from ..lambda_runtime.client import MAX_EVENT_BYTES
 
-# "Lambda quotas": 6 MB for a synchronous invocation; the rest is for the event around the records.
-MAX_BATCH_BYTES = 6 * 1024 * 1024 - 16 * 1024
+MAX_BATCH_BYTES = MAX_EVENT_BYTES - 16 * 1024  # the rest is for the event around the records
 
 CLUSTER_ARN = f"arn:aws:kafka:{REGION}:{ACCOUNT_ID}:cluster/local/00000000-0000-0000-0000-000000000000-1"
 _TIMESTAMP_TYPES = {0: "CREATE_TIME", 1: "LOG_APPEND_TIME"}
@@ -76,7 +76,7 @@ def to_event(records: Iterable[Record], bootstrap_servers: str) -> bytes:
     return json.dumps(head).encode().removesuffix(b"{}}") + b"{" + body + b"}}"
 
 
-def cut(pending: Sequence[Record], room: int, room_bytes: int) -> int:
+def count_that_fit(pending: Sequence[Record], room: int, room_bytes: int) -> int:
     """How many records from the front fit in `room` records and `room_bytes` bytes of payload."""
     size = 0
     for count, record in enumerate(pending):
@@ -86,7 +86,7 @@ def cut(pending: Sequence[Record], room: int, room_bytes: int) -> int:
     return len(pending)
 
 
-def failures(answer: bytes, batch: Sequence[Record]) -> set[tuple[int, int]]:
+def reported_failures(answer: bytes, batch: Sequence[Record]) -> set[tuple[int, int]]:
     """The (partition, offset) pairs that a partial batch response names as failed; empty for full success.
 
     Raises MalformedResponse. An empty or null answer, or an empty or null list, is full success; an item that

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from local.environment import Environment, Result
-from local.template import Function
+from ..template.model import Function
+from .client import new_trace_id
+from .execution_environment import ExecutionEnvironment, Result
 
 log = logging.getLogger("lambda")
 
@@ -54,8 +55,8 @@ class _Pool:
     stamp: Stamp
     checked_at: float
     waiting: int = 0
-    idle: list[Environment] = field(default_factory=list)
-    busy: set[Environment] = field(default_factory=set)
+    idle: list[ExecutionEnvironment] = field(default_factory=list)
+    busy: set[ExecutionEnvironment] = field(default_factory=set)
 
 
 class LambdaService:
@@ -114,7 +115,7 @@ class LambdaService:
         return self._pool(name).function
 
     def environments(self) -> list[dict[str, str | int]]:
-        """What runs now: see Environment.describe."""
+        """What runs now: see ExecutionEnvironment.describe."""
         pools = self._pools.values()
         return [one.describe() for pool in pools for one in (*pool.idle, *pool.busy) if one.alive]
 
@@ -206,13 +207,13 @@ class LambdaService:
         except KeyError:
             raise FunctionNotFound(f"Function not found: {name}") from None
 
-    def _take(self, pool: _Pool) -> Environment:
+    def _take(self, pool: _Pool) -> ExecutionEnvironment:
         while pool.idle:
             environment = pool.idle.pop()
             if environment.usable:
                 return environment
             self._spawn(environment.stop())
-        return Environment(pool.function, self._credentials)
+        return ExecutionEnvironment(pool.function, self._credentials)
 
     def _reload(self, pool: _Pool) -> None:
         now = time.monotonic()
@@ -225,7 +226,7 @@ class LambdaService:
             pool.stamp = stamp
             self._retire(pool, pool.idle)
 
-    def _retire(self, pool: _Pool, environments: list[Environment]) -> None:
+    def _retire(self, pool: _Pool, environments: list[ExecutionEnvironment]) -> None:
         pool.idle = [one for one in pool.idle if one not in environments]
         for environment in environments:
             self._spawn(environment.stop())
@@ -266,8 +267,3 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
                 yield path, os.stat(path).st_mtime_ns
             except FileNotFoundError:
                 continue  # an editor's temporary file, gone since the listing
-
-
-def new_trace_id() -> str:
-    """A trace header of the form X-Ray defines; nothing is sampled here."""
-    return f"Root=1-{int(time.time()):08x}-{os.urandom(12).hex()};Parent={os.urandom(8).hex()};Sampled=0"

@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 from starlette.responses import Response
 
-from local.intrinsics import ACCOUNT_ID
-from local.lambda_service import new_trace_id
+from ..aws_account import ACCOUNT_ID
+from ..lambda_runtime.client import new_trace_id
 
 _TEXT_TYPES = ("application/json", "application/javascript", "application/xml")
 _GATEWAY_HEADERS = ("content-length", "transfer-encoding", "connection")  # the gateway sets these itself

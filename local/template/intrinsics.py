@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
-ACCOUNT_ID = "123456789012"
-REGION = "us-east-1"
+from ..aws_account import ACCOUNT_ID, REGION, function_arn
+
 NO_VALUE = object()
 _SUB = re.compile(r"\$\{(!?)([^}]+)\}")
 
@@ -231,8 +231,3 @@ def text(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(text(item) for item in value)
     return str(value)
-
-
-def function_arn(name: str) -> str:
-    """The ARN under which a function of the local run is known."""
-    return f"arn:aws:lambda:{REGION}:{ACCOUNT_ID}:function:{name}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import logging
 import logging.handlers
 import os
@@ -25,21 +24,30 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from local import services
-from local.compose import Compose
-from local.http_api import HttpApi
-from local.invoke_api import invoke_app
-from local.kafka_mapping import Mapping
-from local.lambda_service import LambdaService
-from local.processes import port_is_free
-from local.sam import Sam, SamServer, build, require_image
-from local.schedules import Schedules
-from local.services import HOST, Service, ServiceError
-from local.serving import serve
-from local.settings import ROOT, TEMPLATE, Settings, SettingsError
-from local.template import KafkaMapping, Template, TemplateError, load
 from sitebackup.settings import Settings as ServiceSettings
 from sitebackup.settings import SettingsError as ServiceSettingsError
+
+from .asgi import serve
+from .aws_account import ACCESS_KEY, SECRET_KEY
+from .event_sources.kafka_mapping import EventSourceMapping
+from .event_sources.schedules import Schedules
+from .http_api.gateway import HttpApi
+from .lambda_runtime.invoke_api import invoke_app
+from .lambda_runtime.sam import Sam, SamServer, build, require_image
+from .lambda_runtime.service import LambdaService
+from .paths import TEMPLATE
+from .services.compose import Compose
+from .services.kafka import Kafka, create_topics
+from .services.mock_providers import MockProviders
+from .services.mongo import Mongo
+from .services.processes import port_is_free
+from .services.s3 import S3, create_bucket
+from .services.service import HOST, NOT_READY, Service, ServiceError
+from .settings import Settings, SettingsError
+from .state import RunState, write_state
+from .template.intrinsics import TemplateError
+from .template.model import KafkaMapping, Template
+from .template.reader import load
 
 log = logging.getLogger("local")
 
@@ -47,35 +55,7 @@ _LOG_BYTES = 32 * 1024 * 1024
 _CHECK_SECONDS = 1.0
 _KILL_SECONDS = 10.0
 _RESTART_SECONDS = 30.0  # a service that dies again sooner is left alone for as long
-_CREDENTIALS = {"AWS_ACCESS_KEY_ID": services.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": services.SECRET_KEY}
-
-
-class MockProviders(Service):
-    """The export APIs of the providers `site` and `db`."""
-
-    name = "providers"
-    port_setting = "PROVIDERS_PORT"
-
-    def __init__(self, folder: Path, port: int, sizes: str, host: str = HOST) -> None:
-        super().__init__(folder, port, host)
-        self._sizes = sizes
-
-    @property
-    def address(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
-    def environment(self) -> dict[str, str]:
-        return {**super().environment(), "PYTHONPATH": str(ROOT)}
-
-    def command(self) -> list[str]:
-        sizes = ["--default-size", self._sizes] if self._sizes else []
-        return [
-            *(sys.executable, "-m", "mock_providers", "--host", self.host, "--port", str(self.port)),
-            *sizes,
-        ]
-
-    def prepare(self) -> None:
-        """Nothing: it serves as soon as it listens."""
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
 
 def main(settings: Settings, *, throw_away: bool = False) -> int:
@@ -181,9 +161,9 @@ def _services(settings: Settings) -> tuple[list[Service], tuple[str, str, str]]:
     if settings.external is not None:
         kafka_address, mongo_address, s3_address = settings.external.values()
         return [providers], (kafka_address, mongo_address, s3_address)
-    kafka = services.Kafka(folder, ports["KAFKA"], settings.host)
-    mongo = services.Mongo(folder, ports["MONGO"], settings.host)
-    s3 = services.S3(folder, ports["S3"], settings.host)
+    kafka = Kafka(folder, ports["KAFKA"], settings.host)
+    mongo = Mongo(folder, ports["MONGO"], settings.host)
+    s3 = S3(folder, ports["S3"], settings.host)
     return [kafka, mongo, s3, providers], (kafka.address, mongo.address, s3.address)
 
 
@@ -231,9 +211,9 @@ def _start_sam(settings: Settings, parameters: dict[str, str], running: list[Ser
 
 def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
     try:
-        services.create_topics(kafka)
-        services.create_bucket(s3)
-    except services.NOT_READY as error:
+        create_topics(kafka)
+        create_bucket(s3)
+    except NOT_READY as error:
         raise ServiceError(
             f"The external services can't be used: {error!r}. Are KAFKA_BOOTSTRAP_SERVERS and S3_ENDPOINT_URL right?"
         ) from error
@@ -284,12 +264,12 @@ async def _serve(
         log.info("stopping")
 
 
-def _mapping(settings: Settings, template: Template, one: KafkaMapping, kafka: str) -> Mapping:
+def _mapping(settings: Settings, template: Template, one: KafkaMapping, kafka: str) -> EventSourceMapping:
     timeout = template.functions[one.function].timeout
-    return Mapping(one, kafka, settings.lambda_address, function_timeout=timeout)
+    return EventSourceMapping(one, kafka, settings.lambda_address, function_timeout=timeout)
 
 
-async def _stop_mappings(mappings: Sequence[Mapping]) -> None:
+async def _stop_mappings(mappings: Sequence[EventSourceMapping]) -> None:
     await asyncio.gather(*(asyncio.to_thread(mapping.stop) for mapping in mappings))
 
 
@@ -317,13 +297,11 @@ async def _supervise(settings: Settings, running: Sequence[Service], stop: async
 
 
 def _write_state(settings: Settings, running: Sequence[Service]) -> None:
-    state = {
-        "pid": os.getpid(),
-        "choices": settings.choices,
-        "host": settings.host,
-        "ports": dict(settings.ports),
-        "services": {service.name: service.pid for service in running},
-    }
-    temporary = settings.state_file.with_suffix(".new")
-    temporary.write_text(json.dumps(state, indent=2) + "\n")
-    temporary.replace(settings.state_file)
+    state = RunState(
+        pid=os.getpid(),
+        choices=settings.choices,
+        host=settings.host,
+        ports=dict(settings.ports),
+        services={service.name: service.pid for service in running},
+    )
+    write_state(settings, state)

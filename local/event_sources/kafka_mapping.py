@@ -18,10 +18,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from local.kafka_batches import Filters, Record
-from local.kafka_delivery import MAX_IN_FLIGHT, Delivery
-from local.kafka_partitions import Partitions
-from local.template import KafkaMapping
+from ..template.model import KafkaMapping
+from .kafka_batches import Filters, Record
+from .kafka_delivery import MAX_IN_FLIGHT, Delivery
+from .kafka_partitions import Partitions
 
 log = logging.getLogger("kafka")
 
@@ -53,7 +53,7 @@ class Status:
     dead_letters: int
 
 
-class Mapping:
+class EventSourceMapping:
     """One running event source mapping."""
 
     def __init__(
@@ -178,7 +178,7 @@ class Mapping:
             self._dispatch()
             self._hold_back(consumer)
         self._commit(consumer)
-        self._measure(consumer)
+        self._measure_lag(consumer)
 
     def _dispatch(self) -> None:
         """Start a thread for each batch that is due. Needs the lock."""
@@ -238,7 +238,7 @@ class Mapping:
             for number, offset in done.items():
                 self._partitions[number].committed = offset
 
-    def _measure(self, consumer: KafkaConsumer) -> None:
+    def _measure_lag(self, consumer: KafkaConsumer) -> None:
         lag: dict[int, int | None] = {}
         for partition in consumer.assignment():
             end = consumer.highwater(partition)

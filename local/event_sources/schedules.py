@@ -16,9 +16,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local.intrinsics import ACCOUNT_ID, REGION
-from local.lambda_client import lambda_client
-from local.template import Schedule
+from ..aws_account import ACCOUNT_ID, REGION
+from ..lambda_runtime.client import lambda_client
+from ..template.model import Schedule
 
 log = logging.getLogger("schedules")
 

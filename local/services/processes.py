@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, and ports that stay theirs."""
+"""Child processes that end with their parent, the memory they use, and ports that stay theirs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
@@ -77,6 +79,26 @@ def last_lines(log: Path, count: int = 15, since: int = 0) -> str:
         file.seek(max(since, now - 16_384))
         lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(lines[-count:])
+
+
+def memory(pid: int) -> tuple[int, int]:
+    """Resident and peak resident memory of a process in bytes; (0, 0) when it is gone.
+
+    Where the kernel has no /proc, the peak is the present value.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if sys.platform == "linux":
+        try:
+            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        except OSError:
+            return 0, 0
+        resident, peak = (int(fields.get(key, "0 kB").split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
+        return resident, peak
+    try:
+        now = psutil.Process(pid).memory_info().rss
+    except psutil.Error:
+        return 0, 0
+    return now, now
 
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:

@@ -15,12 +15,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from local.intrinsics import REGION, function_arn
-from local.processes import die_with_parent
-from local.runtime_api import Invocation, Outcome, RuntimeApi, error_outcome
-from local.template import Function
+from ..aws_account import REGION, function_arn
+from ..services.processes import die_with_parent, memory
+from ..template.model import Function
+from .runtime_api import Invocation, Outcome, RuntimeApi, error_outcome
 
 # Lambda gives Init 10 s, and on a later failure runs it again within the function's own timeout
 # (developer guide, "Lambda execution environment lifecycle"): here the two are one span.
@@ -41,7 +39,7 @@ class Result:
     log_tail: bytes
 
 
-class Environment:
+class ExecutionEnvironment:
     """Runs the invocations of one function, one at a time, in one process group."""
 
     def __init__(
@@ -273,23 +271,3 @@ class Environment:
         self._tail += line.encode(errors="replace") + b"\n"
         del self._tail[: -2 * _LOG_TAIL_BYTES]
         self._log.info("%s", line)
-
-
-def memory(pid: int) -> tuple[int, int]:
-    """Resident and peak resident memory of a process in bytes; (0, 0) when it is gone.
-
-    Where the kernel has no /proc, the peak is the present value.
-    """
-    status = Path(f"/proc/{pid}/status")
-    if sys.platform == "linux":
-        try:
-            fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        except OSError:
-            return 0, 0
-        resident, peak = (int(fields.get(key, "0 kB").split()[0]) * 1024 for key in ("VmRSS", "VmHWM"))
-        return resident, peak
-    try:
-        now = psutil.Process(pid).memory_info().rss
-    except psutil.Error:
-        return 0, 0
-    return now, now

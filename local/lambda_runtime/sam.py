@@ -17,15 +17,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from local import processes
-from local.containers import STOP_SECONDS, ContainerService
-from local.intrinsics import REGION
-from local.services import ACCESS_KEY, SECRET_KEY, ServiceError
+from ..aws_account import ACCESS_KEY, REGION, SECRET_KEY
+from ..paths import ROOT
+from ..services import processes
+from ..services.containers import STOP_SECONDS, ContainerService
+from ..services.service import ServiceError
 
 AWS_IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"
 """What sam runs functions of template.yaml's Runtime and Architectures in, if it is given no image."""
 
-SAM = Path(__file__).parents[1] / ".venv-tools/bin/sam"
+SAM = ROOT / ".venv-tools/bin/sam"
 _PULL_SECONDS = 120.0
 _BUILD_SECONDS = 300.0  # the first build fetches the layer's wheels
 

@@ -24,10 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 
-from local.http_event import MalformedResponse, to_event, to_response
-from local.invoke_api import MAX_EVENT_BYTES, read_body
-from local.lambda_client import lambda_client
-from local.template import Cors, Route, Template
+from ..asgi import read_body
+from ..lambda_runtime.client import MAX_EVENT_BYTES, lambda_client
+from ..template.model import Cors, Route, Template
+from .event import MalformedResponse, to_event, to_response
 
 log = logging.getLogger("http")
 

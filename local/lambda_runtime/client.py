@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 from typing import Any
 
 import boto3
 from botocore.config import Config
 from botocore.response import StreamingBody
 
-from local.intrinsics import REGION
+from ..aws_account import ACCESS_KEY, REGION, SECRET_KEY
+
+MAX_EVENT_BYTES = 6 * 1024 * 1024  # "Lambda quotas": 6 MB for a synchronous invocation
 
 
 def lambda_client(endpoint_url: str, *, read_timeout: float, connections: int = 10) -> Any:
@@ -19,7 +23,7 @@ def lambda_client(endpoint_url: str, *, read_timeout: float, connections: int = 
     Proxies and credentials of this shell are left out: the endpoint is on this machine and checks neither.
     """
     session = boto3.session.Session(
-        aws_access_key_id="local", aws_secret_access_key="localsecret", region_name=REGION
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY, region_name=REGION
     )
     client = session.client(  # type: ignore[call-overload, unused-ignore]
         "lambda",
@@ -56,3 +60,8 @@ def _is_failure(payload: bytes) -> bool:
     except ValueError:
         return True
     return isinstance(answer, dict) and {"errorMessage", "errorType", "requestId"} <= answer.keys()
+
+
+def new_trace_id() -> str:
+    """A trace header of the form X-Ray defines; nothing is sampled here."""
+    return f"Root=1-{int(time.time()):08x}-{os.urandom(12).hex()};Parent={os.urandom(8).hex()};Sampled=0"

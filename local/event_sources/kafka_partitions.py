@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from local.kafka_batches import MAX_BATCH_BYTES, Filters, Record, cut
+from .kafka_batches import MAX_BATCH_BYTES, Filters, Record, count_that_fit
 
 # Fetching goes on while a partition's batch is in flight: a partition that is paused and resumed would wait
 # until the long poll of the others ends. Past this many records, or bytes, it is paused after all.
@@ -91,7 +91,7 @@ class Partitions(dict[int, Partition]):
             enough = len(known.pending) >= self._batch_size or known.pending_bytes >= MAX_BATCH_BYTES
             if not enough and known.due > now:
                 continue
-            count = cut(known.pending, self._batch_size - len(batch), room_bytes)
+            count = count_that_fit(known.pending, self._batch_size - len(batch), room_bytes)
             if batch and count < len(known.pending):
                 continue
             taken = [known.pending.popleft() for _ in range(max(1, count))]

@@ -1,4 +1,4 @@
-"""Serves an ASGI application on a loopback port for as long as a block runs."""
+"""Serves an ASGI application on a loopback port for as long as a block runs, and reads the body of a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 
 _STOP_SECONDS = 5
 
@@ -54,3 +54,15 @@ async def serve(app: Any, port: int = 0) -> AsyncIterator[int]:
             await task
     finally:
         listener.close()
+
+
+async def read_body(request: Request, limit: int) -> bytes | None:
+    """The body, or None when it is over `limit` bytes; no more than that is ever held."""
+    if int(request.headers.get("content-length", "0")) > limit:
+        return None
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            return None
+    return bytes(body)

@@ -1,0 +1,1 @@
+"""What invokes functions besides HTTP: Kafka event source mappings and EventBridge schedules."""

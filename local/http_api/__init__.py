@@ -1,0 +1,1 @@
+"""API Gateway's HTTP API: routes, CORS, and requests as events of functions."""

@@ -1,0 +1,1 @@
+"""Reads template.yaml: what it declares, and the values of its parameters, conditions and intrinsic functions."""
