@@ -8,8 +8,11 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check --no-input --require-hashes
-SOURCES := layers/common/sitebackup functions local mock_providers benchmarks infrastructure scripts
+SOURCES := layers/common/sitebackup functions local mock_providers benchmarks infrastructure scripts tests
 LISTS := layers/common/requirements.txt $(wildcard requirements/*.txt)
+# Those that start no service.
+COVERAGE_TESTS := tests/unit $(wildcard tests/simulation tests/contract/test_export*.py tests/contract/test_time_limits.py)
+MUTATE := .local/mutate
 OSV := https://api.osv.dev
 export SAM_CLI_TELEMETRY := 0
 
@@ -39,7 +42,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test rehearsal bench up down wipe status logs invoke lint audit sbom lint-infra lock
+.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke format lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,6 +78,25 @@ test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"
 	@$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
+coverage: .venv/.test ## Measure which branches of the domain and of the transfer the fast tests take, about 5 minutes
+	@$(BIN)/python -m coverage run -m pytest -q $(COVERAGE_TESTS)
+	@$(BIN)/python -m coverage report
+
+# In a copy, because mutmut imports the layer from src/ only, and without the fixtures that start services.
+mutate: .venv-mutate/.mutate ## Change the domain piece by piece and see whether a test fails, which takes long (MODULE=plan)
+	@rm -rf $(MUTATE); mkdir -p $(MUTATE)/src
+	@cp -R layers/common/sitebackup $(MUTATE)/src; cp -R mock_providers tests pyproject.toml $(MUTATE)
+	@find $(MUTATE)/tests -name conftest.py -exec rm {} +
+	@cd $(MUTATE) && nice $(CURDIR)/.venv-mutate/bin/mutmut run --max-children 2 \
+	  'sitebackup.domain$(if $(MODULE),.$(MODULE)).*'
+	@cd $(MUTATE) && $(CURDIR)/.venv-mutate/bin/mutmut results --all true | awk -F '[.: ]+' ' \
+	  $$6 == "not" { next } \
+	  { all[$$4]++ } \
+	  $$6 == "killed" || $$6 == "timeout" { noticed[$$4]++; next } \
+	  { print } \
+	  END { for (module in all) printf "%-12s %4d of %4d are noticed\n", module, noticed[module], all[module] }'
+	@echo "See one: cd $(MUTATE) && ../../.venv-mutate/bin/mutmut show NAME. Those known: docs/mutation.md"
+
 rehearsal: .venv/.test .venv-tools/.tools .venv-rehearsal/.rehearsal ## Deploy with sam to an emulated AWS, and back up there, about 2 minutes
 	@echo "Rehearsing the deployment: sam build, sam deploy, every sample event, a backup"
 	@$(BIN)/pytest tests/rehearsal
@@ -82,6 +104,10 @@ rehearsal: .venv/.test .venv-tools/.tools .venv-rehearsal/.rehearsal ## Deploy w
 bench: .venv/.local .venv-bench/.bench ## Measure against rclone, s5cmd and the AWS CLI, about 15 minutes (BENCH_ARGS="--only plain")
 	@echo "Measuring: the table goes to docs/benchmarks.md"
 	@PYTHONPATH=layers/common:. $(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+format: .venv/.test ## Sort imports, fix what ruff can fix, and lay the code out
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 lint: .venv/.test .venv-tools/.tools ## Check style, types, import rules and template.yaml
 	@echo "ruff: rules and format"
@@ -137,7 +163,8 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	compile infra requirements/infra.txt; \
 	compile bench requirements/bench.txt; \
 	compile audit requirements/audit.txt; \
-	compile rehearsal requirements/rehearsal.txt
+	compile rehearsal requirements/rehearsal.txt; \
+	compile mutate requirements/mutate.txt -c requirements/test.txt --universal # libcst needs another YAML on 3.13
 
 .venv/.local: requirements/local.txt
 	@$(call make_venv,.venv)
@@ -173,6 +200,12 @@ lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@$(call make_venv,.venv-rehearsal)
 	@echo "Installing ministack ($<)"
 	@.venv-rehearsal/bin/python $(PIP_INSTALL) -r $<
+	@touch $@
+
+.venv-mutate/.mutate: requirements/mutate.txt
+	@$(call make_venv,.venv-mutate)
+	@echo "Installing mutmut and what the tests of the domain need ($<)"
+	@.venv-mutate/bin/python $(PIP_INSTALL) -r $<
 	@touch $@
 
 .venv-audit/.audit: requirements/audit.txt

@@ -26,7 +26,8 @@ from local.services.mongo import Mongo
 from local.services.s3 import BUCKET, S3, s3_client
 from local.template.model import Template
 from local.template.reader import load
-from sitebackup.adapters.repository import Repository
+from sitebackup.adapters.mongo.documents import job_document
+from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.domain.job import Job, Status, StoredObject, Task
 from sitebackup.domain.progress import Progress
 
@@ -67,7 +68,7 @@ def measure(bench: Bench, _mib: int) -> dict[str, Any]:
         }
         template = load(ROOT / "template.yaml", parameters)
         client = stack.enter_context(pymongo.MongoClient[dict[str, Any]](mongo.address))
-        Repository(client, "sitebackup").create_indexes()
+        create_job_indexes(client["sitebackup"])
         found = asyncio.run(_all(bench, template, client["sitebackup"]["jobs"], s3.address, commands))
     return {"jobs": JOBS, "providers": len(PROVIDERS), "passes": found}
 
@@ -133,7 +134,7 @@ async def _invoke(environment: ExecutionEnvironment) -> int:
 
 def _insert(jobs: Jobs, new: Iterable[Job]) -> None:
     for some in batched(new, 100):
-        jobs.insert_many([job.to_document() for job in some])
+        jobs.insert_many([job_document(job) for job in some])
 
 
 def _age(jobs: Jobs, since: str) -> None:
@@ -170,7 +171,7 @@ def _stalled() -> Job:
     now = datetime.now(UTC) - timedelta(seconds=1)
     task = Task(next_check_at=now, stalls_at=now)
     return Job(
-        id=_id(), user_id=_id(), site_id=_id(), status=Status.PENDING, version=1, active=True,
+        id=_id(), user_id=_id(), site_id=_id(), status=Status.PENDING, version=1,
         tasks=dict.fromkeys(PROVIDERS, task), created_at=now, updated_at=now, deadline_at=now + DAY,
         next_check_at=now,
     )  # fmt: skip

@@ -30,8 +30,8 @@ from local.services.kafka import Kafka
 from local.services.mongo import Mongo
 from local.services.s3 import BUCKET, S3
 from local.settings import free_ports
-from sitebackup.adapters.bus import KafkaBus
-from sitebackup.adapters.repository import Repository
+from sitebackup.adapters.kafka import KafkaBus
+from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.domain.events import UploadPartCreated
 from sitebackup.domain.job import Job, Status, Task, Upload
 from sitebackup.domain.plan import Plan
@@ -48,7 +48,7 @@ class Run:
 
     api: str
     kafka: str
-    repository: Repository
+    jobs: MongoJobs
     mongo: Counter[str]
     process: psutil.Process
 
@@ -107,7 +107,7 @@ def local_run(folder: Path, s3: str | None = None, providers: str | None = None)
             raise RuntimeError((folder / "run.log").read_text()[-2000:])
         client = pymongo.MongoClient[dict[str, Any]](mongo.address)
         stack.callback(client.close)
-        repository = Repository(client, "sitebackup")
+        repository = MongoJobs(client, "sitebackup")
         yield Run(api, kafka.address, repository, counts, psutil.Process(process.pid))
 
 
@@ -217,23 +217,23 @@ def _task(run: Run, s3: str, count: int) -> dict[str, Any]:
     upload = Upload(upload_id=upload_id, plan=plan, attempt=1, dispatched=window)
     later = now + timedelta(hours=1)
     job = Job(
-        id=job_id, user_id=user, site_id=site, status=Status.RUNNING, version=1, active=True,
+        id=job_id, user_id=user, site_id=site, status=Status.RUNNING, version=1,
         tasks={name: Task(status=Status.RUNNING, upload=upload, stalls_at=later, next_check_at=later)},
         created_at=now, updated_at=now, deadline_at=now + timedelta(hours=6),
     )  # fmt: skip
-    run.repository.add(job)
+    run.jobs.add(job)
     before, cpu = run.counted(), run.cpu()
     started = time.perf_counter()
     bus = KafkaBus(run.kafka, {})
     bus.emit(
         [
-            UploadPartCreated(job_id=job_id, attempt=1, provider=name, upload_id=upload_id, number=number)
+            UploadPartCreated(task=job.ref(name), upload_id=upload_id, number=number)
             for number in range(1, window + 1)
         ]
     )
-    _until(lambda: run.repository.version(job_id) is None or _ended(run, job_id), LIMIT_SECONDS)
+    _until(lambda: run.jobs.version(job_id) is None or _ended(run, job_id), LIMIT_SECONDS)
     seconds = time.perf_counter() - started
-    ended = run.repository.get(job_id)
+    ended = run.jobs.get(job_id)
     if ended is None or ended.status is not Status.DONE:
         raise RuntimeError(f"the job of {count} parts ended as {ended}")
     after = run.counted()
@@ -249,7 +249,7 @@ def _task(run: Run, s3: str, count: int) -> dict[str, Any]:
 
 
 def _ended(run: Run, job_id: str) -> bool:
-    job = run.repository.get(job_id)
+    job = run.jobs.get(job_id)
     return job is None or job.status not in (Status.PENDING, Status.RUNNING)
 
 

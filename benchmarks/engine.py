@@ -13,14 +13,15 @@ import boto3
 from botocore.config import Config
 
 from benchmarks.measure import own_cpu
-from sitebackup.adapters.exports import Exports
-from sitebackup.adapters.storage import Storage, combine_crcs
+from sitebackup.adapters.http_exports.exports import HttpExports
+from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.domain.job import Part
 from sitebackup.domain.plan import MIB, plan_parts
 from sitebackup.domain.provider import Provider
+from sitebackup.transfer.checksums import combine_crcs
 
 
-def storage(endpoint: str) -> Storage:
+def storage(endpoint: str) -> S3Storage:
     client = boto3.client(
         "s3",
         endpoint_url=endpoint,
@@ -31,12 +32,12 @@ def storage(endpoint: str) -> Storage:
             response_checksum_validation="when_required",
         ),
     )
-    return Storage(client, "backups")
+    return S3Storage(client, "backups")
 
 
 def main(url: str, endpoint: str, key: str, part_mib: int, at_once: int) -> None:
     s3 = storage(endpoint)
-    exports = Exports(part_mib * MIB, 30.0, lambda arn, since: "", lambda: datetime.now(UTC))
+    exports = HttpExports(part_mib * MIB, 30.0, lambda arn, since: "", lambda: datetime.now(UTC))
     provider = Provider(name="site", export_url=url)
     started, cpu = time.perf_counter(), own_cpu()
     with exports.probe(provider, "", "", 1) as probe:

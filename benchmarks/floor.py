@@ -16,7 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from awscrt import checksums
 
 from benchmarks.measure import own_cpu
-from sitebackup.adapters.s3_put import BUFFER_BYTES
+from sitebackup.adapters.s3.put import BUFFER_BYTES
 
 
 def main(export: str, s3: str) -> None:

@@ -28,12 +28,16 @@ from local.services.processes import memory
 from local.services.s3 import BUCKET, s3_client
 from local.template.model import Function, KafkaMapping
 from local.template.reader import load
-from sitebackup.adapters.repository import Repository
-from sitebackup.adapters.storage import Storage, combine_crcs
+from sitebackup.adapters.mongo.indexes import create_job_indexes
+from sitebackup.adapters.mongo.jobs import MongoJobs
+from sitebackup.adapters.mongo.parts import MongoParts
+from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.domain.events import UploadPartCreated
 from sitebackup.domain.job import Job as Backup
 from sitebackup.domain.job import Part, Status, Task, Upload
 from sitebackup.domain.plan import MIB, plan_parts
+from sitebackup.domain.task_ref import TaskRef
+from sitebackup.transfer.checksums import combine_crcs
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -44,8 +48,9 @@ class UploadPartFunction:
     def __init__(self, kafka: str, mongo: str, deployed: Deployed) -> None:
         self._kafka, self._mongo, self._deployed = kafka, mongo, deployed
         client = pymongo.MongoClient[dict[str, Any]](mongo)
-        self._repository = Repository(client, "sitebackup")
-        self._repository.create_indexes()
+        create_job_indexes(client["sitebackup"])
+        self._jobs = MongoJobs(client, "sitebackup")
+        self._parts = MongoParts(client, "sitebackup")
         self.quota: float | None = None
         """CPUs the process may use; None for all."""
 
@@ -61,7 +66,7 @@ class UploadPartFunction:
         job: Job,
         backup: Backup,
         upload: Upload,
-        storage: Storage,
+        storage: S3Storage,
         function: Function,
         batch_size: int,
         settings: Mapping[str, str],
@@ -77,14 +82,14 @@ class UploadPartFunction:
                 for first in range(0, len(numbers), batch_size):
                     await self._invoke(process, backup, upload, numbers[first : first + batch_size])
                 used = cpu_seconds(pid) - cpu
-                parts = sorted(self._repository.done_parts(upload.upload_id), key=lambda part: part.number)
+                parts = sorted(self._parts.done(upload.upload_id), key=lambda part: part.number)
                 storage.complete(job.key, upload.upload_id, upload.plan, parts, combine_crcs(parts))
                 seconds = perf_counter() - started
             return Cost(seconds, used, memory(pid)[1])
         finally:
             await process.stop()
 
-    def _prepare(self, job: Job) -> tuple[Backup, Upload, Storage]:
+    def _prepare(self, job: Job) -> tuple[Backup, Upload, S3Storage]:
         answer = requests.head(
             job.export, timeout=10, verify=str(job.certificate) if job.certificate else True
         )
@@ -92,16 +97,16 @@ class UploadPartFunction:
         os.environ.pop("AWS_CA_BUNDLE", None)
         if job.certificate:
             os.environ["AWS_CA_BUNDLE"] = str(job.certificate)
-        storage = Storage(s3_client(job.s3), BUCKET)
+        storage = S3Storage(s3_client(job.s3), BUCKET)
         upload = Upload(upload_id=storage.create_upload(job.key), plan=plan, attempt=1, dispatched=plan.parts)
         user, site, number, name = job.key.removesuffix(".zip").split("/")
         now = datetime.now(UTC)
         backup = Backup(
-            id=number, user_id=user, site_id=site, status=Status.RUNNING, version=1, active=True,
+            id=number, user_id=user, site_id=site, status=Status.RUNNING, version=1,
             tasks={name: Task(status=Status.RUNNING, upload=upload)}, created_at=now, updated_at=now,
             deadline_at=now + timedelta(hours=6),
         )  # fmt: skip
-        self._repository.add(backup)
+        self._jobs.add(backup)
         return backup, upload, storage
 
     def _done_already(self, backup: Backup) -> tuple[Backup, Upload]:
@@ -112,10 +117,8 @@ class UploadPartFunction:
         number, site = uuid.uuid4().hex[:24], uuid.uuid4().hex[:24]
         tasks = {"site": Task(status=Status.RUNNING, upload=upload)}
         warm = backup.replace(id=number, site_id=site, tasks=tasks)
-        self._repository.add(warm)
-        self._repository.save_part(
-            upload.upload_id, Part(number=1, length=1, etag="", crc64nvme=""), backup.created_at
-        )
+        self._jobs.add(warm)
+        self._parts.save(upload.upload_id, Part(number=1, length=1, etag="", crc64nvme=""), backup.created_at)
         return warm, upload
 
     def _function(self, job: Job) -> tuple[Function, int]:
@@ -145,6 +148,7 @@ class UploadPartFunction:
 
 def event(job_id: str, upload_id: str, numbers: Sequence[int]) -> dict[str, Any]:
     """A batch as Lambda hands it to the function."""
+    task = TaskRef(job_id=job_id, attempt=1, provider="site")
     records = [
         {
             "topic": "upload-part-created",
@@ -153,11 +157,7 @@ def event(job_id: str, upload_id: str, numbers: Sequence[int]) -> dict[str, Any]
             "timestamp": 0,
             "timestampType": "CREATE_TIME",
             "value": base64.b64encode(
-                msgspec.json.encode(
-                    UploadPartCreated(
-                        job_id=job_id, attempt=1, provider="site", upload_id=upload_id, number=number
-                    )
-                )
+                msgspec.json.encode(UploadPartCreated(task=task, upload_id=upload_id, number=number))
             ).decode(),
             "headers": [],
         }

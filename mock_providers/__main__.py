@@ -37,6 +37,7 @@ def default_sizes(text: str) -> dict[str, int]:
 
 
 def main() -> None:
+    """Serves until it is told to end."""
     parser = argparse.ArgumentParser(prog="python -m mock_providers", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=os.environ.get("PROVIDERS_PORT", "3002"))

@@ -36,8 +36,11 @@ _DOS_DATE = 0x21  # 1 January 1980: the content depends on the seed alone
 
 @functools.cache
 def _window_crcs() -> list[int]:
-    """CRC-32 of each window. As crc(A+B) = combine(crc(A), crc(B), len(B)) and combining is an XOR, combining
-    crc(A) with crc(A+B) gives crc(B): two running CRCs are enough for all windows."""
+    """CRC-32 of each window.
+
+    As crc(A+B) = combine(crc(A), crc(B), len(B)) and combining is an XOR, combining crc(A) with crc(A+B) gives
+    crc(B): two running CRCs are enough for all windows.
+    """
     before, upto = 0, zlib.crc32(_POOL[:_WINDOW_SIZE])
     crcs = []
     for start in range(0, _WINDOWS * _WINDOW_STEP, _WINDOW_STEP):

@@ -17,6 +17,8 @@ HeaderValue = Annotated[str, Meta(min_length=1, max_length=2000, pattern=r"\A[!-
 
 
 class Fault(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """Something that goes wrong with the next `times` requests, or with all where `times` is left out."""
+
     times: Count | None = None
 
     def take(self) -> bool:
@@ -32,41 +34,59 @@ Flag = bool | Fault
 
 
 class AtByte(Fault):
+    """A fault that begins behind so many bytes of the body."""
+
     bytes: Count
 
 
 class Hang(Fault):
+    """Behind so many bytes of the body nothing comes for so many seconds."""
+
     after_bytes: Count
     seconds: Seconds
 
 
 class SlowFirstByte(Fault):
+    """At first nothing comes for so many seconds."""
+
     seconds: Seconds
 
 
 class Status(Fault):
+    """The answer is this error, with this `Retry-After` if there is one."""
+
     code: Annotated[int, Meta(ge=400, le=599)]
     retry_after: Count | HeaderValue | None = None
 
 
 class StatusOnRange(Status, kw_only=True):
+    """The error answers a range that begins at byte `from` or behind it."""
+
     start: Count = msgspec.field(name="from")
 
 
 class Redirect(Fault):
+    """The answer is a redirect to `location`, or to the very URL that was asked for."""
+
     code: Literal[301, 302, 303, 307, 308] = 302
     location: HeaderValue | None = None
 
 
 class Drip(Fault):
+    """The body comes at this speed."""
+
     bytes_per_second: Annotated[int, Meta(ge=1)]
 
 
 class LongBody(Fault):
+    """The body is longer by so many bytes."""
+
     bytes: Annotated[int, Meta(ge=1, le=1 << 30)]
 
 
 class Faults(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """All that can go wrong with an export."""
+
     # before the export is looked at
     status: Status | None = None
     status_on_range: StatusOnRange | None = None
@@ -94,6 +114,8 @@ class Faults(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields
 
 
 class Behaviour(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """What the export of one site is like: `size` is in bytes."""
+
     size: Annotated[int, Meta(ge=0, le=LARGEST)]
     revision: Count = 1
     require_token: HeaderValue | None = None

@@ -113,6 +113,7 @@ def flipped(chunks: Iterable[bytes], position: int) -> Iterator[bytes]:
 
 
 def zeros(length: int, chunk_size: int) -> Iterator[bytes]:
+    """So many bytes of zero, in chunks of at most `chunk_size` bytes."""
     for at in range(0, length, chunk_size):
         yield bytes(min(chunk_size, length - at))
 

@@ -24,7 +24,9 @@ class MockSite:
 
     def set(self, size: int = 1000, revision: int = 1, token: str | None = None, **faults: Any) -> "MockSite":
         """Sets size (bytes), revision and faults, named as in the control API's JSON; what isn't given is reset.
-        Raises ValueError if the server refuses them."""
+
+        Raises ValueError if the server refuses them.
+        """
         body = {"size": size, "revision": revision, "requireToken": token, "faults": faults}
         answer = requests.put(self.control_url, json=body, timeout=_TIMEOUT)
         if not answer.ok:

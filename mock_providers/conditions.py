@@ -21,8 +21,10 @@ class Range:
 
 
 def parse_range(value: str, size: int) -> Range | None:
-    """The one range that a Range header asks for, cut to the size in bytes. None where the header is to be
-    ignored: another unit, a syntax error or several ranges (RFC 9110, 14.2)."""
+    """The one range that a Range header asks for, cut to the size in bytes.
+
+    None where the header is to be ignored: another unit, a syntax error or several ranges (RFC 9110, 14.2).
+    """
     match = _RANGE.fullmatch(value.strip())
     if match is None or match.groups() == ("", ""):
         return None

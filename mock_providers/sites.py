@@ -14,6 +14,8 @@ MAX_SITES = 50_000
 
 @dataclass
 class Statistics:
+    """What was asked of one export, and sent."""
+
     requests: int = 0
     bytes_sent: int = 0
     range_requests: int = 0
@@ -46,6 +48,8 @@ class Statistics:
 
 @dataclass
 class Site:
+    """The export of one site."""
+
     behaviour: Behaviour
     requests: int = 0  # since the behaviour was set
     statistics: Statistics = field(default_factory=Statistics)

@@ -11,7 +11,7 @@ from local.services.kafka import Kafka
 from local.services.mongo import Mongo
 from local.services.s3 import S3
 from local.services.service import Service
-from sitebackup.adapters import repository
+from sitebackup.adapters.mongo import connection
 from tests.documentdb import Rules
 
 _rules = Rules()
@@ -21,7 +21,7 @@ _rules = Rules()
 def _documentdb_hears_what_is_sent() -> Iterator[None]:
     """All clients that the code under test makes in this process are held to DocumentDB's rules."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repository, "MongoClient", partial(MongoClient, event_listeners=[_rules]))
+        patch.setattr(connection, "MongoClient", partial(MongoClient, event_listeners=[_rules]))
         yield
 
 

@@ -5,38 +5,38 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import http
-from sitebackup.bootstrap import Bootstrap
+from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.entrypoints import http
 from sitebackup.telemetry import logger, metrics
 
 app = http.resolver({"DELETE /backup/{jobId}": ("at",)})
-change_job = Bootstrap().change_job()
+change_job = Bootstrap.from_env().change_job()
 
 
 @app.post("/backup/<job_id>/retry")
 def post_retry(job_id: str) -> Response[str]:
     """The next attempt of a failed or cancelled job."""
-    return http.accepted(change_job.retry(job_id))
+    return http.accepted(change_job.retry(job_id), now())
 
 
 @app.post("/backup/<job_id>/cancel")
 def post_cancel(job_id: str) -> Response[str]:
     """Ends an unfinished job."""
-    return http.accepted(change_job.cancel(job_id))
+    return http.accepted(change_job.cancel(job_id), now())
 
 
 @app.delete("/backup/<job_id>")
 def delete(job_id: str) -> Response[str]:
     """Marks a final job for deletion, now or `at` a time; its data goes after the grace period."""
     query = app.current_event.query_string_parameters
-    at = http.a_time(query["at"], "at") if "at" in query else None
-    return http.accepted(change_job.delete(job_id, at))
+    at = http.parse_time(query["at"], "at") if "at" in query else None
+    return http.accepted(change_job.delete(job_id, at), now())
 
 
 @app.post("/backup/<job_id>/undelete")
 def post_undelete(job_id: str) -> Response[str]:
     """Takes the mark back."""
-    return http.accepted(change_job.undelete(job_id))
+    return http.accepted(change_job.undelete(job_id), now())
 
 
 @logger.inject_lambda_context

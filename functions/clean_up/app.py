@@ -7,7 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from sitebackup.bootstrap import Bootstrap, deadline
 from sitebackup.telemetry import logger, metrics
 
-clean_up = Bootstrap().clean_up()
+clean_up = Bootstrap.from_env().clean_up()
 
 
 @logger.inject_lambda_context

@@ -5,20 +5,20 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import http
-from sitebackup.bootstrap import Bootstrap
-from sitebackup.services.create_job import CreateBackup
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.entrypoints import http
 from sitebackup.telemetry import logger, metrics
 
 app = http.resolver()
-create_job = Bootstrap().create_job()
+create_job = Bootstrap.from_env().create_job()
 
 
 @app.post("/backup")
 def post_backup() -> Response[str]:
     """202 at once; the backup goes on in the background."""
     request = http.body(app.current_event, CreateBackup)
-    return http.accepted(create_job(request, app.current_event.headers.get("idempotency-key")))
+    return http.accepted(create_job(request, app.current_event.headers.get("idempotency-key")), now())
 
 
 @logger.inject_lambda_context

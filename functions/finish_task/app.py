@@ -4,16 +4,16 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import records
 from sitebackup.bootstrap import Bootstrap, deadline
 from sitebackup.domain.events import PartUpdated
+from sitebackup.entrypoints import kafka
 from sitebackup.telemetry import logger, metrics
 
-finish_task = Bootstrap().finish_task()
+finish_task = Bootstrap.from_env().finish_task()
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A batch of Kafka records; answers which of them to deliver again."""
-    return records.read(event, PartUpdated).run(lambda record: finish_task(record, deadline(context)))
+    return kafka.read(event, PartUpdated).run(lambda record: finish_task(record, deadline(context)))

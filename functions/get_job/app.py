@@ -5,13 +5,13 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import http
+from sitebackup.backup.get_job import MAX_WAIT_SECONDS
 from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.domain.errors import BadRequest
 from sitebackup.domain.job import Status
-from sitebackup.errors import BadRequest
-from sitebackup.services.get_job import MAX_WAIT_SECONDS
+from sitebackup.entrypoints import http
+from sitebackup.entrypoints.views import job_view
 from sitebackup.telemetry import logger, metrics
-from sitebackup.view import job_view
 
 app = http.resolver(
     {
@@ -19,15 +19,15 @@ app = http.resolver(
         "GET /backup": ("siteId", "userId", "status", "limit", "cursor"),
     }
 )
-get_job = Bootstrap().get_job()
+get_job = Bootstrap.from_env().get_job()
 
 
 @app.get("/backup/<job_id>")
 def get_one(job_id: str) -> Response[str]:
     """The job; with `wait` (seconds) and `since` (a version), as soon as it has changed."""
     query = app.current_event.query_string_parameters
-    wait = http.a_number(query, "wait", 0, 0, MAX_WAIT_SECONDS)
-    since = http.a_number(query, "since", 0, 0, 2**53) if "since" in query else None
+    wait = http.parse_int(query, "wait", 0, 0, MAX_WAIT_SECONDS)
+    since = http.parse_int(query, "since", 0, 0, 2**53) if "since" in query else None
     return http.ok(job_view(get_job(job_id, wait, since), now()))
 
 
@@ -35,11 +35,11 @@ def get_one(job_id: str) -> Response[str]:
 def get_page() -> Response[str]:
     """A page of jobs, newest first."""
     query = app.current_event.query_string_parameters
-    ids = {name: http.an_id(query[name], name) for name in ("siteId", "userId", "cursor") if name in query}
+    ids = {name: http.parse_id(query[name], name) for name in ("siteId", "userId", "cursor") if name in query}
     status = query.get("status")
     if status is not None and status not in list(Status):
         raise BadRequest(f"status: must be one of {', '.join(Status)}")
-    limit = http.a_number(query, "limit", 20, 1, 100)
+    limit = http.parse_int(query, "limit", 20, 1, 100)
     filters = {"siteId": ids.get("siteId"), "userId": ids.get("userId"), "status": status}
     jobs, cursor = get_job.page(filters, limit, ids.get("cursor"))
     at = now()

@@ -5,21 +5,21 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import http
 from sitebackup.bootstrap import Bootstrap
+from sitebackup.entrypoints import http
+from sitebackup.entrypoints.views import decision_view
 from sitebackup.telemetry import logger, metrics
-from sitebackup.view import decision_view
 
 app = http.resolver({"GET /sites/{siteId}/retention": ("limit", "cursor")})
-get_retention = Bootstrap().get_retention()
+get_retention = Bootstrap.from_env().get_retention()
 
 
 @app.get("/sites/<site_id>/retention")
 def get(site_id: str) -> Response[str]:
     """A dry run; it changes nothing."""
     query = app.current_event.query_string_parameters
-    before = http.an_id(query["cursor"], "cursor") if "cursor" in query else None
-    found, cursor = get_retention(site_id, http.a_number(query, "limit", 50, 1, 100), before)
+    before = http.parse_id(query["cursor"], "cursor") if "cursor" in query else None
+    found, cursor = get_retention(site_id, http.parse_int(query, "limit", 50, 1, 100), before)
     backups = [decision_view(job, decision) for job, decision in found]
     return http.ok({"backups": backups, **({"cursor": cursor} if cursor else {})})
 

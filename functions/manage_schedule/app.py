@@ -5,15 +5,15 @@ from typing import Any
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import http
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.schedule import Schedule
-from sitebackup.services.manage_schedule import PutSchedule
+from sitebackup.entrypoints import http
+from sitebackup.entrypoints.views import schedule_view
+from sitebackup.schedules.manage_schedule import PutSchedule
 from sitebackup.telemetry import logger, metrics
-from sitebackup.view import schedule_view
 
 app = http.resolver({"GET /schedules": ("limit", "cursor")})
-manage_schedule = Bootstrap().manage_schedule()
+manage_schedule = Bootstrap.from_env().manage_schedule()
 
 
 def _view(schedule: Schedule) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def post_resume(site_id: str) -> Response[str]:
 def get_page() -> Response[str]:
     """A page of schedules."""
     query = app.current_event.query_string_parameters
-    past = http.an_id(query["cursor"], "cursor") if "cursor" in query else None
-    found, cursor = manage_schedule.page(http.a_number(query, "limit", 20, 1, 100), past)
+    past = http.parse_id(query["cursor"], "cursor") if "cursor" in query else None
+    found, cursor = manage_schedule.page(http.parse_int(query, "limit", 20, 1, 100), past)
     return http.ok(
         {"schedules": [_view(schedule) for schedule in found], **({"cursor": cursor} if cursor else {})}
     )

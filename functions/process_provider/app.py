@@ -4,18 +4,18 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import records
 from sitebackup.bootstrap import Bootstrap, deadline
 from sitebackup.domain.events import UploadJobCreated
+from sitebackup.entrypoints import kafka
 from sitebackup.telemetry import logger, metrics
 
-process_provider = Bootstrap().process_provider()
+process_provider = Bootstrap.from_env().process_provider()
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A batch of Kafka records; answers which of them to deliver again."""
-    return records.read(event, UploadJobCreated).run(
+    return kafka.read(event, UploadJobCreated).run(
         lambda record: process_provider(record, context.aws_request_id, deadline(context))
     )

@@ -7,7 +7,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from sitebackup.bootstrap import Bootstrap, deadline
 from sitebackup.telemetry import logger, metrics
 
-run_schedule = Bootstrap().run_schedule()
+run_schedule = Bootstrap.from_env().run_schedule()
 
 
 @logger.inject_lambda_context

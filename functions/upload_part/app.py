@@ -4,17 +4,17 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from sitebackup import records
 from sitebackup.bootstrap import Bootstrap, deadline
 from sitebackup.domain.events import UploadPartCreated
+from sitebackup.entrypoints import kafka
 from sitebackup.telemetry import logger, metrics
 
-upload_part = Bootstrap().upload_part()
+upload_part = Bootstrap.from_env().upload_part()
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """A batch of Kafka records, several of them at once; answers which of them to deliver again."""
-    batch = records.read(event, UploadPartCreated)
+    batch = kafka.read(event, UploadPartCreated)
     return batch.response(upload_part(batch.events, deadline(context)))

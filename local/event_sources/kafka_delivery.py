@@ -172,8 +172,10 @@ class Delivery:
         return True
 
     def _write(self, topic: str, records: Sequence[Record], error: str, invocations: int) -> None:
-        """As AWS does, the record itself with headers that say why. AWS doesn't document their names: these
-        are those of its JSON document for the other destinations."""
+        """As AWS does, the record itself with headers that say why.
+
+        AWS doesn't document their names: these are those of its JSON document for the other destinations.
+        """
         try:
             if self._producer is None:
                 self._producer = KafkaProducer(

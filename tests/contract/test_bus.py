@@ -19,22 +19,24 @@ from kafka.errors import TopicAlreadyExistsError
 from local.services import processes
 from local.services.kafka import TOPICS, Kafka
 from local.services.service import Service
-from sitebackup.adapters.bus import KafkaBus, msk_iam
+from sitebackup.adapters import topics
+from sitebackup.adapters.kafka import KafkaBus, msk_iam
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.task_ref import TaskRef
+from sitebackup.ports import EventBus
+from tests.fakes.bus import MemoryBus
 from tests.tcp_proxy import TcpProxy
-
-ABOUT: dict[str, Any] = {"attempt": 2, "provider": "site"}
 
 
 def of_a_new_job(parts: int = 20) -> list[TaskEvent]:
     """One event of each kind, and more parts."""
-    about = {**ABOUT, "job_id": uuid4().hex[:24]}
+    task = TaskRef(job_id=uuid4().hex[:24], attempt=2, provider="site")
     return [
-        UploadJobCreated(**about, tried=1),
-        PartUpdated(**about, upload_id="u"),
-        TaskUpdated(**about),
-        *[UploadPartCreated(**about, upload_id="u", number=number) for number in range(1, parts + 1)],
+        UploadJobCreated(task=task, redelivery=1),
+        PartUpdated(task=task, upload_id="u"),
+        TaskUpdated(task=task),
+        *[UploadPartCreated(task=task, upload_id="u", number=number) for number in range(1, parts + 1)],
     ]
 
 
@@ -43,7 +45,7 @@ EVENTS = of_a_new_job(200)
 
 def stored(address: str, events: Sequence[TaskEvent], count: int) -> list[Any]:
     """The first records of all topics that are about the job of these events, as many as there must be."""
-    job_id = events[0].job_id
+    job_id = events[0].task.job_id
     consumer = KafkaConsumer(
         bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -59,8 +61,20 @@ def stored(address: str, events: Sequence[TaskEvent], count: int) -> list[Any]:
 
 
 def decoded(records: Sequence[Any]) -> list[TaskEvent]:
-    kinds = {kind.topic: kind for kind in (UploadJobCreated, UploadPartCreated, PartUpdated, TaskUpdated)}
+    kinds = {topic: kind for kind, topic in topics.TOPICS.items()}
     return [msgspec.json.decode(record.value, type=kinds[record.topic]) for record in records]
+
+
+@pytest.mark.parametrize("implementation", ["Kafka", "fake"])
+def test_every_event_arrives_as_it_was_emitted(implementation: str, request: pytest.FixtureRequest) -> None:
+    events, fake = of_a_new_job(), MemoryBus()
+    address = "" if implementation == "fake" else request.getfixturevalue("kafka").address
+    bus: EventBus = KafkaBus(address, {}) if address else fake
+    bus.emit([])
+    bus.emit(events)
+    arrived = decoded(stored(address, events, len(events))) if address else list(fake.drain())
+    assert len(arrived) == len(events)
+    assert set(arrived) == set(events)
 
 
 def test_every_event_arrives_with_its_key_and_headers(kafka: Service) -> None:
@@ -71,9 +85,11 @@ def test_every_event_arrives_with_its_key_and_headers(kafka: Service) -> None:
     found = decoded(records)
     assert set(found) == set(EVENTS)
     for record, event in zip(records, found, strict=True):
-        assert record.topic == event.topic
-        assert record.key == event.key.encode()
-        assert dict(record.headers) == {name: value.encode() for name, value in event.correlation.items()}
+        assert record.topic == topics.topic_of(event)
+        assert record.key == topics.key_of(event).encode()
+        assert dict(record.headers) == {
+            name: value.encode() for name, value in event.task.correlation.items()
+        }
     parts = [record for record in records if record.topic == "upload-part-created"]
     assert {record.partition for record in parts} == set(range(TOPICS["upload-part-created"])), "parts spread"
 
@@ -167,26 +183,26 @@ def test_a_connection_that_the_network_forgot_costs_no_event(
     assert set(events) == set(decoded(stored(broker.address, events, len(events) + 3)))
 
 
-class Stray(TaskEvent, frozen=True, kw_only=True):
-    topic = "no-such-topic"
+SMALL_RECORDS = "takes-only-small-records"
 
 
-class Large(TaskEvent, frozen=True, kw_only=True):
-    topic = "takes-only-small-records"
+class Refused(TaskEvent, frozen=True, kw_only=True):
+    """Of a kind whose topic does not take it."""
 
 
-@pytest.mark.parametrize("topic", [Stray, Large])
+@pytest.mark.parametrize("topic", ["no-such-topic", SMALL_RECORDS])
 def test_an_event_that_is_refused_is_told_in_seconds_and_costs_no_other(
-    kafka: Service, topic: type[TaskEvent]
+    kafka: Service, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(topics.TOPICS, Refused, topic)  # type: ignore[misc]
     admin = KafkaAdminClient(bootstrap_servers=kafka.address)
     with suppress(TopicAlreadyExistsError):
-        admin.create_topics([NewTopic(Large.topic, 1, 1, topic_configs={"max.message.bytes": "64"})])
+        admin.create_topics([NewTopic(SMALL_RECORDS, 1, 1, topic_configs={"max.message.bytes": "64"})])
     admin.close()
     bus, events = KafkaBus(kafka.address, {}), of_a_new_job()
     bus.emit(events)
     with pytest.raises(BusUnavailable):
-        bus.emit([topic(**ABOUT, job_id=events[0].job_id)])
+        bus.emit([Refused(task=events[0].task)])
     for event in events:
         bus.emit([event])
     assert set(events) == set(decoded(stored(kafka.address, events, 2 * len(events))))

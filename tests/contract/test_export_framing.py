@@ -1,7 +1,7 @@
 """Whatever a provider's answer looks like, an export counts as read only if its end is proven (RFC 9112, 6.3)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import cycle
 from typing import Any, Literal
@@ -10,15 +10,17 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from sitebackup.adapters.exports import Export, Exports
+from sitebackup.adapters.http_exports.exports import HttpExport, HttpExports
 from sitebackup.domain.errors import ExportChanged, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
+from tests.fakes.exports import MemoryExport
 from tests.lying_server import Answer, Asked, Lie, LyingServer, answer, chunked, part
-from tests.unit.simulation import PART_SIZE, World, small_world, unexpected
-from tests.unit.twins import MemoryExport
+from tests.simulation.service import PART_SIZE, SITE_ID, START, SimulatedService
 
 PART = 64
+TIMEOUT = 2.0
+"""Seconds of silence."""
 DATA = bytes(range(32, 232))
 SITE = "site"
 ETAG = '"1"'
@@ -31,16 +33,16 @@ def server() -> Iterator[LyingServer]:
     server.close()
 
 
-def exports() -> Exports:
+def exports() -> HttpExports:
     """With no connection yet: the server closes those it has without a word."""
-    return Exports(PART, 2.0, lambda arn, since: "", lambda: datetime(2030, 1, 31, tzinfo=UTC))
+    return HttpExports(PART, TIMEOUT, lambda arn, since: "", lambda: datetime(2030, 1, 31, tzinfo=UTC))
 
 
 def provider(server: LyingServer, **fields: Any) -> Provider:
     return Provider(name="site", export_url=f"{server.url}/{{siteId}}/export", **fields)
 
 
-def read(export: Export, at_once: int = 1000) -> bytes:
+def read(export: HttpExport, at_once: int = 1000) -> bytes:
     data, buffer = bytearray(), memoryview(bytearray(at_once))
     while count := export.readinto(buffer):
         data += buffer[:count]
@@ -51,7 +53,7 @@ def read(export: Export, at_once: int = 1000) -> bytes:
 def probe(server: LyingServer) -> Any:
     """Opens the export of a server that tells this lie."""
 
-    def probe(lie: Lie | Answer, length: int | None = PART, **fields: Any) -> Export:
+    def probe(lie: Lie | Answer, length: int | None = PART, **fields: Any) -> HttpExport:
         server.sites[SITE] = lie if callable(lie) else lambda asked: lie
         return exports().probe(provider(server, **fields), "u", SITE, length)
 
@@ -62,7 +64,7 @@ def probe(server: LyingServer) -> Any:
 def second_part(server: LyingServer) -> Any:
     """Opens the second part of an export that was planned with DATA's size."""
 
-    def second_part(lie: Lie) -> Export:
+    def second_part(lie: Lie) -> HttpExport:
         server.sites[SITE] = lie
         return exports().open_range(provider(server), "u", SITE, PART, PART, ETAG, len(DATA))
 
@@ -196,8 +198,8 @@ def test_a_body_longer_than_its_range_is_refused(
         body = DATA[start:end] + b"x" * more
         return part(asked, DATA, *headers, body=chunked(body, 10) if headers else body)
 
-    for opened in (lambda: probe(lie), lambda: second_part(lie)):
-        with opened() as export, pytest.raises(Permanent, match=r"more than the 64 bytes") as raised:
+    for opened in (probe, second_part):
+        with opened(lie) as export, pytest.raises(Permanent, match=r"more than the 64 bytes") as raised:
             read(export, 10)
         assert raised.value.reason.code is Code.EXPORT_INVALID
 
@@ -209,8 +211,8 @@ def test_a_body_shorter_than_its_range_broke_off(probe: Any, second_part: Any, h
         body = DATA[start : end - 1]
         return part(asked, DATA, *headers, body=chunked(body, 10) if headers else body)
 
-    for opened in (lambda: probe(lie), lambda: second_part(lie)):
-        with opened() as export, pytest.raises(Transient, match=r"^The export broke off"):
+    for opened in (probe, second_part):
+        with opened(lie) as export, pytest.raises(Transient, match=r"^The export broke off"):
             read(export, 10)
 
 
@@ -332,19 +334,17 @@ TOLD = st.builds(
 def test_done_means_the_very_bytes_of_one_version(server: LyingServer, told: list[Told]) -> None:
     """`format: "any"`, so that nothing but the framing proves anything."""
     answers = cycle(told)
-    server.sites["b" * 24] = lambda asked: next(answers)(asked)
-    with small_world():
-        world = World({"site": MemoryExport(b"")})
-        real: dict[str, Any] = {
-            "exports": Exports(PART_SIZE, 2.0, lambda arn, since: "", lambda: world.now),
-            "providers": {"site": provider(server, format="any")},
-        }
-        world.process_provider = replace(world.process_provider, **real)
-        world.upload_part = replace(world.upload_part, **real)
-        world.finish()
-        assert not unexpected, unexpected[0]
-        task = world.job.tasks["site"]
-        event(f"{world.job.status} {world.job.reason and world.job.reason.code}")
-        if task.object:
-            stored = dict(world.storage.versions[task.object.key])[task.object.version_id or ""]
-            assert stored in VERSIONS.values()
+    server.sites[SITE_ID] = lambda asked: next(answers)(asked)
+    service = SimulatedService(
+        {"site": MemoryExport(b"")},
+        export_api=HttpExports(PART_SIZE, TIMEOUT, lambda arn, since: "", lambda: START),
+        export_url=provider(server).export_url,
+    )
+    service.finish()
+    assert not service.unexpected, service.unexpected[0]
+    job = service.job
+    event(f"{job.status} {job.reason and job.reason.code}")
+    stored = job.tasks["site"].object
+    if stored:
+        assert stored.version_id is not None
+        assert service.storage.versions[stored.key][stored.version_id] in VERSIONS.values()

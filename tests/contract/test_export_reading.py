@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mock_providers.client import MockSite
-from sitebackup.adapters.exports import Export, Exports
+from sitebackup.adapters.http_exports.exports import HttpExport, HttpExports
 from sitebackup.domain.errors import ExportChanged, Transient
 from sitebackup.domain.plan import MIB
 from sitebackup.domain.provider import Provider
@@ -28,11 +28,11 @@ def site(url: str) -> MockSite:
     return MockSite(url)
 
 
-def exports() -> Exports:
-    return Exports(MIB, 10.0, lambda arn, since: "", lambda: datetime.now(UTC))
+def exports() -> HttpExports:
+    return HttpExports(MIB, 10.0, lambda arn, since: "", lambda: datetime.now(UTC))
 
 
-def probe(site: MockSite, length: int | None = None, url: str | None = None) -> Export:
+def probe(site: MockSite, length: int | None = None, url: str | None = None) -> HttpExport:
     return exports().probe(provider(url or site.url), site.user_id, site.site_id, length)
 
 
@@ -40,7 +40,7 @@ def provider(url: str) -> Provider:
     return Provider(name="site", export_url=f"{url}/site/export?userId={{userId}}&siteId={{siteId}}")
 
 
-def read(export: Export, at_once: int = 100_000) -> bytes:
+def read(export: HttpExport, at_once: int = 100_000) -> bytes:
     data, buffer = bytearray(), memoryview(bytearray(at_once))
     while count := export.readinto(buffer):
         data += buffer[:count]
@@ -57,13 +57,13 @@ def test_every_byte_is_read_once(site: MockSite, faults: dict[str, Any], at_once
         assert read(export, at_once) == site.content
 
 
-def test_an_empty_export(site: MockSite) -> None:
+def test_an_empty_export_ends_at_once(site: MockSite) -> None:
     site.set(size=0)
     with probe(site) as export:
         assert (export.size, read(export)) == (0, b"")
 
 
-def test_a_body_that_ends_with_its_connection() -> None:
+def test_a_body_that_ends_with_its_connection_is_read_to_its_end() -> None:
     with (
         wire.script(b"HTTP/1.0 200 OK\r\n\r\nall there is", 10) as server,
         exports().probe(provider(f"http://127.0.0.1:{server.port}"), "u", "s", None) as export,
@@ -82,7 +82,7 @@ def test_bytes_that_came_with_the_head_are_read_before_later_ones() -> None:
 
 
 @pytest.mark.parametrize("fault", ["truncateAt", "truncateChunked", "reset"])
-def test_a_body_that_ends_too_early(site: MockSite, fault: str) -> None:
+def test_a_body_that_ends_too_early_broke_off(site: MockSite, fault: str) -> None:
     faults: dict[str, Any] = {fault: {"bytes": SIZE // 2}}
     site.set(size=SIZE, **faults)
     with probe(site) as export, pytest.raises(Transient, match="broke off"):
@@ -102,7 +102,7 @@ def test_connections_are_used_again_only_after_the_whole_body(site: MockSite) ->
         source = exports()
         at = provider(f"http://127.0.0.1:{proxy.port}")
 
-        def part(start: int, length: int) -> Export:
+        def part(start: int, length: int) -> HttpExport:
             return source.open_range(at, site.user_id, site.site_id, start, length, site.archive.etag, SIZE)
 
         for start in range(0, 5 * 1000, 1000):

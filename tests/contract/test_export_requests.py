@@ -11,7 +11,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sitebackup.adapters.exports import MAX_REDIRECTS, Exports, retry_after
+from sitebackup.adapters.http_exports.exports import HttpExports
+from sitebackup.adapters.http_exports.framing import retry_after
+from sitebackup.adapters.http_exports.redirects import MAX_REDIRECTS
 from sitebackup.adapters.secrets import Secrets
 from sitebackup.domain.errors import Permanent, Transient
 from sitebackup.domain.provider import Provider
@@ -41,11 +43,11 @@ def other() -> Iterator[LyingServer]:
     other.close()
 
 
-def exports(token: Callable[[str, float], str] = lambda arn, since: "token") -> Exports:
-    return Exports(100, 2.0, token, lambda: NOW)
+def exports(token: Callable[[str, float], str] = lambda arn, since: "token") -> HttpExports:
+    return HttpExports(100, 2.0, token, lambda: NOW)
 
 
-def fetch(url: str, site: str = A, through: Exports | None = None, **fields: Any) -> bytes:
+def fetch(url: str, site: str = A, through: HttpExports | None = None, **fields: Any) -> bytes:
     """The whole export."""
     provider = Provider(name="site", export_url=url + "/{siteId}/export", **fields)
     with (through or exports()).probe(provider, "u", site, None) as export:
@@ -148,7 +150,7 @@ def test_the_body_of_a_redirect_is_neither_read_nor_waited_for(
     assert peak < 2 << 20
 
 
-def test_redirects_are_counted(server: LyingServer) -> None:
+def test_no_more_redirects_are_followed_than_allowed(server: LyingServer) -> None:
     def hops(most: int) -> Lie:
         def tell(asked: Asked) -> Answer:
             hop = len(server.asked[A])

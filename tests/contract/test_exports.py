@@ -1,4 +1,7 @@
-"""What each fault of an export API means: try again, give up with a reason, or plan anew."""
+"""What each fault of an export API means over HTTP: try again, give up with a reason, or plan anew.
+
+What every ExportApi promises is in test_export_api.py.
+"""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +13,8 @@ import pytest
 
 from local.services import processes
 from mock_providers.client import MockSite
-from sitebackup.adapters.exports import Export, Exports, retry_after
+from sitebackup.adapters.http_exports.exports import HttpExport, HttpExports
+from sitebackup.adapters.http_exports.framing import retry_after
 from sitebackup.domain.errors import ExportChanged, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
@@ -32,8 +36,8 @@ def site(url: str) -> MockSite:
     return MockSite(url)
 
 
-def exports(token: str = "") -> Exports:
-    return Exports(PART, TIMEOUT, lambda arn, since: token, lambda: NOW)
+def exports(token: str = "") -> HttpExports:
+    return HttpExports(PART, TIMEOUT, lambda arn, since: token, lambda: NOW)
 
 
 def provider(site: MockSite, **fields: Any) -> Provider:
@@ -44,16 +48,16 @@ def provider(site: MockSite, **fields: Any) -> Provider:
     )
 
 
-def probe(site: MockSite, length: int | None = PART) -> Export:
+def probe(site: MockSite, length: int | None = PART) -> HttpExport:
     return exports().probe(provider(site), site.user_id, site.site_id, length)
 
 
-def second_part(site: MockSite, validator: str | None = None) -> Export:
+def second_part(site: MockSite, validator: str | None = None) -> HttpExport:
     validator = validator or site.archive.etag
     return exports().open_range(provider(site), site.user_id, site.site_id, PART, PART, validator, SIZE)
 
 
-def read(export: Export) -> bytes:
+def read(export: HttpExport) -> bytes:
     data, buffer = bytearray(), memoryview(bytearray(16_384))
     while count := export.readinto(buffer):
         data += buffer[:count]
@@ -67,30 +71,14 @@ def both(site: MockSite) -> list[Any]:
 # --- what an export is
 
 
-def test_a_ranged_export_begins_with_its_first_part(site: MockSite) -> None:
+def test_each_part_of_a_ranged_export_costs_one_request(site: MockSite) -> None:
     site.set(size=SIZE)
     with probe(site) as export:
-        assert (export.size, export.length, export.ranged) == (SIZE, PART, True)
         assert export.validator == site.archive.etag
         assert read(export) == site.content[:PART]
     with second_part(site) as export:
-        assert (export.size, export.length) == (SIZE, PART)
         assert read(export) == site.content[PART : 2 * PART]
     assert site.stats()["requests"] == 2
-
-
-@pytest.mark.parametrize("size", [1, PART - 1, PART])
-def test_an_export_within_one_part_is_whole(site: MockSite, size: int) -> None:
-    site.set(size=size)
-    with probe(site) as export:
-        assert (export.size, export.length) == (size, size)
-        assert read(export) == site.content
-
-
-def test_an_empty_export(site: MockSite) -> None:
-    site.set(size=0)
-    with probe(site) as export:
-        assert (export.size, export.ranged) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +105,7 @@ def test_without_a_strong_validator_it_is_a_stream(site: MockSite, fault: str) -
         assert read(export) == site.content
 
 
-def test_a_provider_may_want_a_token(site: MockSite) -> None:
+def test_a_provider_that_wants_a_token_gets_the_secret(site: MockSite) -> None:
     site.set(size=10, token="secret")
     with pytest.raises(Permanent, match=r"site answered 401"):
         probe(site)
@@ -131,7 +119,7 @@ def test_a_provider_may_want_a_token(site: MockSite) -> None:
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504])
-def test_statuses_that_pass(site: MockSite, code: int) -> None:
+def test_a_status_that_passes_is_tried_again_later(site: MockSite, code: int) -> None:
     site.set(size=SIZE, status={"code": code})
     for call in both(site):
         with pytest.raises(Transient, match=rf"^site answered {code}\.$") as raised:
@@ -140,7 +128,7 @@ def test_statuses_that_pass(site: MockSite, code: int) -> None:
 
 
 @pytest.mark.parametrize("value", [7, format_datetime(NOW + timedelta(seconds=7), usegmt=True)])
-def test_the_wait_that_was_asked_for(site: MockSite, value: object) -> None:
+def test_a_retry_after_is_kept_with_the_error(site: MockSite, value: object) -> None:
     site.set(size=SIZE, status={"code": 429, "retryAfter": value})
     for call in both(site):
         with pytest.raises(Transient) as raised:
@@ -148,7 +136,7 @@ def test_the_wait_that_was_asked_for(site: MockSite, value: object) -> None:
         assert raised.value.retry_after == timedelta(seconds=7)
 
 
-def test_a_status_of_a_later_range(site: MockSite) -> None:
+def test_a_status_of_a_later_range_is_tried_again_later(site: MockSite) -> None:
     site.set(size=SIZE, statusOnRange={"from": PART, "code": 503})
     probe(site).close()
     with pytest.raises(Transient, match=r"site answered 503"):
@@ -165,25 +153,25 @@ def test_a_status_of_a_later_range(site: MockSite) -> None:
     ],
     ids=lambda faults: next(iter(faults)),
 )
-def test_a_body_that_breaks_off(site: MockSite, faults: dict[str, Any]) -> None:
+def test_a_body_that_breaks_off_is_read_again_later(site: MockSite, faults: dict[str, Any]) -> None:
     site.set(size=SIZE, **faults)
     with probe(site) as export, pytest.raises(Transient, match=r"^The export broke off"):
         read(export)
 
 
-def test_a_provider_that_says_nothing(site: MockSite) -> None:
+def test_a_provider_that_says_nothing_is_given_up_for_now(site: MockSite) -> None:
     site.set(size=SIZE, slowFirstByte={"seconds": 5})
     for call in both(site):
         with pytest.raises(Transient, match=r"^site can't be reached: ReadTimeout"):
             call()
 
 
-def test_a_provider_that_is_down() -> None:
+def test_a_provider_that_is_down_is_tried_again_later() -> None:
     with pytest.raises(Transient, match=r"^site can't be reached: ConnectionError"):
         probe(MockSite(f"http://127.0.0.1:{processes.free_port()}"))
 
 
-def test_a_provider_that_hangs_up() -> None:
+def test_a_provider_that_hangs_up_is_tried_again_later() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         site = MockSite(f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(Transient, match=r"^site can't be reached"):
@@ -210,7 +198,7 @@ def test_a_slow_body_is_no_fault(site: MockSite) -> None:
         (418, Code.EXPORT_REFUSED),
     ],
 )
-def test_statuses_that_stay(site: MockSite, code: int, reason: Code) -> None:
+def test_a_status_that_stays_fails_with_a_reason(site: MockSite, code: int, reason: Code) -> None:
     site.set(size=SIZE, status={"code": code})
     for call in both(site):
         with pytest.raises(Permanent) as raised:
@@ -228,7 +216,9 @@ def test_statuses_that_stay(site: MockSite, code: int, reason: Code) -> None:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_answers_that_break_the_rules(site: MockSite, faults: dict[str, Any], reason: Code) -> None:
+def test_an_answer_that_breaks_the_rules_fails_with_a_reason(
+    site: MockSite, faults: dict[str, Any], reason: Code
+) -> None:
     site.set(size=SIZE, **faults)
     with pytest.raises(Permanent) as raised:
         probe(site)
@@ -263,18 +253,7 @@ def test_a_part_of_another_export_is_never_read(site: MockSite, faults: dict[str
         second_part(site)
 
 
-def test_an_export_that_changed_or_shrank_since_it_was_planned(site: MockSite) -> None:
-    site.set(size=SIZE)
-    planned = site.archive.etag
-    site.set(size=SIZE, revision=2)
-    with pytest.raises(ExportChanged):
-        second_part(site, planned)
-    site.set(size=10)
-    with pytest.raises(ExportChanged):
-        second_part(site, planned)
-
-
-def test_an_export_that_changes_after_the_probe(site: MockSite) -> None:
+def test_an_export_that_changes_after_the_probe_is_planned_anew(site: MockSite) -> None:
     site.set(size=SIZE, changeContentAfter=1)
     validator = probe(site).validator
     with pytest.raises(ExportChanged):
@@ -304,5 +283,5 @@ def test_an_export_that_changes_after_the_probe(site: MockSite) -> None:
         ("Mon, 99 Xyz 2030 99:99:99 GMT", None),
     ],
 )
-def test_retry_after_in_any_form(value: str | None, seconds: int | None) -> None:
+def test_retry_after_is_read_in_each_of_its_forms(value: str | None, seconds: int | None) -> None:
     assert retry_after(value, NOW) == (None if seconds is None else timedelta(seconds=seconds))

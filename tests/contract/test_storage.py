@@ -1,7 +1,8 @@
-"""One suite for every S3 server: what the storage promises, and which server keeps which promise.
+"""One suite for every ObjectStorage: what it promises, and which server keeps which promise.
 
-SeaweedFS is the one of the local run; versitygw is a gateway written in Go, independent of it. moto confirms no
-checksum of a body with a trailer, which the storage rightly takes for a failure: it is held to the rest.
+SeaweedFS is the server of the local run; versitygw is a gateway written in Go, independent of it. moto confirms no
+checksum of a body with a trailer, which the storage rightly takes for a failure: it is held to the rest. The fake of
+the simulation is held to the suite in both orders in which servers check the condition of a Complete.
 """
 
 import os
@@ -26,36 +27,25 @@ from moto import mock_aws
 from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
 from local.services import processes
 from local.services.s3 import BUCKET
-from sitebackup.adapters.s3_put import encode_crc
-from sitebackup.adapters.storage import Storage, combine_crcs
-from sitebackup.domain.errors import InvalidPart, KeyTaken, NoSuchUpload, Permanent, Transient
+from sitebackup.adapters.s3.storage import S3Storage
+from sitebackup.domain.checksum import encode_crc
+from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from sitebackup.domain.job import Part, StoredObject
 from sitebackup.domain.plan import MIB, Plan, plan_parts
+from sitebackup.ports import ObjectStorage
+from sitebackup.transfer.checksums import combine_crcs
+from tests.fakes.readers import BytesReader
+from tests.fakes.storage import MemoryStorage
 
 PART = 5 * MIB
 VERSITYGW = Path(os.environ.get("VERSITYGW", "~/.cache/sitebackup-tools/versitygw")).expanduser()
 
 
-class Bytes:
-    """A source."""
-
-    def __init__(self, data: bytes) -> None:
-        self._rest = memoryview(data)
-
-    def readinto(self, buffer: memoryview) -> int:
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
-
-
 @dataclass(frozen=True)
 class Server:
-    """An S3 server, and what it does not model."""
+    """What stores objects, and what it does not model."""
 
     name: str
-    url: str | None
-    """None for what answers inside of boto3."""
     lacks: dict[str, str] = field(default_factory=dict)
     """A reason by feature."""
 
@@ -63,6 +53,30 @@ class Server:
         """Skips the test if the server lacks it."""
         if feature in self.lacks:
             pytest.skip(f"{self.name}: {self.lacks[feature]}")
+
+    def storage(self) -> ObjectStorage:
+        raise NotImplementedError
+
+    def client(self) -> Any:
+        """Another client than the storage. Skips the test if there can't be one."""
+        raise NotImplementedError
+
+    def place(self, key: str, data: bytes) -> str:
+        """The version of an object that the storage did not write."""
+        raise NotImplementedError
+
+    def read(self, key: str, version_id: str | None = None) -> bytes:
+        """The newest version, or the one named."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class S3Server(Server):
+    url: str | None = None
+    """None for what answers inside of boto3."""
+
+    def storage(self) -> S3Storage:
+        return S3Storage(self.client(), BUCKET)
 
     def client(self) -> Any:
         return boto3.client(
@@ -81,15 +95,41 @@ class Server:
             ),
         )
 
+    def place(self, key: str, data: bytes) -> str:
+        return str(self.client().put_object(Bucket=BUCKET, Key=key, Body=data)["VersionId"])
+
+    def read(self, key: str, version_id: str | None = None) -> bytes:
+        version = {"VersionId": version_id} if version_id else {}
+        body: bytes = self.client().get_object(Bucket=BUCKET, Key=key, **version)["Body"].read()
+        return body
+
+
+@dataclass(frozen=True)
+class FakeServer(Server):
+    memory: MemoryStorage = field(default_factory=MemoryStorage)
+
+    def storage(self) -> MemoryStorage:
+        return self.memory
+
+    def client(self) -> Any:
+        pytest.skip(f"{self.name}: it is reached through the port alone")
+
+    def place(self, key: str, data: bytes) -> str:
+        return self.memory.add_version(key, data)
+
+    def read(self, key: str, version_id: str | None = None) -> bytes:
+        versions = self.memory.versions[key]
+        return versions[version_id or list(versions)[-1]]
+
 
 @contextmanager
-def moto() -> Iterator[Server]:
+def moto() -> Iterator[S3Server]:
     with mock_aws():
-        yield Server("moto", None, MOTO_LACKS)
+        yield S3Server("moto", MOTO_LACKS)
 
 
 @contextmanager
-def versitygw(folder: Path) -> Iterator[Server]:
+def versitygw(folder: Path) -> Iterator[S3Server]:
     if not VERSITYGW.is_file():
         pytest.skip(
             "versitygw is not there: `GOBIN=~/.cache/sitebackup-tools go install "
@@ -116,7 +156,7 @@ def versitygw(folder: Path) -> Iterator[Server]:
             assert time.monotonic() < limit, "versitygw does not listen"
             time.sleep(0.02)
         assert process.poll() is None, "versitygw ended at once"
-        yield Server("versitygw", f"http://127.0.0.1:{port}", VERSITYGW_LACKS)
+        yield S3Server("versitygw", VERSITYGW_LACKS, f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait(10)
@@ -134,10 +174,15 @@ VERSITYGW_LACKS = {
 }
 
 
-@pytest.fixture(scope="module", params=["SeaweedFS", "versitygw", "moto"])
+@pytest.fixture(scope="module", params=["SeaweedFS", "versitygw", "moto", "fake", "fake, condition first"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    if request.param.startswith("fake"):
+        yield FakeServer(
+            request.param, memory=MemoryStorage(condition_first=request.param == "fake, condition first")
+        )
+        return
     if request.param == "SeaweedFS":
-        yield Server("SeaweedFS", request.getfixturevalue("s3").address, SEAWEEDFS_LACKS)
+        yield S3Server("SeaweedFS", SEAWEEDFS_LACKS, request.getfixturevalue("s3").address)
         return
     started = moto() if request.param == "moto" else versitygw(tmp_path_factory.mktemp("versitygw"))
     with started as found:
@@ -148,12 +193,12 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def storage(server: Server) -> Storage:
-    return Storage(server.client(), BUCKET)
+def storage(server: Server) -> ObjectStorage:
+    return server.storage()
 
 
 @pytest.fixture
-def writing(server: Server, storage: Storage) -> Storage:
+def writing(server: Server, storage: ObjectStorage) -> ObjectStorage:
     """The storage, for tests that write through it."""
     server.needs("trailers")
     return storage
@@ -170,27 +215,16 @@ CRC = encode_crc(checksums.crc64nvme(DATA))
 
 
 def put_parts(
-    storage: Storage, key: str, upload_id: str, data: bytes = DATA, plan: Plan = PLAN
+    storage: ObjectStorage, key: str, upload_id: str, data: bytes = DATA, plan: Plan = PLAN
 ) -> list[Part]:
     return [
-        storage.put_part(key, upload_id, part.number, Bytes(data[part.start : part.end]), part.length)
+        storage.put_part(key, upload_id, part.number, BytesReader(data[part.start : part.end]), part.length)
         for part in map(plan.part, range(1, plan.parts + 1))
     ]
 
 
-def place(server: Server, key: str, data: bytes) -> str:
-    """The version of an object that the storage did not write."""
-    return str(server.client().put_object(Bucket=BUCKET, Key=key, Body=data)["VersionId"])
-
-
-def read(server: Server, key: str, version_id: str | None = None) -> bytes:
-    version = {"VersionId": version_id} if version_id else {}
-    body: bytes = server.client().get_object(Bucket=BUCKET, Key=key, **version)["Body"].read()
-    return body
-
-
 def test_parts_become_an_object_with_the_checksum_of_the_whole(
-    server: Server, writing: Storage, key: str
+    server: Server, writing: ObjectStorage, key: str
 ) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
@@ -205,47 +239,51 @@ def test_parts_become_an_object_with_the_checksum_of_the_whole(
     assert (stored.size, stored.checksum_crc64nvme) == (len(DATA), CRC)
     assert stored.version_id
     assert writing.head(key, stored.version_id) == stored
-    assert read(server, key) == DATA
+    assert server.read(key) == DATA
     assert writing.at_key(key) == ([], [stored.version_id])
 
 
 def test_a_completion_that_is_repeated_tells_that_it_worked(
-    server: Server, writing: Storage, key: str
+    server: Server, writing: ObjectStorage, key: str
 ) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     writing.complete(key, upload_id, PLAN, parts, CRC)
     stored = writing.head(key)
-    with suppress(NoSuchUpload, KeyTaken):  # servers differ; AWS answers 200, too, for a while
+    with suppress(NoSuchUpload, ObjectExists):  # servers differ; AWS goes on answering 200 for a while
         writing.complete(key, upload_id, PLAN, parts, CRC)
     assert writing.head(key) == stored
     assert writing.at_key(key).versions == [stored.version_id if stored else None]
 
 
-def test_a_completion_never_covers_an_object(server: Server, writing: Storage, key: str) -> None:
+def test_a_completion_never_covers_an_object(server: Server, writing: ObjectStorage, key: str) -> None:
     first = writing.put_object(key, memoryview(b"first"))
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
-    with pytest.raises(KeyTaken):
+    with pytest.raises(ObjectExists):
         writing.complete(key, upload_id, PLAN, parts, CRC)
     assert writing.head(key) == first
     writing.delete_version(key, first.version_id or "")
     writing.complete(key, upload_id, PLAN, parts, CRC)
-    assert read(server, key) == DATA
+    assert server.read(key) == DATA
 
 
-def test_a_completion_of_an_aborted_upload_beside_an_object_makes_nothing(writing: Storage, key: str) -> None:
+def test_a_completion_of_an_aborted_upload_beside_an_object_makes_nothing(
+    writing: ObjectStorage, key: str
+) -> None:
     """Whatever the answer is: only a HEAD tells what is there."""
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     writing.abort(key, upload_id)
     first = writing.put_object(key, memoryview(b"first"))
-    with suppress(KeyTaken, NoSuchUpload):  # versitygw answers 200
+    with suppress(ObjectExists, NoSuchUpload):  # versitygw answers 200
         writing.complete(key, upload_id, PLAN, parts, CRC)
     assert writing.head(key) == first
 
 
-def test_a_wrong_checksum_of_the_whole_makes_no_object(server: Server, writing: Storage, key: str) -> None:
+def test_a_wrong_checksum_of_the_whole_makes_no_object(
+    server: Server, writing: ObjectStorage, key: str
+) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     with pytest.raises((Transient, InvalidPart, Permanent)):
@@ -253,7 +291,7 @@ def test_a_wrong_checksum_of_the_whole_makes_no_object(server: Server, writing: 
     assert writing.head(key) is None
 
 
-def test_a_wrong_etag_of_a_part_makes_no_object(writing: Storage, key: str) -> None:
+def test_a_wrong_etag_of_a_part_makes_no_object(writing: ObjectStorage, key: str) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     wrong = [parts[0].replace(etag=parts[1].etag), *parts[1:]]
@@ -263,34 +301,34 @@ def test_a_wrong_etag_of_a_part_makes_no_object(writing: Storage, key: str) -> N
     writing.complete(key, upload_id, PLAN, parts, CRC)
 
 
-def test_a_part_that_is_not_there_makes_no_object(writing: Storage, key: str) -> None:
+def test_a_part_that_is_not_there_makes_no_object(writing: ObjectStorage, key: str) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     other = writing.create_upload(key)
     for part in parts[:2]:
-        writing.put_part(key, other, part.number, Bytes(DATA[:PART]), PART)
+        writing.put_part(key, other, part.number, BytesReader(DATA[:PART]), PART)
     with pytest.raises(InvalidPart):
         writing.complete(key, other, PLAN, parts, CRC)
     assert writing.head(key) is None
 
 
-def test_s3_shows_which_parts_it_holds(writing: Storage, key: str) -> None:
+def test_s3_shows_which_parts_it_holds(writing: ObjectStorage, key: str) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     held = {part.number: (part.length, part.etag) for part in parts}
     assert writing.part_etags(key, upload_id) == held
 
 
-def test_s3_shows_the_part_that_came_last(server: Server, writing: Storage, key: str) -> None:
+def test_s3_shows_the_part_that_came_last(server: Server, writing: ObjectStorage, key: str) -> None:
     server.needs("replaced parts")
     upload_id = writing.create_upload(key)
-    writing.put_part(key, upload_id, 1, Bytes(DATA[:PART]), PART)
-    again = writing.put_part(key, upload_id, 1, Bytes(DATA[PART : 2 * PART]), PART)
+    writing.put_part(key, upload_id, 1, BytesReader(DATA[:PART]), PART)
+    again = writing.put_part(key, upload_id, 1, BytesReader(DATA[PART : 2 * PART]), PART)
     assert writing.part_etags(key, upload_id) == {1: (PART, again.etag)}
 
 
 def test_parts_that_are_held_in_memory_become_the_same_object(
-    server: Server, storage: Storage, key: str
+    server: Server, storage: ObjectStorage, key: str
 ) -> None:
     server.needs("checksums")
     upload_id = storage.create_upload(key)
@@ -300,16 +338,16 @@ def test_parts_that_are_held_in_memory_become_the_same_object(
     ]
     assert combine_crcs(parts) == CRC
     storage.complete(key, upload_id, PLAN, parts, CRC)
-    assert read(server, key) == DATA
+    assert server.read(key) == DATA
 
 
-def test_an_upload_that_is_gone(writing: Storage, key: str) -> None:
+def test_an_upload_that_is_gone_is_told(writing: ObjectStorage, key: str) -> None:
     upload_id = writing.create_upload(key)
     parts = put_parts(writing, key, upload_id)
     writing.abort(key, upload_id)
     writing.abort(key, upload_id)
     with pytest.raises(NoSuchUpload):
-        writing.put_part(key, upload_id, 1, Bytes(b"x"), 1)
+        writing.put_part(key, upload_id, 1, BytesReader(b"x"), 1)
     with pytest.raises(NoSuchUpload):
         writing.complete(key, upload_id, PLAN, parts, CRC)
     with pytest.raises(NoSuchUpload):
@@ -318,27 +356,33 @@ def test_an_upload_that_is_gone(writing: Storage, key: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000])
-def test_a_small_object_in_one_go(server: Server, writing: Storage, key: str, size: int) -> None:
+def test_a_small_object_is_stored_in_one_go(
+    server: Server, writing: ObjectStorage, key: str, size: int
+) -> None:
     data = secrets.token_bytes(size)
     stored = writing.put_object(key, memoryview(data))
     assert (stored.size, stored.checksum_crc64nvme) == (size, encode_crc(checksums.crc64nvme(data)))
     assert writing.head(key, stored.version_id) == stored
-    assert read(server, key, stored.version_id) == data
+    assert server.read(key, stored.version_id) == data
+
+
+def test_the_coding_of_the_transfer_is_not_stored(server: Server, writing: ObjectStorage, key: str) -> None:
+    writing.put_object(key, memoryview(DATA))
     head = server.client().head_object(Bucket=BUCKET, Key=key)
-    assert "ContentEncoding" not in head, "the coding of the transfer was stored"
+    assert "ContentEncoding" not in head
 
 
-def test_a_source_that_ends_early_stores_nothing(writing: Storage, key: str) -> None:
+def test_a_source_that_ends_early_stores_nothing(writing: ObjectStorage, key: str) -> None:
     upload_id = writing.create_upload(key)
     with pytest.raises(Transient):
-        writing.put_part(key, upload_id, 1, Bytes(b"x" * 999), 1000)
+        writing.put_part(key, upload_id, 1, BytesReader(b"x" * 999), 1000)
     assert writing.part_etags(key, upload_id) == {}
     assert writing.head(key) is None
 
 
 @pytest.mark.parametrize("of_part", [True, False])
 def test_a_wrong_checksum_of_the_bytes_is_refused(
-    server: Server, storage: Storage, key: str, of_part: bool
+    server: Server, storage: ObjectStorage, key: str, of_part: bool
 ) -> None:
     server.needs("checksums")
     to: dict[str, Any] = {"Bucket": BUCKET, "Key": key}
@@ -351,17 +395,17 @@ def test_a_wrong_checksum_of_the_bytes_is_refused(
     assert storage.head(key) is None
 
 
-def test_a_range_of_one_version_is_read(server: Server, storage: Storage, key: str) -> None:
-    first = place(server, key, DATA)
-    place(server, key, b"another")
+def test_a_range_of_one_version_is_read(server: Server, storage: ObjectStorage, key: str) -> None:
+    first = server.place(key, DATA)
+    server.place(key, b"another")
     stored = storage.head(key, first)
     assert stored is not None
     for start, length in ((0, 1), (0, 64), (len(DATA) - 70_000, 70_000), (len(DATA) - 1, 1), (0, len(DATA))):
         assert storage.read(stored, start, length) == DATA[start : start + length]
 
 
-def test_bytes_that_are_not_there_are_not_read(server: Server, storage: Storage, key: str) -> None:
-    place(server, key, b"some")
+def test_bytes_that_are_not_there_are_not_read(server: Server, storage: ObjectStorage, key: str) -> None:
+    server.place(key, b"some")
     stored = storage.head(key)
     assert stored is not None
     for start, length in ((0, 5), (3, 2), (4, 1)):
@@ -372,14 +416,14 @@ def test_bytes_that_are_not_there_are_not_read(server: Server, storage: Storage,
         storage.read(stored, 0, 4)
 
 
-def test_only_what_is_at_exactly_this_key_is_listed(server: Server, storage: Storage, key: str) -> None:
+def test_only_what_is_at_exactly_this_key_is_listed(server: Server, storage: ObjectStorage, key: str) -> None:
     neighbours = [f"{key}.old", key.removesuffix(".zip"), f"{key[:-8]}site2.zip"]
     for neighbour in neighbours:
-        place(server, neighbour, b"x")
+        server.place(neighbour, b"x")
         storage.create_upload(neighbour)
     assert storage.at_key(key) == ([], [])
     upload_ids = [storage.create_upload(key) for _ in range(3)]
-    placed = [place(server, key, data) for data in (b"1", b"2", b"2")]
+    placed = [server.place(key, data) for data in (b"1", b"2", b"2")]
     found = storage.at_key(key)
     assert sorted(found.uploads) == sorted(upload_ids)
     assert sorted(found.versions) == sorted(placed)
@@ -388,29 +432,31 @@ def test_only_what_is_at_exactly_this_key_is_listed(server: Server, storage: Sto
         assert (len(at.uploads), len(at.versions)) == (1, 1)
 
 
-def test_a_version_is_removed_alone_and_for_good(server: Server, storage: Storage, key: str) -> None:
-    first = place(server, key, b"first")
-    second = place(server, key, b"second")
+def test_a_version_is_removed_alone_and_for_good(server: Server, storage: ObjectStorage, key: str) -> None:
+    first = server.place(key, b"first")
+    second = server.place(key, b"second")
     storage.delete_version(key, second)
     assert (found := storage.head(key))
     assert (found.version_id, found.size) == (first, 5)
     assert storage.head(key, second) is None
-    assert read(server, key) == b"first"
+    assert server.read(key) == b"first"
     storage.delete_version(key, first)
     assert storage.head(key) is None
     assert storage.at_key(key) == ([], [])
 
 
-def test_a_version_may_be_removed_twice(server: Server, storage: Storage, key: str) -> None:
+def test_a_version_may_be_removed_twice(server: Server, storage: ObjectStorage, key: str) -> None:
     server.needs("repeated removal")
-    version_id = place(server, key, b"first")
+    version_id = server.place(key, b"first")
     storage.delete_version(key, version_id)
     storage.delete_version(key, version_id)
     assert storage.at_key(key) == ([], [])
 
 
-def test_delete_markers_are_listed_and_can_be_removed(server: Server, storage: Storage, key: str) -> None:
-    placed = place(server, key, b"first")
+def test_delete_markers_are_listed_and_can_be_removed(
+    server: Server, storage: ObjectStorage, key: str
+) -> None:
+    placed = server.place(key, b"first")
     server.client().delete_object(Bucket=BUCKET, Key=key)
     found = storage.at_key(key)
     assert len(found.versions) == 2
@@ -422,7 +468,7 @@ def test_delete_markers_are_listed_and_can_be_removed(server: Server, storage: S
 
 
 def test_a_bucket_that_is_not_there_is_refused(server: Server, key: str) -> None:
-    storage = Storage(server.client(), "nobody-has-made-it")
+    storage = S3Storage(server.client(), "nobody-has-made-it")
     with pytest.raises(Permanent, match=r"^S3 answered NoSuchBucket\.$"):
         storage.create_upload(key)
     server.needs("trailers")
@@ -430,8 +476,8 @@ def test_a_bucket_that_is_not_there_is_refused(server: Server, key: str) -> None
         storage.put_object(key, memoryview(b"x"))
 
 
-def test_a_server_that_is_down_may_come_back(key: str) -> None:
-    storage = Storage(Server("none", f"http://127.0.0.1:{processes.free_port()}").client(), BUCKET)
+def test_a_server_that_is_down_is_tried_again_later(key: str) -> None:
+    storage = S3Server("none", url=f"http://127.0.0.1:{processes.free_port()}").storage()
     with pytest.raises(Transient):
         storage.create_upload(key)
     with pytest.raises(Transient):

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from sitebackup.adapters import s3_put
-from sitebackup.adapters.exports import Exports
-from sitebackup.adapters.storage import Storage
-from sitebackup.adapters.time_limits import TimeLeft
+from sitebackup.adapters.http_exports.exports import HttpExports
+from sitebackup.adapters.s3 import put
+from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.domain.errors import Transient
 from sitebackup.domain.plan import MIB, plan_parts
 from sitebackup.domain.provider import Provider
+from sitebackup.ports import TimeLeft
 from tests.contract import wire
 from tests.contract.test_transfer import Zeros, at, client
 
@@ -67,7 +67,7 @@ def trickling(*before: bytes, forever: bytes, read_first: int = 1) -> Iterator[i
 
 
 def read_all(port: int, left: TimeLeft) -> None:
-    exports = Exports(MIB, TIMEOUT, lambda arn: "", lambda: datetime.now(UTC))
+    exports = HttpExports(MIB, TIMEOUT, lambda arn, since: "", lambda: datetime.now(UTC))
     provider = Provider(name="site", export_url=f"http://127.0.0.1:{port}/")
     with exports.probe(provider, "u", "s", None, left) as export:
         buffer = memoryview(bytearray(65536))
@@ -95,7 +95,7 @@ def test_an_export_is_not_waited_for_beyond_the_deadline(before: list[bytes], fo
 
 def test_a_trickling_head_has_come_whole_within_the_time_out() -> None:
     """Without any deadline: the socket's own time-out would begin again with each byte."""
-    exports = Exports(MIB, LEFT, lambda arn: "", lambda: datetime.now(UTC))
+    exports = HttpExports(MIB, LEFT, lambda arn, since: "", lambda: datetime.now(UTC))
     with trickling(HEAD + b"X-Long: ", forever=b"x") as port, ends_in_time():
         exports.probe(Provider(name="site", export_url=f"http://127.0.0.1:{port}/"), "u", "s", None)
 
@@ -121,7 +121,7 @@ CONFIRMS = b"HTTP/1.1 200 OK\r\nX-Long: "
 def test_s3_is_not_waited_for_beyond_the_deadline(
     length: int, before: list[bytes], forever: bytes, held: bool
 ) -> None:
-    assert min(s3_put.SEND_SECONDS, client("http://s3").meta.config.read_timeout) >= TIMEOUT
+    assert min(put.SEND_SECONDS, client("http://s3").meta.config.read_timeout) >= TIMEOUT
     read_first = 1000 if length > MIB else MIB
     with trickling(*before, forever=forever, read_first=read_first) as port, ends_in_time():
         if held:
@@ -138,7 +138,7 @@ def test_s3_over_tls_is_not_waited_for_beyond_the_deadline(
     done = threading.Event()
     try:
         with wire.serving(lambda connection: bool(done.wait(20)), tls) as server, ends_in_time():
-            storage = Storage(client(f"https://127.0.0.1:{server.port}"), "backups")
+            storage = S3Storage(client(f"https://127.0.0.1:{server.port}"), "backups")
             storage.put_part("key", "upload", 1, Zeros(), 64 * MIB, time_left())
     finally:
         done.set()
@@ -163,7 +163,7 @@ def answers(*pieces: bytes) -> Callable[[socket.socket], Any]:
 
 def test_what_came_before_a_break_is_not_lost() -> None:
     """Else a range could not go on where it broke."""
-    exports = Exports(MIB, TIMEOUT, lambda arn: "", lambda: datetime.now(UTC))
+    exports = HttpExports(MIB, TIMEOUT, lambda arn, since: "", lambda: datetime.now(UTC))
     with wire.serving(answers(HEAD + b"Content-Length: 100\r\n\r\n", b"some bytes")) as server:
         provider = Provider(name="site", export_url=f"http://127.0.0.1:{server.port}/")
         with exports.probe(provider, "u", "s", None) as export:

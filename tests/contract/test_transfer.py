@@ -16,12 +16,14 @@ from botocore.config import Config
 from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
 from local.services.s3 import BUCKET
 from local.services.service import Service
-from sitebackup.adapters import s3_put
-from sitebackup.adapters.s3_put import BUFFER_BYTES, encode_crc
-from sitebackup.adapters.storage import Storage, combine_crcs
+from sitebackup.adapters.s3 import put
+from sitebackup.adapters.s3.put import BUFFER_BYTES
+from sitebackup.adapters.s3.storage import S3Storage
+from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import NoSuchUpload, Permanent, Transient
 from sitebackup.domain.plan import MIB, plan_parts
 from sitebackup.domain.reason import Code
+from sitebackup.transfer.checksums import combine_crcs
 from tests.contract import wire
 
 SIZE = 6 * MIB + 12345
@@ -80,13 +82,13 @@ def client(endpoint: str, **settings: Any) -> Any:
     )
 
 
-def at(port: int, **settings: Any) -> Storage:
-    return Storage(client(f"http://127.0.0.1:{port}", **settings), BUCKET)
+def at(port: int, **settings: Any) -> S3Storage:
+    return S3Storage(client(f"http://127.0.0.1:{port}", **settings), BUCKET)
 
 
 @pytest.fixture
-def storage(s3: Service) -> Storage:
-    return Storage(client(s3.address), BUCKET)
+def storage(s3: Service) -> S3Storage:
+    return S3Storage(client(s3.address), BUCKET)
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def crc_of(data: bytes) -> str:
 
 
 @pytest.mark.parametrize("length", [0, 1, BUFFER_BYTES, BUFFER_BYTES + 1, SIZE])
-def test_an_object_arrives_as_it_was_read(storage: Storage, data: bytes, length: int) -> None:
+def test_an_object_arrives_as_it_was_read(storage: S3Storage, data: bytes, length: int) -> None:
     stored = storage.put_object(KEY, memoryview(data)[:length])
     assert (stored.size, stored.checksum_crc64nvme) == (length, crc_of(data[:length]))
     body = storage._client.get_object(Bucket=BUCKET, Key=KEY, VersionId=stored.version_id or "")["Body"]
@@ -143,7 +145,7 @@ def test_an_object_arrives_as_it_was_read(storage: Storage, data: bytes, length:
     assert storage._client.head_object(Bucket=BUCKET, Key=KEY)["ContentType"] == "application/zip"
 
 
-def test_parts_that_are_moved_at_once_share_no_buffer(storage: Storage) -> None:
+def test_parts_that_are_moved_at_once_share_no_buffer(storage: S3Storage) -> None:
     """Their checksums would not show it: they are made of what is in the buffer."""
     exports = [bytes([number]) * SIZE for number in range(3)]
     upload = storage.create_upload(KEY)
@@ -158,7 +160,7 @@ def test_parts_that_are_moved_at_once_share_no_buffer(storage: Storage) -> None:
             assert list(pool.map(move, range(len(exports)))) == [crc_of(export) for export in exports]
 
 
-def test_parts_arrive_and_make_the_object(storage: Storage, data: bytes) -> None:
+def test_parts_arrive_and_make_the_object(storage: S3Storage, data: bytes) -> None:
     key = "u/s/j/parts ü.zip"
     plan = plan_parts(SIZE, 5 * MIB, '"v"')
     upload = storage.create_upload(key)
@@ -174,11 +176,13 @@ def test_parts_arrive_and_make_the_object(storage: Storage, data: bytes) -> None
     assert (stored.size, stored.checksum_crc64nvme) == (SIZE, crc_of(data))
 
 
-def test_over_https(s3: Service, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_arrives_over_https(
+    s3: Service, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tls, trusted = wire.certificate(tmp_path)
     monkeypatch.setenv("AWS_CA_BUNDLE", str(trusted))
     with wire.proxy(s3.port, tls=tls) as proxy:
-        storage = Storage(client(f"https://127.0.0.1:{proxy.port}"), BUCKET)
+        storage = S3Storage(client(f"https://127.0.0.1:{proxy.port}"), BUCKET)
         before = proxy.accepted
         for _ in range(3):
             stored = storage.put_object(KEY, memoryview(data))
@@ -189,12 +193,12 @@ def test_over_https(s3: Service, data: bytes, tmp_path: Path, monkeypatch: pytes
 def test_https_needs_a_certificate_that_is_trusted(s3: Service, data: bytes, tmp_path: Path) -> None:
     tls, _ = wire.certificate(tmp_path)
     with wire.proxy(s3.port, tls=tls) as proxy:
-        storage = Storage(client(f"https://127.0.0.1:{proxy.port}"), BUCKET)
+        storage = S3Storage(client(f"https://127.0.0.1:{proxy.port}"), BUCKET)
         with pytest.raises(Transient, match="can't be reached"):
             storage.put_object(KEY, memoryview(data))
 
 
-def test_memory_does_not_grow_with_the_part(storage: Storage) -> None:
+def test_memory_does_not_grow_with_the_part(storage: S3Storage) -> None:
     upload = storage.create_upload(KEY)
     storage.put_part(KEY, upload, 1, Zeros(), 1)
     tracemalloc.start()
@@ -228,7 +232,7 @@ SPOILED: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
-def test_a_spoiled_part_is_refused(s3: Service, storage: Storage, data: bytes, spoil: Spoil) -> None:
+def test_a_spoiled_part_is_refused(s3: Service, storage: S3Storage, data: bytes, spoil: Spoil) -> None:
     upload = storage.create_upload(KEY)
     with wire.proxy(s3.port, spoil(data)) as proxy, pytest.raises(Transient):
         at(proxy.port).put_part(KEY, upload, 1, Bytes(data), SIZE)
@@ -237,14 +241,14 @@ def test_a_spoiled_part_is_refused(s3: Service, storage: Storage, data: bytes, s
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED.keys())
-def test_a_spoiled_object_is_refused(s3: Service, storage: Storage, data: bytes, spoil: Spoil) -> None:
+def test_a_spoiled_object_is_refused(s3: Service, storage: S3Storage, data: bytes, spoil: Spoil) -> None:
     key = "u/s/j/spoiled.zip"
     with wire.proxy(s3.port, spoil(data)) as proxy, pytest.raises(Transient):
         at(proxy.port).put_object(key, memoryview(data))
     assert storage.head(key) is None
 
 
-def test_a_short_source_stores_nothing(s3: Service, storage: Storage, data: bytes) -> None:
+def test_a_short_source_stores_nothing(s3: Service, storage: S3Storage, data: bytes) -> None:
     upload = storage.create_upload(KEY)
     with wire.proxy(s3.port) as proxy:
         through = at(proxy.port)
@@ -256,7 +260,7 @@ def test_a_short_source_stores_nothing(s3: Service, storage: Storage, data: byte
     storage.abort(KEY, upload)
 
 
-def test_what_the_source_raises_comes_through_and_nothing_is_stored(storage: Storage, data: bytes) -> None:
+def test_what_the_source_raises_comes_through_and_nothing_is_stored(storage: S3Storage, data: bytes) -> None:
     class Breaks(Bytes):
         def readinto(self, buffer: memoryview) -> int:
             if len(self._rest) < SIZE // 2:
@@ -288,19 +292,19 @@ def test_a_confirmation_without_checksum_is_not_believed(data: bytes) -> None:
 # --- what S3 refuses is told apart
 
 
-def test_no_such_upload(storage: Storage, data: bytes) -> None:
+def test_a_part_of_an_unknown_upload_is_told_apart(storage: S3Storage, data: bytes) -> None:
     upload = storage.create_upload(KEY)
     storage.abort(KEY, upload)
     with pytest.raises(NoSuchUpload):
         storage.put_part(KEY, upload, 1, Bytes(data), SIZE)
 
 
-def test_no_such_bucket(s3: Service, data: bytes) -> None:
+def test_an_unknown_bucket_is_refused_for_good(s3: Service, data: bytes) -> None:
     with pytest.raises(Permanent, match="NoSuchBucket"):
-        Storage(client(s3.address), "nowhere").put_object(KEY, memoryview(data))
+        S3Storage(client(s3.address), "nowhere").put_object(KEY, memoryview(data))
 
 
-def test_unknown_credentials(s3: Service, data: bytes) -> None:
+def test_unknown_credentials_are_tried_again_later(s3: Service, data: bytes) -> None:
     with pytest.raises(Transient, match="InvalidAccessKeyId"):
         at(s3.port, access_key="nobody").put_object(KEY, memoryview(data))
 
@@ -318,7 +322,7 @@ def test_a_refusal_in_the_middle_of_the_body_is_told(
     code: str, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who does not look for it sends on until the socket's limit, and raises that S3 can't be reached."""
-    monkeypatch.setattr(s3_put, "SEND_SECONDS", 5)
+    monkeypatch.setattr(put, "SEND_SECONDS", 5)
     status, expected, message = ERRORS[code]
     body = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>no</Message></Error>'
     done = threading.Event()
@@ -334,18 +338,18 @@ def test_a_refusal_in_the_middle_of_the_body_is_told(
 
 
 @pytest.mark.parametrize("body", ["", "<html>Bad Gateway", "<Error/>"])
-def test_a_refusal_without_a_code(body: str) -> None:
+def test_a_refusal_without_a_code_is_told_by_its_status(body: str) -> None:
     refusal = wire.answer("502 Bad Gateway", body=body)
     with wire.script(refusal, 1000) as server, pytest.raises(Transient, match="S3 answered 502"):
         at(server.port).put_part(KEY, "upload", 1, Bytes(b"x" * 1000), 1000)
 
 
-def test_a_server_that_hangs_up_without_an_answer(data: bytes) -> None:
+def test_a_server_that_hangs_up_without_an_answer_is_tried_again_later(data: bytes) -> None:
     with wire.script(b"", 1000) as server, pytest.raises(Transient, match="can't be reached"):
         at(server.port).put_part(KEY, "upload", 1, Zeros(), 512 * MIB)
 
 
-def test_nobody_listens() -> None:
+def test_a_server_that_does_not_listen_is_tried_again_later() -> None:
     with wire.script(b"", 0) as server:
         port = server.port
     with pytest.raises(Transient, match="can't be reached"):
@@ -405,6 +409,8 @@ def test_the_request_says_what_aws_wants(data: bytes) -> None:
         ("http://127.0.0.1:9", "a-b", "http://127.0.0.1:9", "/a-b/"),
     ],
 )
-def test_where_a_bucket_is(endpoint: str, bucket: str, origin: str, path: str) -> None:
-    put = Storage(client(endpoint), bucket)._put
+def test_the_url_of_a_bucket_follows_its_name_and_endpoint(
+    endpoint: str, bucket: str, origin: str, path: str
+) -> None:
+    put = S3Storage(client(endpoint), bucket)._put
     assert (put._origin, put._path) == (origin, path)

@@ -21,6 +21,7 @@ from local.services.s3 import S3
 from local.services.service import Service
 from local.settings import free_ports
 from mock_providers.client import MockSite
+from sitebackup.adapters.topics import key_of, topic_of
 from sitebackup.domain.events import TaskEvent
 from tests.documentdb import Rules, Wire
 from tests.e2e.client import Api, Bucket, Json, wait_until
@@ -136,13 +137,13 @@ class Stack:
         A process that is paused holds up the partitions of its batch, which may have records of several keys.
         """
         producer = KafkaProducer(bootstrap_servers=self.kafka.address)
-        own = {(event.topic, _partition(event)) for event in events}
+        own = {(topic_of(event), _partition(event)) for event in events}
         try:
             for event in events:
-                others = (_partition(event) + n for n in range(1, TOPICS[event.topic]))
-                free = [other % TOPICS[event.topic] for other in others]
-                partition = next(other for other in free if (event.topic, other) not in own)
-                producer.send(event.topic, msgspec.json.encode(event), partition=partition).get(10)
+                others = (_partition(event) + n for n in range(1, TOPICS[topic_of(event)]))
+                free = [other % TOPICS[topic_of(event)] for other in others]
+                partition = next(other for other in free if (topic_of(event), other) not in own)
+                producer.send(topic_of(event), msgspec.json.encode(event), partition=partition).get(10)
         finally:
             producer.close()
 
@@ -165,7 +166,8 @@ class Stack:
 
 def _partition(event: TaskEvent) -> int:
     """Where Kafka's own partitioner puts it."""
-    return (murmur2(event.key.encode()) & 0x7FFFFFFF) % TOPICS[event.topic]
+    hashed: int = murmur2(key_of(event).encode()) & 0x7FFFFFFF
+    return hashed % TOPICS[topic_of(event)]
 
 
 def _providers(url: str) -> str:

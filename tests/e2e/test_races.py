@@ -9,6 +9,7 @@ import pytest
 
 from mock_providers.client import MockSite
 from sitebackup.domain.events import PartUpdated, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.task_ref import TaskRef
 from tests.e2e.client import Json, key, wait_until
 from tests.e2e.stack import PART, Stack
 
@@ -16,12 +17,12 @@ from tests.e2e.stack import PART, Stack
 PAUSE = {"seconds": 4, "times": 1}
 
 
-def _created(job: Json, tried: int = 0) -> UploadJobCreated:
-    return UploadJobCreated(tried=tried, **_task(job))
+def _created(job: Json, redelivery: int = 0) -> UploadJobCreated:
+    return UploadJobCreated(task=_task(job), redelivery=redelivery)
 
 
-def _task(job: Json) -> Json:
-    return {"job_id": job["jobId"], "attempt": job["attempt"], "provider": "site"}
+def _task(job: Json) -> TaskRef:
+    return TaskRef(job_id=job["jobId"], attempt=job["attempt"], provider="site")
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def _second_run(stack: Stack, job: Json, site: MockSite) -> Iterator[None]:
     wait_until("the first run waits for the export", lambda: site.stats()["concurrent"] == 1)
 
     def taken_over() -> bool:
-        stack.emit(_created(job, tried=1))  # as the sweep does, which is behind the paused process
+        stack.emit(_created(job, redelivery=1))  # as the sweep does, which is behind the paused process
         return bool(site.stats()["requests"] > 1)
 
     with stack.paused("process_provider"):
@@ -51,7 +52,7 @@ def test_of_two_runs_that_open_the_export_one_uploads(stack: Stack) -> None:
     stack.drain()
     assert stack.bucket.uploads(key(job, "site")) == [winner], "the first run took over, or left its upload"
     site.set(size=3 * PART)
-    stack.emit(*[UploadPartCreated(upload_id=winner, number=number, **_task(job)) for number in (2, 3)])
+    stack.emit(*[UploadPartCreated(upload_id=winner, number=number, task=_task(job)) for number in (2, 3)])
     done = stack.api.done(job)
     stack.bucket.assert_holds(done, site)
     stack.bucket.wait_clean(done)
@@ -108,12 +109,12 @@ def test_a_part_that_is_delivered_again_around_completion_changes_nothing(stack:
     job = stack.api.create(site)
     upload = stack.upload_id(job)
     numbers = (1, 2, 3, 3, 2, 1)
-    parts = [UploadPartCreated(upload_id=upload, number=number, **_task(job)) for number in numbers]
-    updates = [PartUpdated(upload_id=upload, **_task(job))] * 3
+    parts = [UploadPartCreated(upload_id=upload, number=number, task=_task(job)) for number in numbers]
+    updates = [PartUpdated(upload_id=upload, task=_task(job))] * 3
     stack.emit(*parts, *updates)
     done = stack.api.done(job)
     stack.bucket.assert_holds(done, site)
-    stack.emit(_created(job), *parts, *updates, *[TaskUpdated(**_task(job))] * 2)
+    stack.emit(_created(job), *parts, *updates, *[TaskUpdated(task=_task(job))] * 2)
     stack.drain()
     stack.bucket.wait_clean(done)
     assert stack.api.job(job)["tasks"] == done["tasks"]
@@ -125,7 +126,9 @@ def test_a_part_that_is_sent_after_completion_changes_nothing(stack: Stack) -> N
     upload = stack.upload_id(job)
     with stack.paused("upload_part"):  # in the middle of its parts: others move them
         site.set(size=3 * PART)
-        stack.emit(*[UploadPartCreated(upload_id=upload, number=number, **_task(job)) for number in (2, 3)])
+        stack.emit(
+            *[UploadPartCreated(upload_id=upload, number=number, task=_task(job)) for number in (2, 3)]
+        )
         done = stack.api.done(job)
     stack.drain()
     stack.bucket.wait_clean(done)

@@ -2,21 +2,40 @@
 
 import hashlib
 import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import count
+from itertools import batched, count
 from typing import Any
 
 from pymongo import MongoClient
 
 from local.services.s3 import BUCKET, s3_client
-from local.services.service import Service
 from mock_providers.archive import Archive
-from sitebackup.adapters.storage import Storage
-from sitebackup.bootstrap import Bootstrap
+from sitebackup.adapters.mongo.connection import connect
+from sitebackup.adapters.mongo.documents import job_document
+from sitebackup.adapters.mongo.indexes import create_job_indexes
+from sitebackup.adapters.mongo.jobs import MongoJobs
+from sitebackup.adapters.mongo.parts import MongoParts
+from sitebackup.adapters.mongo.schedules import MongoSchedules
+from sitebackup.adapters.production import ProductionAdapters
+from sitebackup.adapters.s3.storage import S3Storage
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.bootstrap import Bootstrap, Runtime
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import Job
-from sitebackup.services.create_job import CreateBackup
-from tests.unit.twins import MemoryBus, MemoryExport, MemoryExports
+from sitebackup.ports import (
+    Clock,
+    ExportApi,
+    JobRepository,
+    ObjectStorage,
+    PartRepository,
+    ScheduleRepository,
+)
+from sitebackup.settings import Settings
+from tests.fakes.bus import MemoryBus
+from tests.fakes.exports import MemoryExport, MemoryExports
 
 MIB = 1024 * 1024
 EXPORT_URL = "http://127.0.0.1:1"
@@ -36,30 +55,42 @@ def a_zip(provider: str, size: int) -> bytes:
     return Archive(provider, an_id("user"), an_id("site"), size).read(0, size)
 
 
+@dataclass
+class StackAdapters:
+    """The real ones, but for Kafka and, if they have no URL, the exports."""
+
+    jobs: JobRepository
+    parts: PartRepository
+    schedules: ScheduleRepository
+    exports: ExportApi
+    storage: ObjectStorage
+    bus: MemoryBus
+
+
 class Stack(Bootstrap):
-    """Everything as the functions build it, but for time and events, and for exports unless they have a URL."""
+    """Everything as the functions wire it, with time in the test's hands."""
 
     def __init__(
         self,
-        mongo: Service,
-        s3: Service | None,
+        mongo: str,
+        s3: str | None,
         database: str,
         *,
         export_url: str | None = None,
         s3_endpoint_url: str | None = None,
     ) -> None:
-        """`s3_endpoint_url` is where the use cases find S3, if not at its own address."""
+        """`mongo` and `s3` are addresses; `s3_endpoint_url` is where the use cases find S3, if it is another."""
         query = "userId={userId}&siteId={siteId}"
         providers = [
             {"name": name, "exportUrl": f"{export_url or EXPORT_URL}/{name}/export?{query}"}
             for name in ("site", "db")
         ]
-        super().__init__(
+        settings = Settings.from_env(
             {
                 "PROVIDERS": json.dumps(providers),
                 "BACKUP_BUCKET": BUCKET,
                 "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
-                "MONGO_URI": mongo.address,
+                "MONGO_URI": mongo,
                 "MONGO_DATABASE": database,
                 "PART_SIZE_MIB": "5",
                 "EXPORT_TIMEOUT_SECONDS": "8",
@@ -67,16 +98,36 @@ class Stack(Bootstrap):
             }
         )
         self.clock = START
-        self.now = lambda: self.clock
+        self.now: Callable[[], datetime] = lambda: self.clock
+        self.sleep: Callable[[float], None] = time.sleep
         self.bag = MemoryBus()
         self.served = MemoryExports()
-        self.served.sites["site"] = MemoryExport(a_zip("site", 11 * MIB))
-        self.s3 = s3_client(s3.address) if s3 else None
-        self.__dict__.update(bus=self.bag)
-        if export_url is None:
-            self.__dict__.update(exports=self.served)
-        if self.s3 and s3_endpoint_url is None:
-            self.__dict__["storage"] = Storage(self.s3, BUCKET)
+        self.served.by_provider["site"] = MemoryExport(a_zip("site", 11 * MIB))
+        self.mongo = connect(mongo)
+        self.database = self.mongo[database]
+        self.s3 = s3_client(s3) if s3 else None
+        production = ProductionAdapters(settings, lambda: self.now())
+        at_s3 = self.s3 if s3_endpoint_url is None else None
+        self.real = StackAdapters(
+            jobs=MongoJobs(self.mongo, database),
+            parts=MongoParts(self.mongo, database),
+            schedules=MongoSchedules(self.mongo, database),
+            exports=self.served if export_url is None else production.exports,
+            storage=S3Storage(at_s3, BUCKET) if at_s3 else production.storage,
+            bus=self.bag,
+        )
+        clock = Clock(lambda: self.now(), time.monotonic, lambda seconds: self.sleep(seconds))
+        super().__init__(settings, self.real, Runtime(clock=clock))
+
+    def create_indexes(self) -> None:
+        """As the first job and the first schedule of a process do."""
+        create_job_indexes(self.database)
+        MongoSchedules(self.mongo, self.settings.mongo_database).create_indexes()
+
+    def insert_jobs(self, jobs: Iterable[Job]) -> None:
+        """Many at once, as they are."""
+        for some in batched(map(job_document, jobs), 100):
+            self.database["jobs"].insert_many(some)
 
     def close(self) -> None:
         """Drops the database."""
@@ -99,7 +150,7 @@ class Stack(Bootstrap):
 
     def job(self, job_id: str) -> Job:
         """As it is stored."""
-        found = self.repository.get(job_id)
+        found = self.real.jobs.get(job_id)
         assert found is not None
         return found
 
@@ -132,7 +183,7 @@ class Stack(Bootstrap):
 
     def at_key(self, job: Job) -> tuple[list[str], list[str]]:
         """Open uploads, and versions with delete markers, at the key of the job's task."""
-        uploads, versions = self.storage.at_key(job.key("site"))
+        uploads, versions = self.real.storage.at_key(job.key("site"))
         return uploads, versions
 
     def check_backup(self, job_id: str) -> None:
@@ -142,4 +193,4 @@ class Stack(Bootstrap):
         assert stored.version_id is not None
         assert self.s3 is not None
         answer = self.s3.get_object(Bucket=BUCKET, Key=stored.key, VersionId=stored.version_id)
-        assert answer["Body"].read() == self.served.sites["site"].content
+        assert answer["Body"].read() == self.served.by_provider["site"].content

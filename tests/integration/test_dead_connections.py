@@ -1,7 +1,5 @@
 """Connections that the network forgot while an environment was frozen: a backup needs no sweep for them."""
 
-from types import SimpleNamespace
-from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -9,9 +7,9 @@ import pytest
 from local.services.s3 import s3_client
 from local.services.service import Service
 from sitebackup.domain.job import Status
+from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import MIB, Stack, a_zip
 from tests.tcp_proxy import TcpProxy
-from tests.unit.twins import MemoryExport
 
 
 @pytest.mark.parametrize("size", [1 * MIB, 11 * MIB], ids=["one object", "parts"])
@@ -19,21 +17,18 @@ def test_a_backup_whose_every_invocation_finds_its_connections_dead_is_done_at_t
     mongo: Service, s3: Service, size: int
 ) -> None:
     to_mongo, to_s3 = TcpProxy((mongo.host, mongo.port)), TcpProxy((s3.host, s3.port))
-    behind = [
-        SimpleNamespace(address=f"mongodb://{to_mongo.address}/?directConnection=true"),
-        SimpleNamespace(address=f"http://{to_s3.address}"),
-    ]
-    stack = Stack(*cast(list[Service], behind), f"dead-{uuid4().hex}")
-    stack.served.sites["site"] = MemoryExport(a_zip("site", size))
+    mongo_uri = f"mongodb://{to_mongo.address}/?directConnection=true"
+    stack = Stack(mongo_uri, f"http://{to_s3.address}", f"dead-{uuid4().hex}")
+    stack.served.by_provider["site"] = MemoryExport(a_zip("site", size))
     try:
-        stack.storage.at_key("none")
+        stack.real.storage.at_key("none")
         job = stack.a_backup()
         while stack.bag.bag:
             to_mongo.forget("reset")
             to_s3.forget("reset")
             stack.deliver(1)
         stored = stack.job(job.id)
-        assert (stored.status, stored.tasks["site"].trouble, stored.tasks["site"].tried) == (
+        assert (stored.status, stored.tasks["site"].last_error, stored.tasks["site"].tries) == (
             Status.DONE,
             None,
             0,

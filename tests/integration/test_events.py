@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from local.services.service import Service
+from sitebackup.adapters.topics import key_of
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from tests.integration.lambda_harness import Harness, running
 
@@ -43,7 +44,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "finish_task": nothing_failed,
     "finish_job": nothing_failed,
     "clean_up": lambda answer: answer["looked"] == 0,
-    "sweep_jobs": lambda answer: answer["driven"] == 0,
+    "sweep_jobs": lambda answer: answer["checked"] == 0,
     "run_schedule": lambda answer: answer["moved"] == 0,
 }
 
@@ -84,12 +85,12 @@ def test_records_decode_to_events_as_they_are_emitted(name: str) -> None:
                 base64.b64decode(record["value"], validate=True), type=KINDS[record["topic"]]
             )
             assert partition == f"{record['topic']}-{record['partition']}"
-            assert base64.b64decode(record["key"]).decode() == event.key
+            assert base64.b64decode(record["key"]).decode() == key_of(event)
             assert msgspec.json.encode(event) == base64.b64decode(record["value"])
             headers = {
                 key: bytes(value).decode() for each in record["headers"] for key, value in each.items()
             }
-            assert headers == {"jobId": event.job_id, "taskId": event.task_id}
+            assert headers == event.task.correlation
 
 
 @pytest.mark.parametrize("name", EVENTS)

@@ -8,10 +8,11 @@ from uuid import uuid4
 import pytest
 
 from local.services.service import Service
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.domain.change import Change
+from sitebackup.domain.errors import BadRequest, IdempotencyKeyReused
 from sitebackup.domain.job import Job
 from sitebackup.domain.provider import Provider
-from sitebackup.errors import BadRequest, IdempotencyKeyReused
-from sitebackup.services.create_job import CreateBackup
 from tests.integration.real_stack import Stack, an_id
 
 PROVIDERS = {name: Provider(name=name, export_url="http://127.0.0.1:1/") for name in ("site", "db", "media")}
@@ -19,7 +20,7 @@ PROVIDERS = {name: Provider(name=name, export_url="http://127.0.0.1:1/") for nam
 
 @pytest.fixture
 def stack(mongo: Service) -> Iterator[Stack]:
-    stack = Stack(mongo, None, f"idempotency-{uuid4().hex}")
+    stack = Stack(mongo.address, None, f"idempotency-{uuid4().hex}")
     yield stack
     stack.close()
 
@@ -46,7 +47,7 @@ def test_a_repeat_is_the_same_request_after_its_job_has_changed(stack: Stack) ->
     request = CreateBackup(user_id=an_id(), site_id=an_id(), expires_after_days=1)
     first = post(stack, request, "site")
     stack.change_job().cancel(first.id)
-    stored = stack.repository.change(first.id, lambda job: job.replace(expires_after_days=None))
+    stored = stack.recorder.apply(first.id, lambda job, moment: Change(job.replace(expires_after_days=None)))
     assert stored is not None
     stack.pass_time(timedelta(days=1))
     assert post(stack, request, "site").id == first.id

@@ -11,12 +11,12 @@ import pytest
 from local.services.s3 import BUCKET
 from local.services.service import Service
 from sitebackup.domain import lifecycle
+from sitebackup.domain.change import Change
+from sitebackup.domain.errors import StateForbids
 from sitebackup.domain.job import DeleteCause, Job, Status
 from sitebackup.domain.retention import Action, Why
-from sitebackup.errors import StateForbids
-from sitebackup.services.get_retention import GetRetention
+from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack, a_zip, an_id
-from tests.unit.twins import MemoryExport
 
 DAY = timedelta(days=1)
 SECOND = timedelta(seconds=1)
@@ -26,7 +26,7 @@ EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 
 @pytest.fixture
 def stack(mongo: Service, s3: Service) -> Iterator[Stack]:
-    stack = Stack(mongo, s3, f"lifecycle-{uuid4().hex}")
+    stack = Stack(mongo.address, s3.address, f"lifecycle-{uuid4().hex}")
     yield stack
     stack.close()
 
@@ -48,7 +48,7 @@ def leave_things(stack: Stack, job: Job) -> None:
     """What races and crashes may leave at a job's key: an open upload, another version, a delete marker."""
     assert stack.s3 is not None
     key = job.key("site")
-    stack.storage.create_upload(key)
+    stack.real.storage.create_upload(key)
     stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"from a run that came too late")
     stack.s3.delete_object(Bucket=BUCKET, Key=key)
     uploads, versions = stack.at_key(job)
@@ -73,7 +73,7 @@ def test_what_is_deleted_is_gone_after_the_grace_with_all_versions_markers_and_u
         stack.change_job().undelete(job.id)
     stack.pass_time(400 * DAY)
     stack.clean()
-    assert stack.repository.get(job.id) is None
+    assert stack.real.jobs.get(job.id) is None
 
 
 def test_undelete_in_the_grace_brings_everything_back(stack: Stack) -> None:
@@ -93,14 +93,13 @@ def test_beside_a_good_backup_leftovers_go_and_its_own_version_stays(stack: Stac
     job = stack.a_backup()
     first = stack.bag.bag[0]
     stack.deliver_one(first)
-    stack.repository.change(
-        job.id, lambda job: job.replace(tasks={"site": job.tasks["site"].replace(runs=2)})
-    )
+    ran_twice = {"site": stack.job(job.id).tasks["site"].replace(runs=2)}
+    stack.recorder.apply(job.id, lambda job, moment: Change(job.replace(tasks=ran_twice)))
     stack.deliver()
     job = stack.job(job.id)
     leave_things(stack, job)
     stack.clean()
-    assert len(stack.at_key(job)[1]) >= 3, "tidied while a run could still be under way"
+    assert len(stack.at_key(job)[1]) >= 3, "cleaned while a run could still be under way"
     stack.pass_time(GRACE)
     stack.clean()
     stored = stack.job(job.id).tasks["site"].object
@@ -136,7 +135,7 @@ def test_a_retry_moves_only_what_is_missing(stack: Stack) -> None:
     stack.bag.bag.clear()
     upload = stack.job(job.id).tasks["site"].upload
     assert upload is not None
-    done = {part.number for part in stack.repository.done_parts(upload.upload_id)}
+    done = {part.number for part in stack.real.parts.done(upload.upload_id)}
     assert done == {1, 2}
     stack.change_job().retry(job.id)
     stack.deliver(1)
@@ -152,10 +151,10 @@ def test_removing_a_version_or_an_upload_that_is_gone_is_no_error(stack: Stack) 
     assert stored is not None
     assert stored.version_id is not None
     for _ in range(2):
-        stack.storage.delete_version(stored.key, stored.version_id)
-    upload_id = stack.storage.create_upload(stored.key)
+        stack.real.storage.delete_version(stored.key, stored.version_id)
+    upload_id = stack.real.storage.create_upload(stored.key)
     for _ in range(2):
-        stack.storage.abort(stored.key, upload_id)
+        stack.real.storage.abort(stored.key, upload_id)
 
 
 def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack: Stack) -> None:
@@ -164,7 +163,7 @@ def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack
     stack.clean()
     assert stack.job(first.id).delete_at is None
     second = finished(stack.job(first.id), stack.clock).replace(id="f" * 24, expires_after_days=None)
-    stack.repository.add(second)
+    stack.real.jobs.add(second)
     stack.pass_time(DAY)
     stack.clean()
     assert stack.job(first.id).delete_cause is DeleteCause.EXPIRED
@@ -177,7 +176,7 @@ def test_the_newest_good_backup_outlives_its_age_until_a_newer_one_is_done(stack
 def site_backup(stack: Stack, *providers: str, content: bytes | None = None) -> Job:
     """A done backup of the one site that expires after a day; the next one is a day younger."""
     for name in providers:
-        stack.served.sites[name] = MemoryExport(content or a_zip(name, 1000))
+        stack.served.by_provider[name] = MemoryExport(content or a_zip(name, 1000))
     job = a_done_backup(stack, user_id=USER, site_id=SITE, expires_after_days=1, providers=list(providers))
     stack.pass_time(DAY)
     return job
@@ -241,7 +240,7 @@ def assert_forgotten_after(stack: Stack, job: Job, days: int, since: datetime | 
     assert stack.job(job.id).status is job.status
     stack.pass_time(SECOND)
     assert stack.clean() == 1
-    assert stack.repository.get(job.id) is None
+    assert stack.real.jobs.get(job.id) is None
     assert stack.clean() == 0
     stack.check_backup(neighbour.id)
 
@@ -258,7 +257,7 @@ def test_the_record_of_a_job_without_a_backup_goes_after_failed_record_days(
     stack.clean()
     job = stack.job(job.id)
     assert job.status is end
-    assert job.cleared_at is not None
+    assert job.cleaned_at is not None
     assert_forgotten_after(stack, job, stack.settings.policy.failed_record_days, job.finished_at)
 
 
@@ -290,16 +289,16 @@ def test_the_newest_good_is_what_got_done_last_and_is_whole(stack: Stack) -> Non
     jobs[4] = jobs[4].replace(**expired, removing_at=stack.clock)
     jobs[1] = jobs[1].replace(**expired)
     for job in jobs:
-        stack.repository.add(job)
-    assert [stack.repository.holds_newest_good(job) for job in jobs[:3]] == [False, True, False]
-    assert stack.repository.holds_newest_good(jobs[0].replace(site_id=an_id()))
+        stack.real.jobs.add(job)
+    assert [stack.real.jobs.holds_newest_good(job) for job in jobs[:3]] == [False, True, False]
+    assert stack.real.jobs.holds_newest_good(jobs[0].replace(site_id=an_id()))
 
 
 def test_the_dry_run_says_what_the_clean_up_then_does(stack: Stack) -> None:
-    dry_run = GetRetention(stack.repository, stack.settings.policy, stack.now)
+    dry_run = stack.get_retention()
     job = a_done_backup(stack, expires_after_days=2)
     newer = finished(job, stack.clock + timedelta(hours=1)).replace(id="f" * 24)
-    stack.repository.add(newer)
+    stack.real.jobs.add(newer)
 
     def decided() -> dict[str, tuple[Action, Why]]:
         found, cursor = dry_run(job.site_id, 10, None)
@@ -308,11 +307,11 @@ def test_the_dry_run_says_what_the_clean_up_then_does(stack: Stack) -> None:
 
     assert decided()[job.id] == (Action.KEEP, Why.NOT_EXPIRED)
     stack.pass_time(3 * DAY)
-    assert decided() == {job.id: (Action.MARK, Why.EXPIRED), newer.id: (Action.KEEP, Why.NEWEST_GOOD)}
+    assert decided() == {job.id: (Action.EXPIRE, Why.EXPIRED), newer.id: (Action.KEEP, Why.NEWEST_GOOD)}
     stack.clean()
     assert decided()[job.id] == (Action.KEEP, Why.IN_GRACE)
     stack.pass_time(DELETE_GRACE)
-    assert decided()[job.id] == (Action.REMOVE, Why.GRACE_OVER)
+    assert decided()[job.id] == (Action.DELETE_DATA, Why.GRACE_OVER)
     stack.clean()
     assert decided()[job.id] == (Action.KEEP, Why.RECORD_KEPT)
     assert decided()[newer.id] == (Action.KEEP, Why.NEWEST_GOOD)
@@ -322,9 +321,9 @@ def test_a_removal_whose_pass_crashed_is_taken_over_later(stack: Stack) -> None:
     job = a_done_backup(stack)
     stack.change_job().delete(job.id, None)
     stack.pass_time(DELETE_GRACE)
-    claimed = stack.repository.change(job.id, lambda job: lifecycle.begin_removal(job, stack.clock))
+    claimed = stack.recorder.apply(job.id, lifecycle.begin_removal)
     assert claimed is not None
     assert stack.clean() == 0, "another pass is at it"
-    stack.pass_time(timedelta(seconds=lifecycle.CLAIM_SECONDS))
+    stack.pass_time(lifecycle.CLAIM)
     assert stack.clean() == 1
     assert stack.at_key(job) == ([], [])

@@ -21,9 +21,9 @@ from pymongo import MongoClient
 from local.services.service import Service
 from local.template.model import Function, Route
 from local.template.reader import load
-from sitebackup.bootstrap import Bootstrap
+from sitebackup.adapters.production import ProductionAdapters
+from tests.fakes.bus import MemoryBus
 from tests.integration.real_stack import an_id
-from tests.unit.twins import MemoryBus
 
 ROOT = Path(__file__).parents[2]
 PARAMETERS = {
@@ -66,7 +66,7 @@ class Handlers:
     def __init__(self, mongo: Service, patch: pytest.MonkeyPatch) -> None:
         self._database = MongoClient[dict[str, Any]](mongo.address)[DATABASE]
         bus = MemoryBus()
-        patch.setattr(Bootstrap, "bus", property(lambda _: bus))
+        patch.setattr(ProductionAdapters, "bus", property(lambda _: bus))
         self._modules: dict[str, ModuleType] = {}
         for name in {route.function for route in TEMPLATE.routes}:
             function = TEMPLATE.functions[name]
@@ -80,7 +80,12 @@ class Handlers:
         patch.setattr(
             reader,
             "get_job",
-            replace(reader.get_job, monotonic=lambda: next(ticks), sleep=lambda seconds: None),
+            replace(
+                reader.get_job,
+                clock=reader.get_job.clock._replace(
+                    monotonic=lambda: next(ticks), sleep=lambda seconds: None
+                ),
+            ),
         )
 
     def clear(self) -> None:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -14,15 +14,17 @@ from pymongo import MongoClient, monitoring
 
 from local.services.mongo import Mongo
 from local.services.service import Service
-from sitebackup.adapters.repository import Repository
-from sitebackup.adapters.schedules import Schedules
+from sitebackup.adapters.mongo.documents import from_document, to_document
+from sitebackup.adapters.mongo.jobs import MongoJobs
+from sitebackup.adapters.mongo.schedules import MongoSchedules
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import TaskEvent, UploadJobCreated
 from sitebackup.domain.job import Job, Status
 from sitebackup.domain.schedule import Schedule, arm, tick_key
-from sitebackup.services.create_job import CreateBackup
-from sitebackup.services.manage_schedule import PutSchedule
-from sitebackup.services.run_schedule import PAGE, PUT_OFF
+from sitebackup.schedules.manage_schedule import PutSchedule
+from sitebackup.schedules.run_schedule import PAGE, PUT_OFF
 from tests.integration.real_stack import START, Stack, an_id
 
 DAY = timedelta(days=1)
@@ -70,12 +72,11 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         server.start()
         server.wait_ready()
-        stack = Stack(server, None, "crowd")
-        stack.schedules.create_indexes()
-        stack.repository.create_indexes()
+        stack = Stack(server.address, None, "crowd")
+        stack.create_indexes()
         with MongoClient[dict[str, Any]](server.address) as patient:
             for start in range(0, MANY, 500):  # the server is slower with more at once
-                documents = [crowded(number).to_document() for number in range(start, start + 500)]
+                documents = [to_document(crowded(number), "siteId") for number in range(start, start + 500)]
                 patient["crowd"]["schedules"].insert_many(documents, ordered=False)
             assert patient["crowd"]["schedules"].estimated_document_count() == MANY
         yield stack
@@ -94,9 +95,8 @@ def crowded(number: int) -> Schedule:
 def stacks(mongo: Service) -> Iterator[tuple[Stack, Stack]]:
     """Two execution environments on the same data."""
     database = f"schedules-{uuid4().hex}"
-    pair = Stack(mongo, None, database), Stack(mongo, None, database)
-    pair[0].repository.create_indexes()
-    pair[0].schedules.create_indexes()
+    pair = Stack(mongo.address, None, database), Stack(mongo.address, None, database)
+    pair[0].create_indexes()
     yield pair
     for stack in pair:
         stack.close()
@@ -108,20 +108,20 @@ def run(stack: Stack) -> int:
 
 
 def jobs(stack: Stack) -> list[Job]:
-    found = stack.mongo[stack.settings.mongo_database]["jobs"].find({})
-    return [Job.from_document(document) for document in found]
+    found = stack.database["jobs"].find({})
+    return [from_document(Job, document, "id") for document in found]
 
 
 def schedule(stack: Stack, site_id: str) -> Schedule:
-    found = stack.schedules.get(site_id)
+    found = stack.real.schedules.get(site_id)
     assert found is not None
     return found
 
 
 def add_due(stack: Stack, numbers: range) -> list[Schedule]:
     due = [a_schedule(number, START - timedelta(seconds=number % 600)) for number in numbers]
-    collection = stack.mongo[stack.settings.mongo_database]["schedules"]
-    collection.insert_many([schedule.to_document() for schedule in due])
+    collection = stack.database["schedules"]
+    collection.insert_many([to_document(schedule, "siteId") for schedule in due])
     return due
 
 
@@ -141,13 +141,13 @@ def test_the_due_query_reads_the_index_and_of_it_only_what_is_due(
     added = add_due(crowd, range(MANY, MANY + due)) if due else []
     commands = Commands()
     with client_of(crowd, commands) as client:
-        found = Schedules(client, database).due(START, PAGE)
+        found = MongoSchedules(client, database).due(START, PAGE)
         assert {schedule.site_id for schedule in found} == {schedule.site_id for schedule in added}
         (find,) = (command for command in commands.sent if "find" in command)
         query = {name: find[name] for name in ("find", "filter", "sort")}
         answer = client[database].command("explain", query, verbosity="executionStats")
     for schedule in added:
-        crowd.schedules.delete(schedule.site_id)
+        crowd.real.schedules.delete(schedule.site_id)
     plan = str(answer["queryPlanner"]["winningPlan"])
     assert "'IXSCAN'" in plan
     assert "COLLSCAN" not in plan
@@ -160,17 +160,17 @@ def test_a_run_costs_what_is_due_not_what_exists(crowd: Stack) -> None:
     """Counted in commands to Mongo."""
     commands = Commands()
     with client_of(crowd, commands) as client:
-        counted = copy(crowd)
         database = crowd.settings.mongo_database
-        counted.__dict__.update(
-            repository=Repository(client, database), schedules=Schedules(client, database)
+        adapters = replace(
+            crowd.real, jobs=MongoJobs(client, database), schedules=MongoSchedules(client, database)
         )
+        counted = Bootstrap(crowd.settings, adapters, crowd.runtime)
         costs = {}
         for due, start in [(0, 0), (50, MANY), (150, MANY + 1000)]:
             if due:
                 add_due(crowd, range(start, start + due))
             commands.sent.clear()
-            assert run(counted) == due
+            assert counted.run_schedule()(crowd.deadline()) == due
             costs[due] = sum("createIndexes" not in command for command in commands.sent)
     assert costs[0] == 1
     per_schedule = (costs[150] - costs[50]) / 100
@@ -183,7 +183,7 @@ def test_a_run_takes_a_page_at_a_time_and_the_next_run_goes_on(crowd: Stack) -> 
     """As when a night's backups come at once, and a run's time is over in the middle."""
     due = {schedule.site_id for schedule in add_due(crowd, range(MANY + 5000, MANY + 5000 + 3 * PAGE))}
     pages: list[int] = []
-    read, clock = crowd.schedules.due, crowd.clock
+    read, clock = crowd.real.schedules.due, crowd.clock
 
     def reading(now: datetime, limit: int) -> list[Schedule]:
         found = read(now, limit)
@@ -192,7 +192,7 @@ def test_a_run_takes_a_page_at_a_time_and_the_next_run_goes_on(crowd: Stack) -> 
             crowd.clock += timedelta(hours=1)  # the deadline of the first run
         return found
 
-    crowd.schedules.due = reading  # type: ignore[method-assign]
+    crowd.real.schedules.due = reading  # type: ignore[method-assign]
     try:
         assert run(crowd) == PAGE
         assert max(pages) <= PAGE
@@ -201,7 +201,7 @@ def test_a_run_takes_a_page_at_a_time_and_the_next_run_goes_on(crowd: Stack) -> 
         while run(crowd):
             pass
     finally:
-        crowd.schedules.due = read  # type: ignore[method-assign]
+        crowd.real.schedules.due = read  # type: ignore[method-assign]
         crowd.clock = clock
     assert {job.site_id for job in jobs(crowd)} >= due
 
@@ -232,14 +232,14 @@ def test_two_schedulers_at_once_start_every_backup_once(stacks: tuple[Stack, Sta
         assert now.last_job_id in {job.id for job in started if job.site_id == seen.site_id}
     emitted = [event for stack in stacks for event in stack.bag.bag]
     once = {(job.id, provider): 1 for job in started for provider in job.tasks}
-    assert Counter((event.job_id, event.provider) for event in emitted) == once
+    assert Counter((event.task.job_id, event.task.provider) for event in emitted) == once
 
 
 def test_a_scheduler_that_lags_behind_starts_nothing_again(stacks: tuple[Stack, Stack]) -> None:
     """Another one runs all of what it read, and the backups are even over, before it begins."""
     one, other = stacks
     add_due(one, range(20))
-    read = one.schedules.due
+    read = one.real.schedules.due
 
     def reading(now: datetime, limit: int) -> list[Schedule]:
         found = read(now, limit)
@@ -249,7 +249,7 @@ def test_a_scheduler_that_lags_behind_starts_nothing_again(stacks: tuple[Stack, 
                 other.change_job().cancel(job.id)
         return found
 
-    one.schedules.due = reading  # type: ignore[method-assign]
+    one.real.schedules.due = reading  # type: ignore[method-assign]
     assert run(one) == 0
     assert len(jobs(one)) == 20
 
@@ -265,7 +265,7 @@ def test_a_crash_between_the_job_and_the_next_tick_makes_no_second_job(
 
     one, other = stacks
     (due,) = add_due(one, range(1))
-    monkeypatch.setattr(one.schedules, "replace", crash)
+    monkeypatch.setattr(one.real.schedules, "replace", crash)
     for _ in range(2):
         with pytest.raises(Crash):
             run(one)
@@ -334,7 +334,7 @@ def test_a_backup_that_still_runs_is_not_overtaken_and_that_is_said(stacks: tupl
 def test_a_provider_that_is_gone_is_said_and_the_schedule_goes_on(stacks: tuple[Stack, Stack]) -> None:
     one, _ = stacks
     (due,) = add_due(one, range(1))
-    assert one.schedules.replace(due, due.replace(providers=["gone"]))
+    assert one.real.schedules.replace(due, due.replace(providers=["gone"]))
     assert run(one) == 1
     now = schedule(one, due.site_id)
     assert now.last_error is not None
@@ -374,10 +374,9 @@ def test_without_kafka_the_jobs_exist_and_the_sweep_emits(
     monkeypatch.setattr(one.bag, "emit", down)
     assert run(one) == 5
     assert {job.status for job in jobs(one)} == {Status.PENDING}
-    other.__dict__["storage"] = None  # nothing is to be moved or removed
     other.pass_time(timedelta(minutes=10))
     assert other.sweep() == 5
-    assert {event.job_id for event in other.bag.bag} == {job.id for job in jobs(one)}
+    assert {event.task.job_id for event in other.bag.bag} == {job.id for job in jobs(one)}
     assert all(isinstance(event, UploadJobCreated) for event in other.bag.bag)
 
 
@@ -388,7 +387,7 @@ def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tri
     one, _ = stacks
     due = add_due(one, range(PAGE + 3))
     good, bad = due[:3], due[3:]  # the bad ones were due first
-    database = one.mongo[one.settings.mongo_database]
+    database = one.database
     unreadable = [
         {"_id": an_id(("bad", each.site_id)), "idempotencyKey": tick_key(each), "status": "on holiday"}
         for each in bad
@@ -415,9 +414,9 @@ def test_one_schedule_that_makes_no_sense_any_more_stops_no_other(stacks: tuple[
     one, _ = stacks
     due = add_due(one, range(3))
     gone = due[2].replace(time_zone="Mars/Olympus")
-    assert one.schedules.replace(due[2], gone)
-    collection = one.mongo[one.settings.mongo_database]["schedules"]
-    collection.insert_one({**a_schedule(9, START - DAY).to_document(), "cron": 9})
+    assert one.real.schedules.replace(due[2], gone)
+    collection = one.database["schedules"]
+    collection.insert_one({**to_document(a_schedule(9, START - DAY), "siteId"), "cron": 9})
     assert run(one) == 3
     assert {job.site_id for job in jobs(one)} == {schedule.site_id for schedule in due}
     stopped = schedule(one, gone.site_id)

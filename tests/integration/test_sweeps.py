@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from itertools import batched
 from threading import Barrier
 from uuid import uuid4
 
@@ -12,19 +11,20 @@ import pytest
 
 from local.services.s3 import BUCKET, s3_client
 from local.services.service import Service
-from sitebackup.adapters.storage import Storage, Versions
-from sitebackup.domain.errors import Transient
+from sitebackup.adapters.s3.storage import S3Storage
+from sitebackup.backup.accept_object import AcceptObject
+from sitebackup.domain.errors import StateForbids, Transient
 from sitebackup.domain.events import UploadJobCreated
 from sitebackup.domain.job import Job, Status
-from sitebackup.errors import StateForbids
-from sitebackup.services.outcomes import Outcomes
+from sitebackup.ports import KeyContents
+from tests.fakes.exports import MemoryExport
+from tests.fakes.readers import some_bytes
 from tests.integration.real_stack import DELETE_GRACE, GRACE, MIB, Stack, an_id
-from tests.unit.twins import MemoryExport, some_bytes
 
 SOON = timedelta(hours=2)
 
 
-class Watched(Storage):
+class Watched(S3Storage):
     """Counts what is removed; before a chosen call it lets something else happen."""
 
     def __init__(self, s3: Service) -> None:
@@ -41,7 +41,7 @@ class Watched(Storage):
             action, self.hook = self.hook[1], None
             action()
 
-    def at_key(self, key: str) -> Versions:
+    def at_key(self, key: str) -> KeyContents:
         self._called()
         self.listed.append(key)
         found = super().at_key(key)
@@ -63,18 +63,18 @@ class Watched(Storage):
 def stacks(mongo: Service, s3: Service) -> Iterator[tuple[Stack, Stack]]:
     """Two execution environments of every function, on the same data."""
     database = f"sweeps-{uuid4().hex}"
-    pair = Stack(mongo, s3, database), Stack(mongo, s3, database)
+    pair = Stack(mongo.address, s3.address, database), Stack(mongo.address, s3.address, database)
     for stack in pair:
-        stack.__dict__["storage"] = Watched(s3)
-    pair[0].repository.create_indexes()
+        stack.real.storage = Watched(s3)
+    pair[0].create_indexes()
     yield pair
     for stack in pair:
         stack.close()
 
 
 def watched(stack: Stack) -> Watched:
-    assert isinstance(stack.storage, Watched)
-    return stack.storage
+    assert isinstance(stack.real.storage, Watched)
+    return stack.real.storage
 
 
 def at_once(*passes: Callable[[], int]) -> list[int]:
@@ -109,7 +109,7 @@ def cancelled_with_an_upload(stack: Stack) -> Job:
 
 def test_two_of_each_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> None:
     one, other = stacks
-    one.served.sites["site"] = MemoryExport(some_bytes("small", 6 * MIB))
+    one.served.by_provider["site"] = MemoryExport(some_bytes("small", 6 * MIB))
     jobs = [cancelled_with_an_upload(one) for _ in range(25)]
     for stack in stacks:
         stack.pass_time(GRACE)
@@ -122,10 +122,10 @@ def test_two_of_each_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> 
     assert len(aborted) == 25
     assert set(aborted.values()) == {1}, "an upload was aborted twice"
     for job in jobs:
-        assert one.job(job.id).cleared_at is not None
+        assert one.job(job.id).cleaned_at is not None
         assert one.at_key(job) == ([], [])
-    pushed = Counter(event.job_id for stack in stacks for event in stack.bag.bag)
-    assert pushed == dict.fromkeys(stalled, 1), "a stalled job was driven twice, or not at all"
+    pushed = Counter(event.task.job_id for stack in stacks for event in stack.bag.bag)
+    assert pushed == dict.fromkeys(stalled, 1), "a stalled job was sent twice, or not at all"
     assert all(isinstance(event, UploadJobCreated) for event in one.bag.bag + other.bag.bag)
     assert done[0] + done[2] == 15
     assert done[1] + done[3] == 50, "each is released, then looked at once more"
@@ -135,7 +135,7 @@ def test_two_of_each_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> 
 def test_two_clean_ups_that_read_the_same_page_share_it(stacks: tuple[Stack, Stack]) -> None:
     """Nothing is asked of S3 twice, and both have a part in it."""
     one, other = stacks
-    one.served.sites["site"] = MemoryExport(some_bytes("small", 6 * MIB))
+    one.served.by_provider["site"] = MemoryExport(some_bytes("small", 6 * MIB))
     jobs = [cancelled_with_an_upload(one) for _ in range(40)]
     both_read = Barrier(2)
     for stack in stacks:
@@ -154,18 +154,16 @@ def test_three_thousand_removals_that_are_due_do_not_delay_the_check_of_a_stalle
     done = one.a_backup()
     one.deliver()
     marked = one.change_job().delete(done.id, None)
-    documents = [
-        marked.replace(id=an_id(("removal", number)), site_id=an_id(("site", number))).to_document()
+    one.insert_jobs(
+        marked.replace(id=an_id(("removal", number)), site_id=an_id(("site", number)))
         for number in range(3000)
-    ]
-    for some in batched(documents, 100):
-        one.mongo[one.settings.mongo_database]["jobs"].insert_many(some)
+    )
     one.pass_time(DELETE_GRACE)
     stalled = one.a_backup()
     one.bag.bag.clear()
     one.pass_time(SOON)
     assert one.sweep() == 1
-    assert [event.job_id for event in one.bag.bag] == [stalled.id]
+    assert [event.task.job_id for event in one.bag.bag] == [stalled.id]
     assert watched(one).calls == 0, "the sweep removes"
 
 
@@ -192,7 +190,7 @@ def test_two_clean_ups_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> 
         now = one.job(job.id)
         uploads, _ = one.at_key(job)
         if not retried:
-            assert now.cleared_at is not None
+            assert now.cleaned_at is not None
             assert uploads == []
             continue
         assert now.status is Status.PENDING
@@ -211,7 +209,9 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
     one.deliver(2)
     if left == "a completed object":
         with monkeypatch.context() as patch:
-            patch.setattr(Outcomes, "done", lambda *arguments, **named: None)  # the worker died just before
+            patch.setattr(
+                AcceptObject, "__call__", lambda *arguments, **named: None
+            )  # the worker died just before
             one.deliver()
         assert one.at_key(job)[1]
     one.change_job().cancel(job.id)
@@ -241,23 +241,21 @@ def test_jobs_whose_clean_up_fails_do_not_hold_the_others_up(
     """Hundreds of them have been due for longer: the others are removed all the same."""
     one, _ = stacks
     template = one.change_job().cancel(one.a_backup().id)
-    documents = []
-    for number in range(250):
-        job = template.replace(id=an_id(("cleanup", number)), site_id=an_id(("site", number)))
-        documents.append(job.to_document())
-    for some in batched(documents, 100):
-        one.mongo[one.settings.mongo_database]["jobs"].insert_many(some)
+    one.insert_jobs(
+        template.replace(id=an_id(("cleanup", number)), site_id=an_id(("site", number)))
+        for number in range(250)
+    )
     one.pass_time(timedelta(seconds=1))
     last = one.change_job().cancel(one.a_backup().id)
     one.pass_time(GRACE)
-    at_key = one.storage.at_key
+    at_key = one.real.storage.at_key
 
-    def unreachable(key: str) -> Versions:
+    def unreachable(key: str) -> KeyContents:
         if key == last.key("site"):
             return at_key(key)
         raise Transient("S3 can't be reached.")
 
-    monkeypatch.setattr(one.storage, "at_key", unreachable)
+    monkeypatch.setattr(one.real.storage, "at_key", unreachable)
     assert one.clean() == 253, "each once, and the last one again when it was cleared"
-    assert one.job(last.id).cleared_at is not None
+    assert one.job(last.id).cleaned_at is not None
     assert one.clean() == 0, "what failed waits for its turn"

@@ -10,8 +10,8 @@ import pytest
 
 from local.services.service import Service
 from sitebackup.domain.job import Job, Status
+from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import GRACE, MIB, Stack, a_zip, an_id
-from tests.unit.twins import MemoryExport
 
 DAY = timedelta(days=1)
 PAGE = b"<!DOCTYPE html><title>Please log in</title>" + b"<p>Your session has expired.</p>" * 500
@@ -49,14 +49,14 @@ WAYS = {
 
 @pytest.fixture
 def stack(mongo: Service, s3: Service) -> Iterator[Stack]:
-    stack = Stack(mongo, s3, f"zips-{uuid4().hex}")
+    stack = Stack(mongo.address, s3.address, f"zips-{uuid4().hex}")
     yield stack
     stack.close()
 
 
 def a_backup(stack: Stack, content: bytes, ranged: bool = True, says_size: bool = True) -> Job:
     """Of the one site, as it has ended."""
-    stack.served.sites["site"] = MemoryExport(content, ranged=ranged, says_size=says_size)
+    stack.served.by_provider["site"] = MemoryExport(content, ranged=ranged, says_size=says_size)
     job = stack.a_backup(user_id=USER, site_id=SITE, expires_after_days=1)
     stack.deliver()
     return stack.job(job.id)
@@ -81,14 +81,14 @@ def test_what_is_no_whole_zip_fails_with_a_reason_and_the_last_real_backup_stays
     stack.clean()
     assert stack.at_key(failed) == ([], []), "what the failed job had stored is removed"
     assert stack.job(good.id).delete_at is None
-    stack.served.sites["site"] = MemoryExport(NESTED)
+    stack.served.by_provider["site"] = MemoryExport(NESTED)
     stack.check_backup(good.id)
 
 
 @pytest.mark.parametrize("content", [ZIP, NESTED], ids=["parts", "one object"])
 def test_a_retry_reads_the_export_anew_once_the_provider_has_mended_it(stack: Stack, content: bytes) -> None:
     failed = a_backup(stack, content[:-1])
-    stack.served.sites["site"] = MemoryExport(content, revision=2)
+    stack.served.by_provider["site"] = MemoryExport(content, revision=2)
     stack.change_job().retry(failed.id)
     stack.deliver()
     stack.check_backup(failed.id)

@@ -23,7 +23,7 @@ from local.services.mongo import Mongo
 from local.services.s3 import S3, s3_client
 from local.services.service import Service
 from local.settings import free_ports
-from sitebackup.adapters.repository import Repository
+from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.domain.job import Job, Status, Task
 from tests.integration.lambda_harness import Harness, running
 from tests.parity.conftest import alone
@@ -97,7 +97,6 @@ def job() -> Job:
         site_id=SITE,
         status=Status.PENDING,
         version=1,
-        active=True,
         tasks={name: Task(stalls_at=NOW, next_check_at=NOW) for name in ("site", "db")},
         created_at=NOW,
         updated_at=NOW,
@@ -139,7 +138,7 @@ def test_same_answer_and_same_state(world: World, event: str) -> None:
             jobs = client[f"parity-{way}"]["jobs"]
             jobs.delete_many({})
             if event != "create_job":
-                Repository(client, f"parity-{way}").add(job())
+                MongoJobs(client, f"parity-{way}").add(job())
             ways[way] = (invoke(world, event), list(jobs.find()))
     assert plain(ways["sam"]) == plain(ways["local"])
     answer, found = ways["local"]

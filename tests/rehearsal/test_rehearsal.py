@@ -17,7 +17,7 @@ from local.http_api.gateway import HttpApi
 from local.lambda_runtime.client import lambda_client
 from local.paths import ROOT
 from mock_providers.client import MockSite
-from sitebackup.adapters.repository import Repository
+from sitebackup.adapters.mongo.jobs import MongoJobs
 from tests.e2e.client import Api, Bucket
 from tests.integration.lambda_harness import LoopThread
 from tests.parity.test_events import CHANGES, EVENTS, job, plain
@@ -143,7 +143,7 @@ def test_a_deployed_function_answers_as_the_local_run(deployment: Deployment, ev
             jobs = client[database]["jobs"]
             jobs.delete_many({})
             if event != "create_job":
-                Repository(client, database).add(job())
+                MongoJobs(client, database).add(job())
             ways[database] = (invoke(lambdas, name, event), list(jobs.find()))
     same_bucket = json.dumps(plain(ways[LOCAL])).replace(f'"{LOCAL}"', f'"{DEPLOYED}"')
     assert plain(ways[DEPLOYED]) == json.loads(same_bucket)

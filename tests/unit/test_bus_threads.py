@@ -7,11 +7,17 @@ from typing import Any
 import pytest
 from kafka.errors import KafkaError, KafkaTimeoutError
 
-from sitebackup.adapters import bus
+from sitebackup.adapters import kafka as kafka_adapter
+from sitebackup.adapters.kafka import IDLE_SECONDS, KafkaBus
 from sitebackup.domain.errors import BusUnavailable
 from sitebackup.domain.events import TaskUpdated
+from sitebackup.domain.task_ref import TaskRef
 
-EVENT = TaskUpdated(job_id="a" * 24, attempt=1, provider="site")
+EVENT = TaskUpdated(task=TaskRef(job_id="a" * 24, attempt=1, provider="site"))
+THREADS = 4
+BUILD_SECONDS = 0.05
+"""As a real producer takes its time: long enough for other threads to come."""
+LIMIT_SECONDS = 10
 
 
 class Sent:
@@ -25,7 +31,7 @@ class Producer:
     """Whether no broker answers a new one."""
 
     def __init__(self, **_: Any) -> None:
-        time.sleep(0.05)  # as a real one takes its time: long enough for other threads to come
+        time.sleep(BUILD_SECONDS)
         self.broken = False
         self.closed = False
         Producer.built.append(self)
@@ -42,36 +48,36 @@ class Producer:
 
 
 @pytest.fixture
-def kafka(monkeypatch: pytest.MonkeyPatch) -> bus.KafkaBus:
-    monkeypatch.setattr(bus, "KafkaProducer", Producer)
+def kafka(monkeypatch: pytest.MonkeyPatch) -> KafkaBus:
+    monkeypatch.setattr(kafka_adapter, "KafkaProducer", Producer)
     Producer.built, Producer.refuse = [], False
-    return bus.KafkaBus("127.0.0.1:1", {})
+    return KafkaBus("127.0.0.1:1", {})
 
 
-def test_threads_that_emit_first_together_build_one_producer(kafka: bus.KafkaBus) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: kafka.emit([EVENT]), range(4)))
+def test_threads_that_emit_first_at_the_same_time_build_one_producer(kafka: KafkaBus) -> None:
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda _: kafka.emit([EVENT]), range(THREADS)))
     assert len(Producer.built) == 1
 
 
-def test_threads_that_wait_for_one_that_can_not_be_built_do_not_try_in_their_turn(
-    kafka: bus.KafkaBus,
+def test_threads_that_wait_for_a_producer_that_cannot_be_built_do_not_build_one_in_turn(
+    kafka: KafkaBus,
 ) -> None:
     Producer.refuse = True
-    with ThreadPoolExecutor(4) as pool:
-        futures = [pool.submit(kafka.emit, [EVENT]) for _ in range(4)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(kafka.emit, [EVENT]) for _ in range(THREADS)]
         for future in futures:
             with pytest.raises(BusUnavailable):
-                future.result(timeout=10)
-    assert len(Producer.built) < 4
+                future.result(timeout=LIMIT_SECONDS)
+    assert len(Producer.built) < THREADS
     Producer.refuse = False
     kafka.emit([EVENT])
 
 
-def test_a_producer_that_failed_is_replaced_and_closed_when_nobody_waits_for_it(
-    kafka: bus.KafkaBus, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_producer_is_replaced_and_closed_later(
+    kafka: KafkaBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus, "_CLOSE_AFTER_SECONDS", 0.01)
+    monkeypatch.setattr(kafka_adapter, "_CLOSE_AFTER_SECONDS", 0.01)
     kafka.emit([EVENT])
     Producer.built[0].broken = True
     with pytest.raises(BusUnavailable, match=r"^Kafka does not take events: KafkaError\.$"):
@@ -79,7 +85,7 @@ def test_a_producer_that_failed_is_replaced_and_closed_when_nobody_waits_for_it(
     kafka.emit([EVENT])
     kafka.emit([EVENT])
     assert len(Producer.built) == 2
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + LIMIT_SECONDS
     while not Producer.built[0].closed:
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -87,16 +93,16 @@ def test_a_producer_that_failed_is_replaced_and_closed_when_nobody_waits_for_it(
 
 
 def test_a_producer_that_was_idle_for_minutes_is_replaced(
-    kafka: bus.KafkaBus, monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
-    monkeypatch.setattr(bus, "time", lambda: now)
+    monkeypatch.setattr(kafka_adapter, "time", lambda: now)
     kafka.emit([EVENT])
-    now += bus.IDLE_SECONDS - 1
+    now += IDLE_SECONDS - 1
     kafka.emit([EVENT])
-    now += bus.IDLE_SECONDS - 1
+    now += IDLE_SECONDS - 1
     kafka.emit([EVENT])
     assert len(Producer.built) == 1
-    now += bus.IDLE_SECONDS + 1
+    now += IDLE_SECONDS + 1
     kafka.emit([EVENT])
     assert len(Producer.built) == 2

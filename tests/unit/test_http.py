@@ -11,23 +11,33 @@ import pytest
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
-from sitebackup import http
-from sitebackup.domain.errors import BusUnavailable, Conflict, RepositoryUnavailable
-from sitebackup.domain.plan import MAX_OBJECT_SIZE
-from sitebackup.errors import (
-    PROBLEMS,
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.domain.errors import (
     ActiveJob,
     BadRequest,
+    BusUnavailable,
+    Conflict,
     IdempotencyKeyReused,
     NotFound,
+    RepositoryUnavailable,
     RequestError,
     StateForbids,
+    TooLate,
 )
-from sitebackup.services.create_job import CreateBackup
-from sitebackup.services.manage_schedule import PutSchedule
+from sitebackup.domain.plan import MAX_OBJECT_SIZE
+from sitebackup.entrypoints import http
+from sitebackup.entrypoints.problems import PROBLEMS
+from sitebackup.schedules.manage_schedule import PutSchedule
 
 USER, SITE = "a" * 24, "b" * 24
 AN_ID = "24 hex digits in lower case"
+FIVE_MEGABYTES = 5_000_000
+NAMES_OF_FIVE_MEGABYTES = [
+    letter * (FIVE_MEGABYTES // len(letter.encode())) for letter in "x\u00fc\U0001f600"
+]
+"""As names of fields. Lambda lets a request and an answer have 6 MB."""
+SMALL_ANSWER = 2000
+"""Characters."""
 
 
 def an_event(body: str | None = None, path: str = "/", encoded: bool = False) -> dict[str, Any]:
@@ -54,11 +64,11 @@ def decode(body: str | None, encoded: bool = False) -> CreateBackup:
 GOOD = {"userId": USER, "siteId": SITE}
 
 
-def test_a_good_body() -> None:
+def test_a_body_with_its_required_fields_is_decoded() -> None:
     assert decode(json.dumps(GOOD)) == CreateBackup(user_id=USER, site_id=SITE)
 
 
-def test_a_body_that_came_in_base64() -> None:
+def test_a_body_in_base64_is_decoded_like_plain_text() -> None:
     """As from `curl -d` without a Content-Type, which says that it is a form."""
     assert decode(base64.b64encode(json.dumps(GOOD).encode()).decode(), encoded=True) == decode(
         json.dumps(GOOD)
@@ -66,7 +76,7 @@ def test_a_body_that_came_in_base64() -> None:
 
 
 @pytest.mark.parametrize("body", ["/w==", "a"])
-def test_base64_of_no_text(body: str) -> None:
+def test_a_body_in_base64_that_is_no_text_is_refused(body: str) -> None:
     with pytest.raises(BadRequest, match=r"^body: not valid UTF-8$"):
         decode(body, encoded=True)
 
@@ -92,7 +102,7 @@ def test_base64_of_no_text(body: str) -> None:
         ({"colour": 1}, "colour: unknown field"),
     ],
 )
-def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
+def test_a_wrong_field_is_named_with_what_it_must_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest) as raised:
         decode(json.dumps(GOOD | changes))
     assert str(raised.value).startswith(message)
@@ -113,7 +123,7 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], message: str) -> None:
         (json.dumps({"userId": USER}), "siteId: required"),
     ],
 )
-def test_a_wrong_body_is_told_apart(body: str | None, message: str) -> None:
+def test_a_wrong_body_is_refused_with_what_is_wrong_about_it(body: str | None, message: str) -> None:
     with pytest.raises(BadRequest) as raised:
         decode(body)
     assert str(raised.value).startswith(message)
@@ -131,14 +141,14 @@ def test_every_field_of_a_body_has_a_description_for_errors(kind: type[msgspec.S
         http.body(APIGatewayProxyEventV2(an_event(json.dumps({"providers": [wrong]}))), kind)
 
 
-@pytest.mark.parametrize("name", ["x" * 5_000_000, "\u00fc" * 2_500_000, "\U0001f600" * 1_250_000])
+@pytest.mark.parametrize("name", NAMES_OF_FIVE_MEGABYTES, ids=["1 byte", "2 bytes", "4 bytes"])
 def test_an_answer_stays_small_whatever_a_field_is_called(name: str) -> None:
     with pytest.raises(BadRequest, match=r"unknown field$") as raised:
         decode(json.dumps({name: 1}, ensure_ascii=False))
-    assert len(json.dumps(str(raised.value))) < 2000
+    assert len(json.dumps(str(raised.value))) < SMALL_ANSWER
 
 
-def test_a_field_that_comes_twice() -> None:
+def test_a_field_that_comes_twice_is_refused() -> None:
     with pytest.raises(BadRequest, match=r"^siteId: comes twice$"):
         decode(f'{{"userId": "{USER}", "siteId": "{USER}", "siteId": "{SITE}"}}')
 
@@ -146,22 +156,22 @@ def test_a_field_that_comes_twice() -> None:
 @pytest.mark.parametrize(
     "value", ["", "a" * 23, "a" * 25, "A" * 24, "g" * 24, "a" * 24 + "\n", "\u0661" * 24]
 )
-def test_what_is_no_id(value: str) -> None:
-    assert http.an_id(USER, "jobId") == USER
+def test_an_id_that_is_not_24_hex_digits_in_lower_case_is_refused(value: str) -> None:
+    assert http.parse_id(USER, "jobId") == USER
     with pytest.raises(BadRequest, match=r"^jobId: must be 24 hex digits in lower case$"):
-        http.an_id(value, "jobId")
+        http.parse_id(value, "jobId")
 
 
 @pytest.mark.parametrize("value", ["", "-1", "26", "1.0", "1e1", " 1", "²", "\u0661", "x", "9" * 5000])
-def test_what_is_no_number(value: str) -> None:
+def test_a_number_that_is_not_whole_or_out_of_its_bounds_is_refused(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^wait: must be a whole number from 0 to 25$"):
-        http.a_number({"wait": value}, "wait", 0, 0, 25)
+        http.parse_int({"wait": value}, "wait", 0, 0, 25)
 
 
-def test_numbers() -> None:
-    assert http.a_number({"wait": "25"}, "wait", 0, 0, 25) == 25
-    assert http.a_number({"wait": "0"}, "wait", 7, 0, 25) == 0
-    assert http.a_number({}, "wait", 7, 0, 25) == 7
+def test_a_number_within_its_bounds_is_read_and_an_absent_one_has_its_default() -> None:
+    assert http.parse_int({"wait": "25"}, "wait", 0, 0, 25) == 25
+    assert http.parse_int({"wait": "0"}, "wait", 7, 0, 25) == 0
+    assert http.parse_int({}, "wait", 7, 0, 25) == 7
 
 
 @pytest.mark.parametrize(
@@ -179,9 +189,9 @@ def test_numbers() -> None:
         *["9999-12-31T23:59:59-00:01", "2030-01-31T12:00:00+24:00", "203\u0660-01-31T12:00:00Z"],
     ],
 )
-def test_what_is_no_time(value: str) -> None:
+def test_a_time_that_rfc_3339_does_not_know_is_refused(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^at: must "):
-        http.a_time(value, "at")
+        http.parse_time(value, "at")
 
 
 @pytest.mark.parametrize(
@@ -191,16 +201,16 @@ def test_what_is_no_time(value: str) -> None:
         *["2030-01-31t12:00:00z", "2030-01-31T12:00:00.0009999999Z"],
     ],
 )
-def test_times(value: str) -> None:
-    assert http.a_time(value, "at") == datetime(2030, 1, 31, 12, tzinfo=UTC)
+def test_a_time_of_any_offset_is_read_as_utc_in_milliseconds(value: str) -> None:
+    assert http.parse_time(value, "at") == datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 
-def test_parameters_that_nobody_knows() -> None:
-    http.only_known({"wait": "1"}, ("wait", "since"))
+def test_an_unknown_query_parameter_is_refused_with_those_that_there_are() -> None:
+    http.reject_unknown({"wait": "1"}, ("wait", "since"))
     with pytest.raises(BadRequest, match=r"^siteid: unknown parameter; there are: wait, since$"):
-        http.only_known({"siteid": "1"}, ("wait", "since"))
+        http.reject_unknown({"siteid": "1"}, ("wait", "since"))
     with pytest.raises(BadRequest, match=r"^wait: unknown parameter; there are none here$"):
-        http.only_known({"wait": "1"}, ())
+        http.reject_unknown({"wait": "1"}, ())
 
 
 def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any], dict[str, Any]]:
@@ -223,13 +233,14 @@ def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any
         (NotFound("There is no backup."), 404, "not-found"),
         (ActiveJob("Still running.", jobId=USER), 409, "active-job"),
         (StateForbids("No."), 409, "state-forbids"),
+        (TooLate("No."), 409, "too-late"),
         (IdempotencyKeyReused("No."), 422, "idempotency-key-reused"),
         (Conflict("busy"), 503, "busy"),
         (RepositoryUnavailable("MongoDB does not answer."), 503, "unavailable"),
         (BusUnavailable("Kafka does not answer."), 503, "unavailable"),
     ],
 )
-def test_each_error_has_its_problem(error: Exception, status: int, kind: str) -> None:
+def test_each_error_is_answered_with_its_status_and_type(error: Exception, status: int, kind: str) -> None:
     response, problem = answer(error)
     assert response["statusCode"] == problem["status"] == status
     assert (problem["type"], problem["detail"]) == (kind, str(error))
@@ -239,24 +250,24 @@ def test_each_error_has_its_problem(error: Exception, status: int, kind: str) ->
         assert problem.items() >= error.members.items()
 
 
-def test_an_error_that_nobody_expected_keeps_its_secrets() -> None:
+def test_an_unexpected_error_is_answered_without_its_message() -> None:
     response, problem = answer(ValueError("mongodb://user:password@host"))
     assert (response["statusCode"], problem["type"]) == (500, "internal")
     assert "password" not in response["body"]
 
 
-def test_a_route_that_is_not_there() -> None:
+def test_an_unknown_route_is_not_found() -> None:
     response, problem = answer(None, path="/nothing")
     assert (response["statusCode"], problem["type"]) == (404, "not-found")
     assert response["headers"]["Content-Type"] == "application/problem+json"
 
 
-def test_an_answer_is_never_kept_by_caches() -> None:
+def test_an_answer_tells_caches_to_keep_nothing() -> None:
     response, body = answer(None)
     assert (response["statusCode"], body) == (200, {"fine": True})
     assert response["headers"]["Cache-Control"] == "no-store"
 
 
-def test_the_types_of_problems_are_distinct() -> None:
+def test_every_problem_has_a_type_of_its_own() -> None:
     assert len({problem.type for problem in PROBLEMS.values()}) == len(PROBLEMS)
     assert all(msgspec.json.encode(problem.title) for problem in PROBLEMS.values())

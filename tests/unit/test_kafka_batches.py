@@ -266,7 +266,7 @@ def test_every_record_is_delivered_once_and_in_order(
         _take(partitions, number, [_record(number, ends[number] + i) for i in range(count)], now=0)
         ends[number] += count
         deliver()
-        if in_flight and data.draw(st.booleans()):
+        if data.draw(st.booleans()) and in_flight:
             end_one()
             deliver()
     while in_flight:

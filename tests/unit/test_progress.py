@@ -23,12 +23,18 @@ def test_any_way_to_the_same_set_gives_the_same_snapshot(steps: list[set[int]]) 
     progress = Progress()
     for step in steps:
         done |= step
-        before, progress = progress, advance(progress, read(done, progress.through))
+        before, progress = progress, advance(progress, read(done, progress.watermark))
         assert progress == advance(Progress(), read(done, 0)), "the way mattered"
-        assert progress == advance(progress, read(done, progress.through)), "a duplicate mattered"
+        assert progress == advance(progress, read(done, progress.watermark)), "a duplicate mattered"
         assert progress.parts >= before.parts
-        assert progress.through >= before.through
+        assert progress.watermark >= before.watermark
     assert (progress.parts, progress.bytes) == (len(done), sum(map(length, done)))
-    assert set(range(1, progress.through + 1)) <= done
-    assert progress.through + 1 not in done
-    assert progress.through_bytes == sum(length(number) for number in range(1, progress.through + 1))
+    assert set(range(1, progress.watermark + 1)) <= done
+    assert progress.watermark + 1 not in done
+    assert progress.watermark_bytes == sum(length(number) for number in range(1, progress.watermark + 1))
+
+
+def test_a_part_that_is_read_again_at_the_watermark_counts_once() -> None:
+    progress = advance(Progress(), [(1, 10), (2, 20)])
+    assert advance(progress, [(2, 20)]) == progress
+    assert advance(progress, [(1, 10), (2, 20), (4, 40)]) == advance(progress, [(4, 40)])

@@ -5,18 +5,22 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from local.template.intrinsics import parse
+from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from sitebackup.domain.retention import Action, Why
-from sitebackup.errors import INTERNAL, PROBLEMS
+from sitebackup.entrypoints.problems import INTERNAL, PROBLEMS
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs/api.md").read_text()
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+OPERATIONS = (ROOT / "docs/operations.md").read_text()
 TEMPLATE: dict[str, Any] = parse((ROOT / "template.yaml").read_text())
-DOCS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCS = sorted([*ROOT.glob("*.md"), ROOT / "mock_providers/README.md", *(ROOT / "docs").rglob("*.md")])
+JSON_BLOCK = re.compile(r"```json\n(.*?)```", re.DOTALL)
 
 
 def table(text: str, heading: str) -> list[list[str]]:
@@ -34,7 +38,7 @@ def rows(text: str, heading: str) -> dict[str, list[str]]:
 
 
 def test_every_parameter_is_in_the_settings_table_with_its_default() -> None:
-    written = {name: default for name, default, _ in table(README, "parameter")}
+    written = {name: default for name, default, _ in table(CONFIGURATION, "parameter")}
     defaults = {
         name: str(each["Default"]) or "empty" if "Default" in each else "required"
         for name, each in TEMPLATE["Parameters"].items()
@@ -43,7 +47,7 @@ def test_every_parameter_is_in_the_settings_table_with_its_default() -> None:
 
 
 def test_every_reason_is_in_the_reason_table_and_says_what_to_do() -> None:
-    written = rows(README, "code")
+    written = rows(OPERATIONS, "code")
     assert written.keys() == set(Code)
     assert all(len(cells) == 2 and all(cells) for cells in written.values())
 
@@ -70,22 +74,22 @@ def test_every_retention_decision_is_in_the_api_description() -> None:
     assert named == set(Why)
 
 
-def test_every_metric_that_is_counted_is_in_the_readme_and_no_other() -> None:
+def test_every_metric_that_is_counted_is_in_the_operations_guide_and_no_other() -> None:
     sources = [path.read_text() for path in (ROOT / "layers/common/sitebackup").rglob("*.py")]
     counted = {
         name
         for text in sources
         for name in re.findall(r'(?:\bcount|\btimed|single_metric|add_metric)\(\s*"(\w+)"', text)
-        + re.findall(r'Action\.[A-Z]+: "(\w+)"', text)
+        + re.findall(r'Action\.[A-Z_]+: "(\w+)"', text)
     }
-    written = {name for first in rows(README, "metric") for name in re.findall(r"[A-Z]\w+", first)}
+    written = {name for first in rows(OPERATIONS, "metric") for name in re.findall(r"[A-Z]\w+", first)}
     assert written == counted
 
 
 def test_every_alarm_is_in_the_operations_table_and_on_the_dashboard() -> None:
     resources = parse((ROOT / "infrastructure/monitoring.yaml").read_text())["Resources"]
     alarms = {name for name, each in resources.items() if each["Type"] == "AWS::CloudWatch::Alarm"}
-    assert rows((ROOT / "docs/operations.md").read_text(), "alarm").keys() == alarms
+    assert rows(OPERATIONS, "alarm").keys() == alarms
     dashboard = resources["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
     assert set(re.findall(r"\$\{(\w+)\.Arn\}", dashboard)) == alarms
 
@@ -118,8 +122,39 @@ def test_links_inside_the_repository_lead_somewhere(path: Path) -> None:
             assert anchor in {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
 
 
-def test_json_in_the_readme_can_be_read() -> None:
-    blocks = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in DOCS if JSON_BLOCK.search(path.read_text())],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_json_in_the_docs_can_be_read(path: Path) -> None:
+    blocks = JSON_BLOCK.findall(path.read_text())
     assert blocks
     for block in blocks:
         json.loads(block)
+
+
+def test_every_field_of_a_provider_is_in_the_configuration() -> None:
+    fields = {field.encode_name for field in msgspec.structs.fields(Provider)}
+    assert rows(CONFIGURATION, "field").keys() == fields
+
+
+def test_the_index_of_decisions_names_every_record_with_its_title_status_and_date() -> None:
+    folder = ROOT / "docs/decisions"
+    records = {path.name: path.read_text().splitlines()[0] for path in folder.glob("[0-9]*.md")}
+    index = table((folder / "README.md").read_text(), "number")
+    links = [re.fullmatch(r"\[(\d{4})\]\((.+)\)", cells[0]) for cells in index]
+    assert {
+        link[2]: f"# {link[1]}: {cells[1]}" for link, cells in zip(links, index, strict=True) if link
+    } == records
+    assert len(index) == len(records)
+    for _, _, status, date in index:
+        assert re.match(r"(accepted|superseded by \[\d{4}\])", status)
+        assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", date)
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_test_that_is_named_in_the_docs_exists(path: Path) -> None:
+    for file, name in re.findall(r"\b(tests/[\w/]+\.py)(?:::(\w+))?", path.read_text()):
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"

@@ -1,16 +1,16 @@
 """What is asked of a job in the wrong state is refused with a sentence that is true of it."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
-from sitebackup.domain.job import DeleteCause, Job, Status, Task
+from sitebackup.backup.change_job import ChangeJob
+from sitebackup.backup.recorder import Recorder
+from sitebackup.domain.errors import NotFound, StateForbids, TooLate
+from sitebackup.domain.job import DeleteCause, Status
 from sitebackup.domain.policy import Policy
-from sitebackup.errors import NotFound, StateForbids
-from sitebackup.services.change_job import ChangeJob
-from tests.unit.twins import MemoryBus, MemoryRepository
+from tests.builders import NOW, a_job
+from tests.fakes.bus import MemoryBus
+from tests.fakes.jobs import MemoryJobs
 
-NOW = datetime(2026, 5, 5, tzinfo=UTC)
 ID = "a" * 24
 MARKED = {"delete_at": NOW, "delete_cause": DeleteCause.REQUESTED}
 REFUSALS: list[tuple[str, Status, dict[str, object], str]] = [
@@ -22,7 +22,7 @@ REFUSALS: list[tuple[str, Status, dict[str, object], str]] = [
     (
         "retry",
         Status.FAILED,
-        {"upload_released_at": NOW},
+        {"cleaning_at": NOW},
         "the remains of its last attempt are being removed right now; try again in some minutes",
     ),
     *[("cancel", status, {}, f"it is {status}") for status in (Status.DONE, Status.FAILED, Status.CANCELLED)],
@@ -44,8 +44,15 @@ REFUSALS: list[tuple[str, Status, dict[str, object], str]] = [
 DONE = {"retry": "retried", "cancel": "cancelled", "delete": "deleted", "undelete": "undeleted"}
 
 
-def asked(repository: MemoryRepository, what: str) -> None:
-    change_job = ChangeJob(repository=repository, bus=MemoryBus(), policy=Policy(), now=lambda: NOW)
+def holding(status: Status, **changes: object) -> MemoryJobs:
+    """One job in this state."""
+    jobs = MemoryJobs()
+    jobs.put(a_job(id=ID, status=status, **changes))
+    return jobs
+
+
+def ask(jobs: MemoryJobs, what: str) -> None:
+    change_job = ChangeJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()))
     if what == "delete":
         change_job.delete(ID, None)
     else:
@@ -55,29 +62,23 @@ def asked(repository: MemoryRepository, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "status", "changes", "why"), REFUSALS, ids=lambda value: value if isinstance(value, str) else ""
 )
-def test_a_refusal_says_what_forbids_it(
+def test_a_change_that_the_state_forbids_is_refused_with_what_forbids_it(
     what: str, status: Status, changes: dict[str, object], why: str
 ) -> None:
-    repository = MemoryRepository()
-    job = Job(
-        id=ID,
-        user_id=ID,
-        site_id=ID,
-        status=status,
-        version=1,
-        tasks={"site": Task()},
-        created_at=NOW,
-        updated_at=NOW,
-        deadline_at=NOW + timedelta(hours=6),
-    )
-    repository.add(job.replace(**changes))
+    jobs = holding(status, **changes)
     with pytest.raises(StateForbids) as raised:
-        asked(repository, what)
+        ask(jobs, what)
     assert str(raised.value) == f"Backup {ID} can't be {DONE[what]}: {why}."
     assert raised.value.members == {"jobId": ID}
 
 
 @pytest.mark.parametrize("what", DONE)
-def test_a_backup_that_is_not_there_is_not_found(what: str) -> None:
+def test_a_change_of_an_unknown_backup_is_not_found(what: str) -> None:
     with pytest.raises(NotFound, match=f"^There is no backup {ID}.$"):
-        asked(MemoryRepository(), what)
+        ask(MemoryJobs(), what)
+
+
+def test_a_cancel_of_a_backup_whose_tasks_are_all_done_is_too_late() -> None:
+    with pytest.raises(TooLate, match=r"^Everything is backed up; ") as raised:
+        ask(holding(Status.RUNNING, sealed_at=NOW), "cancel")
+    assert raised.value.members == {"jobId": ID}

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sitebackup.domain import lifecycle, transitions
+from sitebackup.domain import lifecycle
+from sitebackup.domain.change import Change, Moment
 from sitebackup.domain.job import (
     FINISHED,
     RETRYABLE,
@@ -24,18 +25,21 @@ from sitebackup.domain.retention import (
     Action,
     Decision,
     Why,
-    clear_at,
+    clean_at,
     decide,
     depends_on_newest,
     expires_at,
     first_look,
 )
-from tests.unit.twins import MemoryRepository
+from sitebackup.domain.transitions.endings import finish_job
+from tests.fakes.jobs import MemoryJobs
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 USER, SITE = "a" * 24, "b" * 24
 CENTURY = 36500 * DAY
+GRACE_OVER = timedelta(seconds=Policy().delete_grace_seconds) + DAY
+"""So long after its mark the data of a job is removed."""
 
 
 def a_task(status: Status, finished: datetime, members: int | None = None) -> Task:
@@ -58,7 +62,6 @@ def a_job(number: int, status: Status, finished: datetime, **changes: object) ->
         site_id=SITE,
         status=status,
         version=1,
-        active=True if status in UNFINISHED else None,
         reason=Reason(code=Code.CANCELLED, message="Cancelled on request.") if failed else None,
         tasks={"site": a_task(status, finished)},
         created_at=finished - timedelta(hours=1),
@@ -112,7 +115,7 @@ def histories(draw: st.DrawFn) -> list[Job]:
             if at < NOW and draw(st.integers(0, 3)) == 0:
                 job = job.replace(removing_at=NOW - timedelta(minutes=1))
         if status in RETRYABLE and draw(st.booleans()):
-            job = job.replace(upload_released_at=finished + DAY, cleared_at=finished + DAY)
+            job = job.replace(cleaning_at=finished + DAY, cleaned_at=finished + DAY)
         if status is Status.DELETED:
             job = job.replace(delete_at=finished, removing_at=finished, deleted_at=finished)
         jobs.append(job)
@@ -125,8 +128,9 @@ def decided(job: Job, jobs: Iterable[Job], now: datetime, policy: Policy) -> Dec
     """As the sweep decides among these."""
     if not depends_on_newest(job, now, policy):
         return decide(job, False, now, policy)
-    repository = MemoryRepository()
-    repository.jobs = {other.id: other.to_document() for other in jobs}
+    repository = MemoryJobs()
+    for other in jobs:
+        repository.put(other)
     return decide(job, repository.holds_newest_good(job), now, policy)
 
 
@@ -157,45 +161,48 @@ def rank(task: Task) -> tuple[bool, datetime]:
 
 def carry_out(job: Job, decision: Decision, now: datetime, policy: Policy) -> Job | None:
     """What the sweep makes of a job; None: its record is gone."""
+    moment = Moment(now, policy)
+    change: Change | None
     match decision.action:
         case Action.KEEP:
-            return lifecycle.look_again(job, decision.until, now) or job
-        case Action.RELEASE:
-            claimed = lifecycle.release(job, now)
+            change = lifecycle.look_again(job, moment, decision.until)
+            return change.job if change else job
+        case Action.CLEAN_FAILED:
+            claimed = lifecycle.begin_cleaning(job, moment)
             assert claimed is not None
-            changed = lifecycle.cleared(claimed, now)
-        case Action.TIDY:
-            changed = lifecycle.tidied(job, now)
-        case Action.MARK:
-            changed = lifecycle.mark_deleted(job, now, DeleteCause.EXPIRED, now, policy)
-        case Action.REMOVE:
-            claimed = lifecycle.begin_removal(job, now)
+            change = lifecycle.end_cleaning(claimed.job, moment)
+        case Action.CLEAN_DONE:
+            change = lifecycle.mark_clean(job, moment)
+        case Action.EXPIRE:
+            change = lifecycle.mark_deleted(job, moment, now, DeleteCause.EXPIRED)
+        case Action.DELETE_DATA:
+            claimed = lifecycle.begin_removal(job, moment)
             assert claimed is not None
-            changed = lifecycle.removed(claimed, now, policy)
-        case Action.FORGET:
+            change = lifecycle.end_removal(claimed.job, moment)
+        case Action.DELETE_RECORD:
             return None
-    assert changed is not None, f"{decision} can't be carried out"
-    return changed
+    assert change is not None, f"{decision} can't be carried out"
+    return change.job
 
 
 def check_decision(job: Job, decision: Decision, jobs: Iterable[Job], now: datetime, policy: Policy) -> None:
     assert decision.reason in Why
     if job.status in UNFINISHED:
         assert decision.action is Action.KEEP
-    if decision.action is Action.REMOVE and job.removing_at is None:
+    if decision.action is Action.DELETE_DATA and job.removing_at is None:
         assert job.delete_at is not None
         assert now >= job.delete_at + seconds(policy.delete_grace_seconds), "removed within the grace"
-    if decision.action is Action.MARK:
+    if decision.action is Action.EXPIRE:
         expires = expires_at(job, policy)
         assert expires is not None
         assert now >= expires
-    if decision.action in (Action.RELEASE, Action.TIDY):
+    if decision.action in (Action.CLEAN_FAILED, Action.CLEAN_DONE):
         assert job.finished_at is not None
         assert now >= job.finished_at + seconds(policy.upload_grace_seconds)
-        assert (decision.action is Action.TIDY) == (job.status is Status.DONE)
-    if decision.action is Action.FORGET:
-        assert job.status is Status.DELETED or (job.status in RETRYABLE and job.cleared_at is not None)
-    if policy.keep_newest and good(job) and decision.action in (Action.MARK, Action.REMOVE):
+        assert (decision.action is Action.CLEAN_DONE) == (job.status is Status.DONE)
+    if decision.action is Action.DELETE_RECORD:
+        assert job.status is Status.DELETED or (job.status in RETRYABLE and job.cleaned_at is not None)
+    if policy.keep_newest and good(job) and decision.action in (Action.EXPIRE, Action.DELETE_DATA):
         assert job.id not in newest_good(jobs), "the newest would go"
 
 
@@ -219,7 +226,7 @@ def settle(jobs: dict[str, Job], now: datetime, policy: Policy) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(jobs=histories(), policy=policies(), waits=st.lists(some_days(200), max_size=5))
-def test_any_history_settles_and_keeps_what_is_good(
+def test_any_history_settles_and_keeps_the_newest_good_backup(
     jobs: list[Job], policy: Policy, waits: list[timedelta]
 ) -> None:
     sites = {job.id: job for job in jobs}
@@ -238,7 +245,9 @@ def test_any_history_settles_and_keeps_what_is_good(
 
 @settings(max_examples=200, deadline=None)
 @given(jobs=histories(), policy=policies(), part=st.floats(0, 0.999))
-def test_nothing_changes_before_the_time_that_was_told(jobs: list[Job], policy: Policy, part: float) -> None:
+def test_no_decision_changes_before_the_time_that_it_names(
+    jobs: list[Job], policy: Policy, part: float
+) -> None:
     """The sweep looks at a job again at `until`, so nothing may come due before."""
     newest = newest_good(jobs)
     for job in jobs:
@@ -260,22 +269,23 @@ def test_nothing_changes_before_the_time_that_was_told(jobs: list[Job], policy: 
 
 @settings(max_examples=200, deadline=None)
 @given(jobs=histories(), policy=policies())
-def test_undelete_works_until_the_removal_is_claimed(jobs: list[Job], policy: Policy) -> None:
+def test_a_mark_can_be_taken_back_until_the_removal_is_claimed(jobs: list[Job], policy: Policy) -> None:
     for job in jobs:
-        back = lifecycle.undelete(job, NOW)
+        moment = Moment(NOW, policy)
+        back = lifecycle.undelete(job, moment)
         wanted = job.status in FINISHED and job.delete_at is not None and job.removing_at is None
         assert (back is not None) == wanted
         if back:
-            decision = decide(back, False, NOW, policy)
-            assert decision.action is not Action.REMOVE
-            claimed = lifecycle.begin_removal(job, NOW)
+            decision = decide(back.job, False, NOW, policy)
+            assert decision.action is not Action.DELETE_DATA
+            claimed = lifecycle.begin_removal(job, moment)
             assert claimed is not None
-            assert lifecycle.undelete(claimed, NOW) is None
+            assert lifecycle.undelete(claimed.job, moment) is None
 
 
 @settings(max_examples=200, deadline=None)
 @given(jobs=histories(), policy=policies())
-def test_the_first_look_at_a_done_job_is_in_time(jobs: list[Job], policy: Policy) -> None:
+def test_the_first_look_at_a_done_job_comes_when_something_is_due(jobs: list[Job], policy: Policy) -> None:
     for job in jobs:
         if job.status is not Status.DONE or job.delete_at is not None:
             continue
@@ -292,14 +302,14 @@ def test_the_first_look_at_a_done_job_is_in_time(jobs: list[Job], policy: Policy
 # --- by example
 
 
-def test_failed_records_go_before_those_of_backups() -> None:
+def test_the_record_of_a_failed_job_goes_before_that_of_a_backup() -> None:
     policy = Policy()
-    failed = a_job(1, Status.FAILED, NOW, upload_released_at=NOW, cleared_at=NOW)
+    failed = a_job(1, Status.FAILED, NOW, cleaning_at=NOW, cleaned_at=NOW)
     deleted = a_job(2, Status.DELETED, NOW, deleted_at=NOW)
     for days, actions in [
         (policy.failed_record_days - 1, (Action.KEEP, Action.KEEP)),
-        (policy.failed_record_days, (Action.FORGET, Action.KEEP)),
-        (policy.completed_record_days, (Action.FORGET, Action.FORGET)),
+        (policy.failed_record_days, (Action.DELETE_RECORD, Action.KEEP)),
+        (policy.completed_record_days, (Action.DELETE_RECORD, Action.DELETE_RECORD)),
     ]:
         decided = [decide(job, False, NOW + days * DAY, policy).action for job in (failed, deleted)]
         assert tuple(decided) == actions
@@ -311,30 +321,31 @@ def test_the_newest_good_backup_expires_by_age_only_if_the_setting_says_so(keep_
     policy = Policy(keep_newest=keep_newest)
     old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
     decision = decide(old, True, NOW, policy)
-    assert decision.action is (Action.KEEP if keep_newest else Action.MARK)
+    assert decision.action is (Action.KEEP if keep_newest else Action.EXPIRE)
     assert decision.reason is (Why.NEWEST_GOOD if keep_newest else Why.EXPIRED)
-    asked = old.replace(delete_at=NOW - 8 * DAY, delete_cause=DeleteCause.REQUESTED)
-    assert decide(asked, False, NOW, policy).action is Action.REMOVE, "but whoever asks for it gets it"
+    asked = old.replace(delete_at=NOW - GRACE_OVER, delete_cause=DeleteCause.REQUESTED)
+    assert decide(asked, False, NOW, policy).action is Action.DELETE_DATA, "but whoever asks for it gets it"
 
 
-def test_the_mark_of_an_expired_backup_does_nothing_once_it_is_the_newest_again() -> None:
+def test_an_expired_backup_that_is_the_newest_again_is_kept_despite_its_mark() -> None:
     """The newer one was deleted on request within the grace of the older one."""
     policy = Policy()
     old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
-    marked = lifecycle.mark_deleted(old, NOW - 8 * DAY, DeleteCause.EXPIRED, NOW - 8 * DAY, policy)
+    marked_at = NOW - GRACE_OVER
+    marked = lifecycle.mark_deleted(old, Moment(marked_at, policy), marked_at, DeleteCause.EXPIRED)
     assert marked is not None
-    assert decide(marked, False, NOW, policy).action is Action.REMOVE
-    assert decide(marked, True, NOW, policy).reason is Why.NEWEST_GOOD
+    assert decide(marked.job, False, NOW, policy).action is Action.DELETE_DATA
+    assert decide(marked.job, True, NOW, policy).reason is Why.NEWEST_GOOD
 
 
-def test_a_job_that_gets_done_is_looked_at_when_it_expires() -> None:
+def test_a_job_that_gets_done_is_looked_at_when_it_expires_or_has_something_to_clean() -> None:
     policy = Policy()
     job = a_job(1, Status.RUNNING, NOW, expires_after_days=3)
     job = job.replace(tasks={"site": Task(status=Status.DONE, runs=1)}, sealed_at=NOW)
-    done = transitions.finish_job(job, 1, NOW, policy)
+    done = finish_job(job, Moment(NOW, policy), 1)
     assert done is not None
-    assert done.clean_up_at == NOW + 3 * DAY
+    assert done.job.clean_up_at == NOW + 3 * DAY
     twice = job.replace(tasks={"site": Task(status=Status.DONE, runs=2)})
-    tidied = transitions.finish_job(twice, 1, NOW, policy)
-    assert tidied is not None
-    assert tidied.clean_up_at == clear_at(tidied, policy) == NOW + DAY
+    done = finish_job(twice, Moment(NOW, policy), 1)
+    assert done is not None
+    assert done.job.clean_up_at == clean_at(done.job, policy) == NOW + DAY

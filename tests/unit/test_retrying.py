@@ -1,4 +1,4 @@
-"""Retries in place, without waiting for them: what is tried again, how often, and how long it would wait."""
+"""Retries within an invocation: what is tried again, how often, and how long it waits."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -6,24 +6,30 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from sitebackup.domain.errors import ExportChanged, NoSuchUpload, Permanent, RepositoryUnavailable, Transient
-from sitebackup.domain.events import UploadJobCreated
 from sitebackup.domain.reason import Code
-from sitebackup.services import retrying
-from sitebackup.services.retrying import ATTEMPTS, LONGEST_WAIT, in_place
+from sitebackup.domain.task_ref import TaskRef
+from sitebackup.transfer import retrying
+from sitebackup.transfer.retrying import ATTEMPTS, LONGEST_WAIT, RetryInProcess
+from tests.fakes.clock import ManualClock
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
-EVENT = UploadJobCreated(job_id="a" * 24, attempt=1, provider="site")
+SECOND = timedelta(seconds=1)
+SITE = TaskRef(job_id="a" * 24, attempt=1, provider="site")
 
 
 @pytest.fixture
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    found: list[float] = []
-    monkeypatch.setattr("time.sleep", found.append)
-    return found
+def clock() -> ManualClock:
+    return ManualClock(NOW)
+
+
+@pytest.fixture
+def retry(clock: ManualClock) -> RetryInProcess:
+    return RetryInProcess(clock.as_port())
 
 
 def failing(*errors: Exception) -> Callable[[], str]:
+    """Raises one error a call, then works."""
     left = list(errors)
 
     def call() -> str:
@@ -34,40 +40,46 @@ def failing(*errors: Exception) -> Callable[[], str]:
     return call
 
 
-def test_what_works_is_not_repeated(waits: list[float]) -> None:
-    assert in_place(failing(), EVENT, LATER, lambda: NOW) == "done"
-    assert waits == []
+def test_a_call_that_works_is_not_repeated(retry: RetryInProcess, clock: ManualClock) -> None:
+    assert retry(failing(), SITE, LATER) == "done"
+    assert clock.slept == []
 
 
-def test_transient_errors_are_tried_again_after_a_wait(waits: list[float]) -> None:
-    assert in_place(failing(Transient("1"), Transient("2")), EVENT, LATER, lambda: NOW) == "done"
-    assert len(waits) == 2
-    assert all(0 <= wait <= LONGEST_WAIT.total_seconds() for wait in waits)
+def test_a_transient_error_is_tried_again_after_a_wait(retry: RetryInProcess, clock: ManualClock) -> None:
+    assert retry(failing(Transient("1"), Transient("2")), SITE, LATER) == "done"
+    assert len(clock.slept) == 2
+    assert all(0 <= wait <= LONGEST_WAIT.total_seconds() for wait in clock.slept)
 
 
-def test_the_last_error_is_raised_when_tries_are_used_up(waits: list[float]) -> None:
+def test_the_last_error_is_raised_when_tries_are_used_up(retry: RetryInProcess, clock: ManualClock) -> None:
     errors = [Transient(str(number)) for number in range(1, ATTEMPTS + 2)]
     with pytest.raises(Transient, match=rf"^{ATTEMPTS}$"):
-        in_place(failing(*errors), EVENT, LATER, lambda: NOW)
-    assert len(waits) == ATTEMPTS - 1
+        retry(failing(*errors), SITE, LATER)
+    assert len(clock.slept) == ATTEMPTS - 1
 
 
-def test_a_wait_that_was_asked_for_is_kept(waits: list[float]) -> None:
-    assert in_place(failing(Transient("1", timedelta(seconds=7))), EVENT, LATER, lambda: NOW) == "done"
-    assert waits == [7]
+def test_a_wait_that_the_other_side_asks_for_is_kept(retry: RetryInProcess, clock: ManualClock) -> None:
+    asked = timedelta(seconds=7)
+    assert retry(failing(Transient("1", asked)), SITE, LATER) == "done"
+    assert clock.slept == [asked.total_seconds()]
 
 
-def test_a_wait_too_long_for_an_invocation_is_left_to_the_sweep(waits: list[float]) -> None:
+def test_a_wait_too_long_for_an_invocation_is_left_to_the_sweep(
+    retry: RetryInProcess, clock: ManualClock
+) -> None:
+    too_long = LONGEST_WAIT + SECOND
     with pytest.raises(Transient) as raised:
-        in_place(failing(Transient("1", LONGEST_WAIT + timedelta(seconds=1))), EVENT, LATER, lambda: NOW)
-    assert raised.value.retry_after == timedelta(seconds=11)
-    assert waits == []
+        retry(failing(Transient("1", too_long)), SITE, LATER)
+    assert raised.value.retry_after == too_long
+    assert clock.slept == []
 
 
-def test_nothing_is_tried_again_when_the_time_is_nearly_over(waits: list[float]) -> None:
+def test_nothing_is_tried_again_when_the_time_is_nearly_over(
+    retry: RetryInProcess, clock: ManualClock
+) -> None:
     with pytest.raises(Transient):
-        in_place(failing(Transient("1")), EVENT, NOW + LONGEST_WAIT - timedelta(seconds=1), lambda: NOW)
-    assert waits == []
+        retry(failing(Transient("1")), SITE, NOW + LONGEST_WAIT - SECOND)
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize(
@@ -80,14 +92,18 @@ def test_nothing_is_tried_again_when_the_time_is_nearly_over(waits: list[float])
         ValueError(),
     ],
 )
-def test_other_errors_are_raised_at_once(waits: list[float], error: Exception) -> None:
+def test_an_error_that_is_not_transient_is_raised_at_once(
+    retry: RetryInProcess, clock: ManualClock, error: Exception
+) -> None:
     with pytest.raises(type(error)):
-        in_place(failing(error), EVENT, LATER, lambda: NOW)
-    assert waits == []
+        retry(failing(error), SITE, LATER)
+    assert clock.slept == []
 
 
-def test_each_retry_in_place_is_counted(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_retry_is_counted(
+    retry: RetryInProcess, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     counted: list[str] = []
     monkeypatch.setattr(retrying, "count", counted.append)
-    in_place(failing(Transient("1"), Transient("2")), EVENT, LATER, lambda: NOW)
-    assert counted == ["RetriesInPlace"] * len(waits) == ["RetriesInPlace"] * 2
+    retry(failing(Transient("1"), Transient("2")), SITE, LATER)
+    assert counted == ["RetriesInProcess"] * len(clock.slept) == ["RetriesInProcess"] * 2

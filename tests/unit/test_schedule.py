@@ -209,6 +209,16 @@ def test_nonsense_is_told_by_its_field(cron: str, zone: str, message: str) -> No
         check(cron, zone, datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def test_an_expression_that_never_comes_true_is_refused_and_has_no_runs() -> None:
+    """The fourth Monday of a month is neither its first day nor its thirtieth."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(ScheduleError, match=r"^cron: there is no such time$"):
+        check("0 0 */29 * 1#4", "UTC", now)
+    armed = arm(a_schedule("0 0 */29 * 1#4"), now, HOUR)
+    assert (armed.next_tick, armed.next_run_at) == (None, None)
+    assert preview(armed, now, HOUR) == []
+
+
 def test_every_zone_that_iana_lists_has_ticks() -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert len(time_zones()) > 400
@@ -383,12 +393,21 @@ def test_after_a_year_without_the_scheduler_there_is_one_run() -> None:
 
 def test_a_paused_schedule_has_no_next_run() -> None:
     now = datetime(2026, 5, 5, 12, tzinfo=UTC)
-    schedule = arm(arm(a_schedule(), now, HOUR).replace(paused=True), now, HOUR)
+    schedule = arm(arm(a_schedule(), now, HOUR).replace(paused=True), now + MINUTE, HOUR)
     assert (schedule.next_tick, schedule.next_run_at) == (None, None)
+    assert schedule.updated_at == now + MINUTE
     assert preview(schedule, now, HOUR) == []
-    with pytest.raises(ValueError, match="not armed"):
+    with pytest.raises(ValueError, match=r"^a schedule that is not armed has no tick$"):
         tick_key(schedule)
     assert arm(schedule.replace(paused=False), now, HOUR).next_run_at is not None
+
+
+def test_a_run_that_is_due_at_this_very_moment_is_not_one_to_come() -> None:
+    first = arm(a_schedule(), datetime(2026, 5, 5, 12, tzinfo=UTC), HOUR)
+    assert first.next_run_at is not None
+    assert first.updated_at == datetime(2026, 5, 5, 12, tzinfo=UTC)
+    second = arm(a_schedule(), first.next_run_at, HOUR)
+    assert second.next_run_at == first.next_run_at + 24 * HOUR
 
 
 def test_the_key_of_a_tick_is_of_its_site_and_time_alone() -> None:

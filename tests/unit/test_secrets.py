@@ -34,7 +34,7 @@ def test_a_secret_is_read_once_and_without_the_line_end_of_an_editor() -> None:
     assert manager.calls == 1
 
 
-def test_who_needs_a_newer_text_gets_one_that_was_read_since_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_caller_that_needs_a_newer_text_gets_one_read_since_then(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: clock)
     read, manager = secrets({"SecretString": "old"})
@@ -56,12 +56,14 @@ def test_a_secret_without_text_is_refused(answer: dict[str, Any]) -> None:
     ("code", "kind"), [("AccessDeniedException", Permanent), ("ResourceNotFoundException", Permanent),
                        ("InternalServiceError", Transient)],
 )  # fmt: skip
-def test_errors_are_told_apart(code: str, kind: type[Exception]) -> None:
+def test_a_secret_that_is_missing_or_forbidden_is_permanent_and_a_failing_service_transient(
+    code: str, kind: type[Exception]
+) -> None:
     error = ClientError({"Error": {"Code": code, "Message": ""}}, "GetSecretValue")
     with pytest.raises(kind, match=code):
         secrets(error)[0]("arn")
 
 
-def test_a_manager_that_is_away_may_come_back() -> None:
+def test_a_secrets_manager_that_does_not_answer_is_transient() -> None:
     with pytest.raises(Transient):
         secrets(EndpointConnectionError(endpoint_url="http://127.0.0.1:1"))[0]("arn")

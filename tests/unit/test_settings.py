@@ -6,10 +6,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from sitebackup.domain.plan import MIB
 from sitebackup.domain.policy import Policy
 from sitebackup.settings import Settings, SettingsError
 
 SITE = {"name": "site", "exportUrl": "https://site/{userId}/{siteId}?chunk={chunkSize}"}
+DEFAULT_EXPORT_TIMEOUT = 30
+"""Seconds."""
 GOOD = {
     "PROVIDERS": json.dumps([SITE]),
     "BACKUP_BUCKET": "backups",
@@ -18,17 +21,18 @@ GOOD = {
 }
 
 
-def test_what_is_not_set_has_a_default() -> None:
+def test_a_setting_that_is_absent_has_its_default() -> None:
     settings = Settings.from_env(GOOD)
     default = Policy()
-    assert settings.policy == default.replace(lease_seconds=default.lease_seconds + 30)
-    assert (settings.part_size, settings.parts_per_invocation) == (16 * 1024**2, 4)
+    lease = default.lease_seconds + DEFAULT_EXPORT_TIMEOUT
+    assert settings.policy == default.replace(lease_seconds=lease)
+    assert (settings.part_size, settings.parts_at_once) == (16 * MIB, 4)
     assert (settings.max_bytes, settings.s3_endpoint_url, settings.kafka_auth) == (None, None, "none")
     provider = settings.providers["site"]
     assert provider.url("u", "s", 5) == "https://site/u/s?chunk=5"
 
 
-def test_an_empty_setting_is_not_set() -> None:
+def test_an_empty_setting_counts_as_absent() -> None:
     assert Settings.from_env(GOOD | {"PART_SIZE_MIB": "", "S3_ENDPOINT_URL": "", "MAX_BYTES": ""}) == (
         Settings.from_env(GOOD)
     )
@@ -36,8 +40,22 @@ def test_an_empty_setting_is_not_set() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Policy)])
 def test_every_field_of_the_policy_can_be_set(name: str) -> None:
-    settings = Settings.from_env(GOOD | {name.upper(): "7", "EXPORT_TIMEOUT_SECONDS": "20"})
-    assert getattr(settings.policy, name) == 7 + (20 if name == "lease_seconds" else 0)
+    value, export_timeout = 7, 20
+    env = GOOD | {name.upper(): str(value), "EXPORT_TIMEOUT_SECONDS": str(export_timeout)}
+    silence = export_timeout if name == "lease_seconds" else 0
+    assert getattr(Settings.from_env(env).policy, name) == value + silence
+
+
+@pytest.mark.parametrize("mebibytes", [5, 16, 64])
+def test_any_part_size_that_s3_takes_can_be_set(mebibytes: int) -> None:
+    settings = Settings.from_env(GOOD | {"PART_SIZE_MIB": str(mebibytes)})
+    assert settings.part_size == mebibytes * MIB
+
+
+@pytest.mark.parametrize(("memory", "at_once"), [(128, 1), (168, 2), (512, 8)])
+def test_an_invocation_moves_no_more_parts_at_once_than_its_memory_holds(memory: int, at_once: int) -> None:
+    wanted = {"PARTS_PER_INVOCATION": "8", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory)}
+    assert Settings.from_env(GOOD | wanted).parts_at_once == at_once
 
 
 @pytest.mark.parametrize(
@@ -49,8 +67,8 @@ def test_every_field_of_the_policy_can_be_set(name: str) -> None:
         ],
         ("MONGO_URI", None, "MONGO_URI or MONGO_SECRET_ARN must be set"),
         ("KAFKA_AUTH", "password", "KAFKA_AUTH must be none or iam"),
-        ("PART_SIZE_MIB", "4", "PART_SIZE_MIB must be within S3's 5..5120"),
-        ("PART_SIZE_MIB", "5121", "PART_SIZE_MIB must be within S3's 5..5120"),
+        ("PART_SIZE_MIB", "4", "PART_SIZE_MIB must be a whole number from 5 to 64, not '4'"),
+        ("PART_SIZE_MIB", "65", "PART_SIZE_MIB must be a whole number from 5 to 64, not '65'"),
         *[
             ("PART_SIZE_MIB", value, "PART_SIZE_MIB must be a whole number")
             for value in ("many", "-1", "1.5", "²")
@@ -74,7 +92,7 @@ def test_every_field_of_the_policy_can_be_set(name: str) -> None:
         ("PROVIDERS", json.dumps([SITE, SITE]), "PROVIDERS names a provider twice"),
     ],
 )
-def test_a_wrong_setting_is_named(name: str, value: str | None, message: str) -> None:
+def test_a_wrong_setting_is_refused_by_name(name: str, value: str | None, message: str) -> None:
     env = {key: text for key, text in (GOOD | {name: value}).items() if text is not None}
     with pytest.raises(SettingsError) as raised:
         Settings.from_env(env)
@@ -96,6 +114,6 @@ def test_a_wrong_setting_is_named(name: str, value: str | None, message: str) ->
         ({"color": "red"}, "color"),
     ],
 )
-def test_a_wrong_field_of_a_provider_is_named(changes: dict[str, Any], field: str) -> None:
+def test_a_wrong_field_of_a_provider_is_refused_by_name(changes: dict[str, Any], field: str) -> None:
     with pytest.raises(SettingsError, match=rf"PROVIDERS: .*{field}"):
         Settings.from_env(GOOD | {"PROVIDERS": json.dumps([SITE | changes])})

@@ -6,10 +6,12 @@ from datetime import timedelta
 
 import msgspec
 
-from .domain.plan import MAX_OBJECT_SIZE, MAX_PART_SIZE, MIB, MIN_PART_SIZE
+from .domain.plan import MAX_OBJECT_SIZE, MIB, MIN_PART_SIZE, parts_at_once
 from .domain.policy import Policy
 from .domain.provider import Provider
 
+MAX_PART_MIB = 64
+"""A stream holds three parts in memory."""
 MAX_SECONDS = 10**9
 MAX_DAYS = 36_500
 DAY_SECONDS = 24 * 3600
@@ -34,7 +36,8 @@ class Settings:
     mongo_database: str
     s3_endpoint_url: str | None
     part_size: int
-    parts_per_invocation: int
+    parts_at_once: int
+    """Parts that one invocation moves at once."""
     max_bytes: int | None
     export_timeout: int
     schedule_window: timedelta
@@ -46,9 +49,7 @@ class Settings:
         """Raises SettingsError."""
         if not env.get("MONGO_URI") and not env.get("MONGO_SECRET_ARN"):
             raise SettingsError("MONGO_URI or MONGO_SECRET_ARN must be set")
-        part_size = _number(env, "PART_SIZE_MIB", 16) * MIB
-        if not MIN_PART_SIZE <= part_size <= MAX_PART_SIZE:
-            raise SettingsError("PART_SIZE_MIB must be within S3's 5..5120")
+        part_size = _number(env, "PART_SIZE_MIB", 16, low=MIN_PART_SIZE // MIB, high=MAX_PART_MIB) * MIB
         kafka_auth = env.get("KAFKA_AUTH") or "none"
         if kafka_auth not in ("none", "iam"):
             raise SettingsError("KAFKA_AUTH must be none or iam")
@@ -63,7 +64,10 @@ class Settings:
             mongo_database=env.get("MONGO_DATABASE") or "sitebackup",
             s3_endpoint_url=env.get("S3_ENDPOINT_URL") or None,
             part_size=part_size,
-            parts_per_invocation=_number(env, "PARTS_PER_INVOCATION", 4, low=1, high=64),
+            parts_at_once=parts_at_once(
+                _number(env, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", 512) * MIB,
+                _number(env, "PARTS_PER_INVOCATION", 4, low=1, high=64),
+            ),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
             export_timeout=export_timeout,
             schedule_window=timedelta(

@@ -10,8 +10,8 @@ from typing import Any
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
-from .domain.events import TaskEvent
 from .domain.job import Job
+from .domain.task_ref import TaskRef
 
 logger = Logger(service="site-backup")
 metrics = Metrics(namespace="SiteBackup", service="site-backup")
@@ -38,9 +38,9 @@ def timed(name: str) -> Iterator[None]:
         count(name, (perf_counter() - started) * 1000, MetricUnit.Milliseconds)
 
 
-def about(event: TaskEvent) -> dict[str, Any]:
+def log_context(ref: TaskRef) -> dict[str, Any]:
     """The fields that every log line about a task carries."""
-    return {"jobId": event.job_id, "taskId": event.task_id, "attempt": event.attempt}
+    return {"jobId": ref.job_id, "taskId": ref.task_id, "attempt": ref.attempt}
 
 
 def job_failed(job: Job) -> None:

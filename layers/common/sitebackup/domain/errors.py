@@ -4,6 +4,7 @@ Adapters raise these; `Transient` says that the same call may work later, `Perma
 """
 
 from datetime import timedelta
+from typing import Any
 
 from .reason import Code, Reason
 
@@ -40,7 +41,7 @@ class InvalidPart(SiteBackupError):
     """S3 refuses to complete an upload because a part is missing there or has another ETag."""
 
 
-class KeyTaken(SiteBackupError):
+class ObjectExists(SiteBackupError):
     """S3 refuses to complete an upload because its key holds an object already (409 or 412)."""
 
 
@@ -58,3 +59,46 @@ class BusUnavailable(Unavailable):
 
 class Conflict(SiteBackupError):
     """Others kept changing the same document; the caller may try again."""
+
+
+class DuplicateJob(SiteBackupError):
+    """The site has an active job already (I10), or the idempotency key was used."""
+
+
+class TaskEnded(SiteBackupError):
+    """The task was cancelled, failed or taken over while its export was read."""
+
+
+# --- requests that can't be served as asked
+
+
+class RequestError(SiteBackupError):
+    """A request that can't be served as asked; `members` are added to the answer."""
+
+    def __init__(self, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.members = members
+
+
+class BadRequest(RequestError):
+    """The request is malformed; the detail names the field."""
+
+
+class NotFound(RequestError):
+    """There is no such thing."""
+
+
+class ActiveJob(RequestError):
+    """The site has an active job; `jobId` names it."""
+
+
+class StateForbids(RequestError):
+    """The job's status does not allow it."""
+
+
+class TooLate(RequestError):
+    """All tasks of the job are done: nothing but finishing it is possible."""
+
+
+class IdempotencyKeyReused(RequestError):
+    """The key was used for another request."""

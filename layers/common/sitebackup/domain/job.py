@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Self
 
 import msgspec
 
@@ -10,6 +10,7 @@ from .model import Id, Model, ProviderName
 from .plan import Plan
 from .progress import Progress
 from .reason import Reason
+from .task_ref import TaskRef
 
 
 class Status(StrEnum):
@@ -51,7 +52,7 @@ class PartWait(Model, frozen=True, kw_only=True):
 
     attempt: int = 0
     """The tries below are of this attempt."""
-    tried: int = 0
+    tries: int = 0
     """The highest try that was begun."""
     next_try_at: datetime | None = None
     """It waits until then after a transient error; None: it is under way, or lost."""
@@ -82,7 +83,7 @@ class StoredObject(Model, frozen=True, kw_only=True):
     """Of the zip; None if the provider's format is `any`."""
 
 
-class Trouble(Model, frozen=True, kw_only=True):
+class LastError(Model, frozen=True, kw_only=True):
     """The last transient error of a task."""
 
     message: str
@@ -107,11 +108,11 @@ class Task(Model, frozen=True, kw_only=True):
     object: StoredObject | None = None
     runs: int = 0
     """How often its export was opened to be planned; more than one may have left something at its key."""
-    tried: int = 0
+    tries: int = 0
     """The highest try of a run or of a completion that was begun without progress since."""
     losses: int = 0
     """How often S3 lost the upload or parts of it in this attempt; progress does not set it back."""
-    trouble: Trouble | None = None
+    last_error: LastError | None = None
     next_try_at: datetime | None = None
     """The task, or one of its parts, waits until then after a transient error."""
     stalls_at: datetime | None = None
@@ -138,15 +139,13 @@ class Task(Model, frozen=True, kw_only=True):
 class Job(Model, frozen=True, kw_only=True):
     """One backup of one site: one document."""
 
-    id: Id = msgspec.field(name="_id")
+    id: Id
     user_id: Id
     site_id: Id
     status: Status
     version: int
     attempt: int = 1
     reason: Reason | None = None
-    active: Literal[True] | None = None
-    """Present while the job is the site's active one: the unique index is on it (I10)."""
     tasks: dict[ProviderName, Task]
     created_at: datetime
     updated_at: datetime
@@ -161,9 +160,9 @@ class Job(Model, frozen=True, kw_only=True):
     """When the sweep looks at the job next. The repository derives it: see `earliest_check`."""
     clean_up_at: datetime | None = None
     """When a final job is looked at next, to expire it or to remove what it left; None: never again."""
-    upload_released_at: datetime | None = None
+    cleaning_at: datetime | None = None
     """What its failed attempt left in S3 is being removed, or was: a retry starts anew (I9)."""
-    cleared_at: datetime | None = None
+    cleaned_at: datetime | None = None
     """Nothing of the failed attempt is left in S3."""
     delete_at: datetime | None = None
     """Marked: from then on the grace period runs, after it the data goes."""
@@ -181,23 +180,36 @@ class Job(Model, frozen=True, kw_only=True):
     @property
     def earliest_check(self) -> datetime | None:
         """The earliest of its unfinished tasks' checks and the deadline; once sealed, its finish's check (I8)."""
-        if self.status not in UNFINISHED:
+        if not self.is_active:
             return None
         if self.sealed_at is not None:
             return self.finish_check_at
         checks = [task.next_check_at for task in self.tasks.values() if task.status in UNFINISHED]
         return min([self.deadline_at, *(check for check in checks if check)])
 
-    def live_task(self, attempt: int, provider: str) -> Task | None:
-        """The task, if events of that attempt still concern it."""
-        task = self.tasks.get(provider)
-        if self.attempt == attempt and self.status in UNFINISHED and task and task.status in UNFINISHED:
+    @property
+    def is_active(self) -> bool:
+        """Whether it is the site's active job, of which there is one at most (I10)."""
+        return self.status in UNFINISHED
+
+    def with_next_check(self) -> Self:
+        """As it is stored: what the sweep's index is on is derived from the rest (I8)."""
+        return self.replace(next_check_at=self.earliest_check)
+
+    def ref(self, provider: str) -> TaskRef:
+        """The task of the attempt that the job is in."""
+        return TaskRef(job_id=self.id, attempt=self.attempt, provider=provider)
+
+    def live_task(self, ref: TaskRef) -> Task | None:
+        """The task, if what concerns `ref` still concerns it."""
+        task = self.tasks.get(ref.provider)
+        if self.attempt == ref.attempt and self.is_active and task and task.status in UNFINISHED:
             return task
         return None
 
-    def live_upload(self, attempt: int, provider: str, upload_id: str) -> tuple[Task, Upload] | None:
+    def live_upload(self, ref: TaskRef, upload_id: str) -> tuple[Task, Upload] | None:
         """The task and its upload, if what concerns that upload still concerns the task."""
-        task = self.live_task(attempt, provider)
+        task = self.live_task(ref)
         if task is None or task.upload is None or task.upload.upload_id != upload_id:
             return None
         return task, task.upload

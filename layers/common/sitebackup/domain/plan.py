@@ -11,9 +11,8 @@ MIB = 1024 * 1024
 MAX_PARTS = 10_000
 MIN_PART_SIZE = 5 * MIB  # bytes; of every part but the last
 MAX_PART_SIZE = 5 * 1024 * MIB  # bytes
-MAX_OBJECT_SIZE = (
-    MAX_PARTS - 1
-) * MAX_PART_SIZE  # bytes; S3 takes one part more, which the probe may not fill
+MAX_OBJECT_SIZE = (MAX_PARTS - 1) * MAX_PART_SIZE
+"""Bytes. S3 takes one part more, but part 1 has the probe's size, which may be far less than 5 GiB."""
 
 BASE_MEMORY = 160 * MIB  # bytes; of a function that moves parts, before the first of them
 PART_MEMORY = 4 * MIB  # bytes; of one part in flight
@@ -60,12 +59,12 @@ class Plan(Model, frozen=True, kw_only=True):
 
 
 def plan_parts(size: int, probe_size: int, validator: str | None) -> Plan:
-    """Tiles `[0, size)`, keeping the probe (bytes) as part 1.
+    """Tiles `[0, size)`, keeping the probe, the first request's range of so many bytes, as part 1.
 
-    Raises ValueError if S3 can't hold the export or the probe is no possible part.
+    The settings keep the probe's size within S3's limits.
+
+    Raises ValueError if S3 can't hold the export.
     """
-    if not MIN_PART_SIZE <= probe_size <= MAX_PART_SIZE:
-        raise ValueError(f"a part of {probe_size} bytes is outside S3's {MIN_PART_SIZE}..{MAX_PART_SIZE}")
     if not 0 <= size <= MAX_OBJECT_SIZE:
         raise ValueError(f"an object of {size} bytes is outside S3's 0..{MAX_OBJECT_SIZE}")
     part_size = probe_size

@@ -1,4 +1,7 @@
-"""The times and limits that the state machine works with; each is a setting."""
+"""The times and limits that the state machine works with.
+
+What a deployment may want to change is a parameter of template.yaml; the rest keeps its default.
+"""
 
 from datetime import timedelta
 
@@ -10,9 +13,9 @@ class Policy(Model, frozen=True, kw_only=True):
 
     attempt_seconds: int = 6 * 3600
     start_seconds: int = 60
-    """A task that nobody has begun is sent again after so long, and a sealed job is finished."""
+    """After so long a task that nobody has begun is sent again, and the finish of a sealed job is asked for again."""
     stall_seconds: int = 900
-    """What a task without progress lacks is sent again after so long: upload_part may be slower on no part."""
+    """After so long without progress all that a task lacks is sent again. No part may take upload_part longer."""
     max_stall_seconds: int = 3600
     lease_seconds: int = 60
     """A run that has an export open owns it for so long after its last sign of life."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from .job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status
+from .job import FINISHED, RETRYABLE, DeleteCause, Job, Status
 from .model import Model
 from .policy import Policy, seconds
 
@@ -12,15 +12,15 @@ class Action(StrEnum):
     """What is to be done with a job now."""
 
     KEEP = "keep"
-    RELEASE = "release"
+    CLEAN_FAILED = "clean_failed"
     """Remove what a failed attempt has left in S3; the record stays."""
-    TIDY = "tidy"
+    CLEAN_DONE = "clean_done"
     """Remove what earlier runs have left in S3 beside the objects of a done job."""
-    MARK = "mark"
+    EXPIRE = "expire"
     """It has expired: mark it for deletion, and let the grace period run."""
-    REMOVE = "remove"
+    DELETE_DATA = "delete_data"
     """Remove its data."""
-    FORGET = "forget"
+    DELETE_RECORD = "delete_record"
     """Remove its record."""
 
 
@@ -57,12 +57,12 @@ def expires_at(job: Job, policy: Policy) -> datetime | None:
     return job.finished_at + seconds(job.expires_after_days * policy.day_seconds)
 
 
-def clear_at(job: Job, policy: Policy) -> datetime | None:
+def clean_at(job: Job, policy: Policy) -> datetime | None:
     """When what a job has left in S3 beside a good backup is removed (I9); None: there is nothing.
 
     By then no retry needs it, and nothing of an earlier run of a done job's tasks can be under way any more.
     """
-    if job.status not in FINISHED or job.finished_at is None or job.cleared_at is not None:
+    if job.status not in FINISHED or job.finished_at is None or job.cleaned_at is not None:
         return None
     if job.status is Status.DONE and all(task.runs <= 1 for task in job.tasks.values()):
         return None
@@ -71,7 +71,7 @@ def clear_at(job: Job, policy: Policy) -> datetime | None:
 
 def first_look(job: Job, policy: Policy) -> datetime | None:
     """When a job that has just got done is to be looked at; None: never."""
-    return _sooner(expires_at(job, policy), clear_at(job, policy))
+    return _sooner(expires_at(job, policy), clean_at(job, policy))
 
 
 def depends_on_newest(job: Job, now: datetime, policy: Policy) -> bool:
@@ -85,25 +85,24 @@ def decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) -> 
     A job that is kept, for whatever reason and however long, is cleared of what it left.
     """
     decision = _decide(job, holds_newest_good, now, policy)
-    clear = clear_at(job, policy)
-    if decision.action is not Action.KEEP or clear is None:
+    clean = clean_at(job, policy)
+    if decision.action is not Action.KEEP or clean is None:
         return decision
-    if now < clear:
-        return decision.replace(until=_sooner(clear, decision.until))
+    if now < clean:
+        return decision.replace(until=_sooner(clean, decision.until))
     if job.status is Status.DONE:
-        return Decision(action=Action.TIDY, reason=Why.RUNS_OVER)
-    return Decision(action=Action.RELEASE, reason=Why.RETRY_OVER)
+        return Decision(action=Action.CLEAN_DONE, reason=Why.RUNS_OVER)
+    return Decision(action=Action.CLEAN_FAILED, reason=Why.RETRY_OVER)
 
 
 def _decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) -> Decision:
     """About the job itself, whatever it left."""
-    if job.status in UNFINISHED:
+    if job.is_active:
         return _keep(Why.ACTIVE, job.next_check_at)
     if job.status is Status.DELETED:
-        days = policy.failed_record_days if job.reason else policy.completed_record_days
-        return _record(job.deleted_at or now, days, now, policy)
+        return _record(record_until(job, job.deleted_at or now, policy), now)
     if job.removing_at is not None:
-        return Decision(action=Action.REMOVE, reason=Why.GRACE_OVER)
+        return Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)
     protected = bool(policy.keep_newest) and holds_newest_good
     if job.delete_at is not None and not (protected and job.delete_cause is DeleteCause.EXPIRED):
         return _marked(job, job.delete_at, now, policy)
@@ -116,7 +115,7 @@ def _decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) ->
         return _keep(Why.NOT_EXPIRED, expires)
     if protected:
         return _keep(Why.NEWEST_GOOD, now + seconds(policy.day_seconds))
-    return Decision(action=Action.MARK, reason=Why.EXPIRED)
+    return Decision(action=Action.EXPIRE, reason=Why.EXPIRED)
 
 
 def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Decision:
@@ -125,20 +124,25 @@ def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Dec
         return _keep(Why.MARKED, remove_at)
     if now < remove_at:
         return _keep(Why.IN_GRACE, remove_at)
-    return Decision(action=Action.REMOVE, reason=Why.GRACE_OVER)
+    return Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)
 
 
 def _after_failure(job: Job, now: datetime, policy: Policy) -> Decision:
-    if job.cleared_at is None:
+    if job.cleaned_at is None:
         return _keep(Why.RETRY_POSSIBLE, None)
-    return _record(job.finished_at or now, policy.failed_record_days, now, policy)
+    return _record(record_until(job, job.finished_at or now, policy), now)
 
 
-def _record(since: datetime, days: int, now: datetime, policy: Policy) -> Decision:
-    until = since + seconds(days * policy.day_seconds)
+def record_until(job: Job, since: datetime, policy: Policy) -> datetime:
+    """How long the record of a job is kept that has had no data since then."""
+    days = policy.failed_record_days if job.reason else policy.completed_record_days
+    return since + seconds(days * policy.day_seconds)
+
+
+def _record(until: datetime, now: datetime) -> Decision:
     if now < until:
         return _keep(Why.RECORD_KEPT, until)
-    return Decision(action=Action.FORGET, reason=Why.RECORD_OVER)
+    return Decision(action=Action.DELETE_RECORD, reason=Why.RECORD_OVER)
 
 
 def _sooner(one: datetime | None, other: datetime | None) -> datetime | None:

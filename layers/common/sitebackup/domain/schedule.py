@@ -9,7 +9,6 @@ from importlib import resources
 from itertools import dropwhile, islice, pairwise
 from zoneinfo import ZoneInfo
 
-import msgspec
 from cronsim import CronSim, CronSimError
 
 from .model import Id, Model, ProviderName, to_milliseconds
@@ -29,7 +28,7 @@ class ScheduleError(ValueError):
 class Schedule(Model, frozen=True, kw_only=True):
     """A site's automatic backup: one document."""
 
-    site_id: Id = msgspec.field(name="_id")
+    site_id: Id
     user_id: Id
     cron: str
     time_zone: str = "UTC"
@@ -125,12 +124,8 @@ def jitter(site_id: str, gap: timedelta, window: timedelta) -> timedelta:
 
 def runs(schedule: Schedule, after: datetime, window: timedelta) -> Iterator[tuple[datetime, datetime]]:
     """(tick, tick with jitter) of the ticks after a moment, without end."""
-    upcoming = ticks(schedule.cron, schedule.time_zone, after)
-    tick = next(upcoming, None)
-    for following in upcoming:
-        if tick is not None:
-            yield tick, tick + jitter(schedule.site_id, following - tick, window)
-        tick = following
+    for tick, following in pairwise(ticks(schedule.cron, schedule.time_zone, after)):
+        yield tick, tick + jitter(schedule.site_id, following - tick, window)
 
 
 def preview(schedule: Schedule, now: datetime, window: timedelta, count: int = 5) -> list[datetime]:

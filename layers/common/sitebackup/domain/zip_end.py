@@ -2,7 +2,8 @@
 
 Source: PKWARE APPNOTE 6.3.10, sections 4.3.14 (ZIP64 end of central directory record), 4.3.15 (its locator) and
 4.3.16 (end of central directory record). A zip ends with its end record, which says where the directory of its
-members is, in front of it. A zip that was cut has none, or that of a zip inside of it, which does not fit the whole.
+members is, in front of it. A zip that was cut has no end record, or one of a
+zip that is stored inside it. The positions in that one do not fit the whole.
 """
 
 import struct
@@ -20,6 +21,7 @@ _MAX_END64 = 4096  # bytes; the record has 56, and more only where the directory
 _MIN_ENTRY = 46  # bytes of a member in the directory
 
 HEAD_BYTES = 64
+# The 65,557 bytes in which an end record must begin, and in front of them room for those of ZIP64.
 TAIL_BYTES = _MAX_END64 + _LOCATOR_FIELDS.size + _END_FIELDS.size + _MAX_COMMENT
 
 
@@ -37,7 +39,7 @@ def count_members(size: int, head: bytes, tail: bytes) -> int:
     at = len(tail)
     while (at := tail.rfind(_END, 0, at + len(_END) - 1)) >= 0:
         try:
-            return _judged(tail, at, size - len(tail), has_members=head.startswith(_MEMBER))
+            return _members_by(tail, at, size - len(tail), has_members=head.startswith(_MEMBER))
         except _Unfit as error:  # the comment of a zip may look like an end record: then look before it
             wrong = wrong or str(error)
     raise Permanent(
@@ -65,7 +67,7 @@ class _Directory(NamedTuple):
         return self.start + self.length == position
 
 
-def _judged(tail: bytes, at: int, before: int, *, has_members: bool) -> int:
+def _members_by(tail: bytes, at: int, before: int, *, has_members: bool) -> int:
     """The number of members by the end record at `tail[at:]`; the tail begins at byte `before`. Raises _Unfit."""
     position = before + at
     behind = len(tail) - at - _END_FIELDS.size

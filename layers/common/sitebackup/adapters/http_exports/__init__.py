@@ -1,0 +1,1 @@
+"""The export APIs, over HTTP."""

@@ -1,0 +1,1 @@
+"""Jobs, parts and schedules in MongoDB or Amazon DocumentDB."""

@@ -1,0 +1,48 @@
+"""How jobs and schedules are stored: what MongoDB's ids and indexes need is added here, and known nowhere else."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...domain.job import Job
+from ...domain.model import Model
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """`active` is there only while the job is its site's active one: the unique index is on it (I10).
+
+    The next check is the job's own: whoever stores a job has derived it with `with_next_check`.
+    """
+    return to_document(job, "id") | ({"active": True} if job.is_active else {})
+
+
+def to_document(model: Model, id_field: str) -> dict[str, Any]:
+    """With the field of that name as `_id`."""
+    document = model.to_document()
+    return {"_id": document.pop(id_field), **document}
+
+
+def from_document[M: Model](kind: type[M], document: Mapping[str, Any], id_field: str) -> M:
+    """The opposite. Raises msgspec.ValidationError, which names the offending field."""
+    return kind.from_document({**document, id_field: document.get("_id")})
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What to set and what to unset so that `old` becomes `new`, by dotted path.
+
+    Tasks are compared field by field, other values as a whole: a task has several writers and may have got fields
+    of a newer release as well.
+    """
+    changes: dict[str, Any] = {}
+    gone: list[str] = []
+
+    def compare(old: Mapping[str, Any], new: Mapping[str, Any], path: str, depth: int) -> None:
+        gone.extend(f"{path}{name}" for name in old.keys() - new.keys())
+        for name, value in new.items():
+            if depth and isinstance(value, dict) and isinstance(old.get(name), dict):
+                compare(old[name], value, f"{path}{name}.", depth - 1)
+            elif old.get(name) != value:
+                changes[f"{path}{name}"] = value
+
+    compare({**old, "tasks": {}}, {**new, "tasks": {}}, "", 0)
+    compare(old.get("tasks", {}), new.get("tasks", {}), "tasks.", 1)
+    return changes, gone

@@ -1,0 +1,43 @@
+"""The indexes of jobs and parts."""
+
+from typing import Any
+
+from pymongo import ASCENDING, DESCENDING
+from pymongo.database import Database
+
+from .connection import once_more, reachable
+
+PART_RECORDS_KEPT_SECONDS = 45 * 24 * 3600
+"""Longer than any upload's grace; a TTL index then drops the records of parts."""
+SITE_NEWEST_FIRST = [("siteId", ASCENDING), ("_id", DESCENDING)]
+
+
+@once_more
+def create_job_indexes(database: Database[dict[str, Any]]) -> None:
+    """Idempotent. Raises RepositoryUnavailable.
+
+    DocumentDB knows no `$in` in a partial index: nothing here needs it.
+    """
+    jobs = database["jobs"]
+    with reachable():
+        jobs.create_index(
+            [("userId", ASCENDING), ("siteId", ASCENDING)],
+            name="one_active_job_per_site",
+            unique=True,
+            partialFilterExpression={"active": True},
+        )
+        jobs.create_index(
+            [("idempotencyKey", ASCENDING)],
+            name="one_job_per_idempotency_key",
+            unique=True,
+            partialFilterExpression={"idempotencyKey": {"$exists": True}},
+        )
+        # Not sparse: see docs/decisions/0053-what-is-due-is-in-a-plain-index.md
+        jobs.create_index([("nextCheckAt", ASCENDING)], name="due")
+        jobs.create_index([("cleanUpAt", ASCENDING)], name="due_for_clean_up")
+        jobs.create_index(SITE_NEWEST_FIRST, name="site_newest_first")
+        jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
+        jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
+        database["parts"].create_index(
+            "writtenAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS
+        )

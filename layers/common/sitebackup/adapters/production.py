@@ -1,0 +1,111 @@
+"""The adapters of a deployment, each built when it is first used.
+
+Client libraries are imported where they are needed: a function does not pay for one that it does not use.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from pymongo import MongoClient
+
+    from ..ports import EventBus, ExportApi, JobRepository, ObjectStorage, PartRepository, ScheduleRepository
+    from .secrets import Secrets
+
+
+class ProductionAdapters:
+    """MongoDB, S3, Kafka, Secrets Manager and the export APIs that the settings name."""
+
+    def __init__(self, settings: Settings, now: Callable[[], datetime]) -> None:
+        self._settings = settings
+        self._now = now
+
+    @cached_property
+    def jobs(self) -> "JobRepository":
+        """Jobs, in MongoDB."""
+        from .mongo.jobs import MongoJobs
+
+        return MongoJobs(self._mongo, self._settings.mongo_database)
+
+    @cached_property
+    def parts(self) -> "PartRepository":
+        """What is known of parts, in MongoDB."""
+        from .mongo.parts import MongoParts
+
+        return MongoParts(self._mongo, self._settings.mongo_database)
+
+    @cached_property
+    def schedules(self) -> "ScheduleRepository":
+        """Schedules, in MongoDB."""
+        from .mongo.schedules import MongoSchedules
+
+        return MongoSchedules(self._mongo, self._settings.mongo_database)
+
+    @cached_property
+    def exports(self) -> "ExportApi":
+        """The export APIs."""
+        from .http_exports.exports import HttpExports
+
+        return HttpExports(
+            self._settings.part_size,
+            self._settings.export_timeout,
+            lambda arn, since: self._secrets(arn, since),
+            self._now,
+        )
+
+    @cached_property
+    def storage(self) -> "ObjectStorage":
+        """The bucket."""
+        import boto3
+        from botocore.config import Config
+
+        from .s3.storage import S3Storage
+
+        client = boto3.client(
+            "s3",
+            endpoint_url=self._settings.s3_endpoint_url,
+            config=Config(
+                s3={"addressing_style": "path" if self._settings.s3_endpoint_url else "auto"},
+                connect_timeout=3,
+                read_timeout=10,
+                max_pool_connections=32,
+                retries={"total_max_attempts": 1},  # who calls repeats what may be repeated
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+        return S3Storage(client, self._settings.bucket)
+
+    @cached_property
+    def bus(self) -> "EventBus":
+        """Kafka."""
+        from .kafka import KafkaBus, msk_iam
+
+        security = msk_iam() if self._settings.kafka_auth == "iam" else {}
+        return KafkaBus(self._settings.kafka_bootstrap_servers, security)
+
+    @cached_property
+    def _mongo(self) -> "MongoClient[dict[str, Any]]":
+        from .mongo.connection import connect
+
+        settings = self._settings
+        uri = self._secrets(settings.mongo_secret_arn) if settings.mongo_secret_arn else settings.mongo_uri
+        try:
+            return connect(uri)
+        except OSError as error:
+            message = f"the connection string of MongoDB names a file that can't be read: {error}"
+            raise SettingsError(message) from error
+
+    @cached_property
+    def _secrets(self) -> "Secrets":
+        import boto3
+        from botocore.config import Config
+
+        from .secrets import Secrets
+
+        config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
+        return Secrets(boto3.client("secretsmanager", config=config))

@@ -1,0 +1,268 @@
+"""Backups in S3: multipart uploads whose every byte is covered by a CRC64NVME.
+
+Checksums: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.html
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from threading import TIMEOUT_MAX
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ...domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
+from ...domain.job import Part, StoredObject
+from ...domain.plan import Plan
+from ...domain.reason import Code
+from ...ports import KeyContents, Reader, TimeLeft, no_deadline
+from ...telemetry import count, timed
+from .put import OnePassPut, Refused
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_PERMANENT = frozenset(
+    {"AccessDenied", "AllAccessDisabled", "InvalidBucketName", "NoSuchBucket", "EntityTooLarge"}
+)
+
+
+class S3Storage:
+    """One bucket, with versioning on: every object that is written can be removed by its version alone."""
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self._client = client
+        self._put = OnePassPut(client, bucket)
+        self.bucket = bucket
+
+    def create_upload(self, key: str) -> str:
+        """The id of a new multipart upload. Raises Transient or Permanent."""
+        with _translated(), timed("StorageLatency"):
+            answer = self._client.create_multipart_upload(
+                Bucket=self.bucket,
+                Key=key,
+                ContentType="application/zip",
+                ChecksumAlgorithm="CRC64NVME",
+                ChecksumType="FULL_OBJECT",
+            )
+        return answer["UploadId"]
+
+    def put_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Reader,
+        length: int,
+        time_left: TimeLeft = no_deadline,
+    ) -> Part:
+        """Moves `length` bytes from the source into the part; S3 confirms their checksum.
+
+        Waits no longer for S3 than the time that is left.
+
+        Raises Transient (also for a source that ends early), Permanent or NoSuchUpload.
+        """
+        with _translated(), timed("PartDuration"):
+            sent = self._put.moving(
+                key, source, length, query=_part_query(upload_id, number), time_left=time_left
+            )
+        count("PartsMoved")
+        return Part(number=number, length=length, etag=sent.etag, crc64nvme=sent.crc64nvme)
+
+    def put_held_part(
+        self, key: str, upload_id: str, number: int, data: memoryview, time_left: TimeLeft = no_deadline
+    ) -> Part:
+        """Makes bytes in memory the part; waits and raises likewise."""
+        with _translated(), timed("PartDuration"):
+            sent = self._put.held(key, data, query=_part_query(upload_id, number), time_left=time_left)
+        count("PartsMoved")
+        return Part(number=number, length=len(data), etag=sent.etag, crc64nvme=sent.crc64nvme)
+
+    def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
+        """Makes the bytes an object of its own; waits likewise. Raises Transient or Permanent."""
+        headers = {"Content-Type": "application/zip"}
+        with _translated(), timed("PartDuration"):
+            sent = self._put.held(key, data, headers=headers, time_left=time_left)
+        count("PartsMoved")
+        stored = self.head(key, sent.version_id)
+        if stored is None or (stored.size, stored.checksum_crc64nvme) != (len(data), sent.crc64nvme):
+            raise Transient("S3 does not show the object that it took.")
+        return stored
+
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        plan: Plan,
+        parts: Sequence[Part],
+        crc: str,
+        time_left: TimeLeft = no_deadline,
+    ) -> None:
+        """Asks S3 to make the object; only `head` tells whether it did.
+
+        AWS may take minutes for it, and keeps the connection alive with white space meanwhile: what is not over
+        when no time is left goes on alone.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
+
+        Raises NoSuchUpload, InvalidPart, ObjectExists, Transient or Permanent.
+        """
+        pool = ThreadPoolExecutor(1)
+        with _translated(), timed("StorageLatency"):
+            completing = pool.submit(
+                self._client.complete_multipart_upload,
+                Bucket=self.bucket,
+                Key=key,
+                UploadId=upload_id,
+                IfNoneMatch="*",
+                MpuObjectSize=plan.size,
+                ChecksumType="FULL_OBJECT",
+                ChecksumCRC64NVME=crc,
+                MultipartUpload={
+                    "Parts": [
+                        {"PartNumber": part.number, "ETag": part.etag, "ChecksumCRC64NVME": part.crc64nvme}
+                        for part in parts
+                    ]
+                },
+            )
+            pool.shutdown(wait=False)
+            try:
+                completing.result(min(time_left(), TIMEOUT_MAX))
+            except TimeoutError:
+                raise Transient("S3 has not completed the upload in time.") from None
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        """What is stored at the key, with its full-object checksum. Raises Transient or Permanent."""
+        version = {"VersionId": version_id} if version_id else {}
+        try:
+            with _translated(), timed("StorageLatency"):
+                answer = self._client.head_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    ChecksumMode="ENABLED",
+                    **version,  # type: ignore[arg-type]
+                )
+        except _NotFound:
+            return None
+        return StoredObject(
+            bucket=self.bucket,
+            key=key,
+            size=answer["ContentLength"],
+            checksum_crc64nvme=answer.get("ChecksumCRC64NVME", ""),
+            version_id=answer.get("VersionId"),
+        )
+
+    def read(self, stored: StoredObject, start: int, length: int) -> bytes:
+        """Bytes `[start, start + length)` of this very version; there must be as many, and one at least.
+
+        Raises Transient (also for a version that is not there) or Permanent.
+        """
+        version = {"VersionId": stored.version_id} if stored.version_id else {}
+        wanted = f"bytes {start}-{start + length - 1}/{stored.size}"
+        try:
+            with _translated(), timed("StorageLatency"):
+                answer = self._client.get_object(
+                    Bucket=self.bucket,
+                    Key=stored.key,
+                    Range=f"bytes={start}-{start + length - 1}",
+                    **version,  # type: ignore[arg-type]
+                )
+                with closing(answer["Body"]) as body:
+                    data = body.read(length)
+        except _NotFound as error:
+            raise Transient("S3 does not show the object that it took.") from error
+        if answer.get("ContentRange") != wanted or len(data) != length:
+            raise Transient(f"S3 answered {answer.get('ContentRange')} and not {wanted}.")
+        return data
+
+    def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
+        """(length, ETag) of each part as S3 holds it. Raises NoSuchUpload, Transient or Permanent."""
+        etags: dict[int, tuple[int, str]] = {}
+        with _translated(), timed("StorageLatency"):
+            pages = self._client.get_paginator("list_parts").paginate(
+                Bucket=self.bucket, Key=key, UploadId=upload_id
+            )
+            for page in pages:
+                for part in page.get("Parts", []):
+                    etags[part["PartNumber"]] = (part["Size"], part["ETag"])
+        return etags
+
+    def has_upload(self, key: str, upload_id: str) -> bool:
+        """Whether the upload is still open. Raises Transient or Permanent."""
+        try:
+            with _translated(), timed("StorageLatency"):
+                self._client.list_parts(Bucket=self.bucket, Key=key, UploadId=upload_id, MaxParts=1)
+        except NoSuchUpload:
+            return False
+        return True
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Gives the upload up; no error if it is gone already. Raises Transient or Permanent."""
+        try:
+            with _translated(), timed("StorageLatency"):
+                self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+        except NoSuchUpload:
+            return
+
+    def at_key(self, key: str) -> KeyContents:
+        """Every open upload and every version at exactly this key. Raises Transient or Permanent."""
+        uploads: list[str] = []
+        versions: list[str] = []
+        with _translated(), timed("StorageLatency"):
+            for page in self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket, Prefix=key
+            ):
+                uploads += [found["UploadId"] for found in page.get("Uploads", []) if found["Key"] == key]
+            for listing in self._client.get_paginator("list_object_versions").paginate(
+                Bucket=self.bucket, Prefix=key
+            ):
+                versions += [
+                    found["VersionId"] for found in listing.get("Versions", []) if found["Key"] == key
+                ]
+                versions += [
+                    found["VersionId"] for found in listing.get("DeleteMarkers", []) if found["Key"] == key
+                ]
+        return KeyContents(uploads, versions)
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        """Removes this version for good. Raises Transient or Permanent."""
+        with _translated(), timed("StorageLatency"):
+            self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
+
+
+def _part_query(upload_id: str, number: int) -> dict[str, str | int]:
+    return {"partNumber": number, "uploadId": upload_id}
+
+
+class _NotFound(Exception):
+    """404 without a code: HEAD has no body."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Tells S3's errors apart.
+
+    Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+    """
+    try:
+        yield
+    except ClientError as error:
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode", 0)
+        raise _meaning(status, error.response["Error"]["Code"]) from error
+    except Refused as error:
+        raise _meaning(error.status, error.code) from error
+    except BotoCoreError as error:
+        raise Transient(f"S3 can't be reached: {type(error).__name__}.") from error
+
+
+def _meaning(status: int, code: str) -> Exception:
+    if code == "NoSuchUpload":
+        return NoSuchUpload()
+    if code in ("InvalidPart", "InvalidPartOrder"):
+        return InvalidPart()
+    if status == 412 or code in ("ConditionalRequestConflict", "PreconditionFailed"):
+        return ObjectExists()
+    if code in _PERMANENT:
+        return Permanent(Code.STORAGE_REFUSED, f"S3 answered {code}.")
+    if code in ("404", "NoSuchKey", "NoSuchVersion"):
+        return _NotFound()
+    return Transient(f"S3 answered {code}.")

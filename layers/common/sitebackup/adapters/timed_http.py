@@ -1,0 +1,84 @@
+"""Waits on sockets that end in time, however slowly the other side trickles."""
+
+import http.client
+import io
+import math
+import socket
+from time import monotonic
+from typing import Any, override
+
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+
+class TimedReads(io.RawIOBase):
+    """What an answer is read from: all reads together wait no longer than was allowed last."""
+
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket) -> None:
+        self.untimed = raw
+        """For who reads at once what was allowed just now, without the cost of a look at the clock for each read."""
+        self._connection = connection
+        self._until = 0.0
+
+    def allow(self, seconds: float) -> None:
+        """From now on."""
+        self._until = monotonic() + seconds
+        self._connection.settimeout(max(seconds, 0.001))  # 0 would mean not to wait at all, in another way
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Raises TimeoutError."""
+        left = self._until - monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._connection.settimeout(left)
+        return self.untimed.readinto(buffer)
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def close(self) -> None:
+        self.untimed.close()
+        super().close()
+
+
+class TimedAnswer(http.client.HTTPResponse):
+    """Its head, and whatever http.client reads by itself, has come whole when the socket's time-out is over.
+
+    That time-out alone is for each read, and a head or the size of a chunk may come byte by byte.
+    """
+
+    def __init__(self, connection: socket.socket, *arguments: Any, **more: Any) -> None:
+        super().__init__(connection, *arguments, **more)
+        self.reads = TimedReads(self.fp.detach(), connection)
+        self.reads.allow(connection.gettimeout() or math.inf)
+        self.fp = io.BufferedReader(self.reads)
+
+
+class _Connection(HTTPConnection):
+    response_class = TimedAnswer
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = TimedAnswer
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class TimedAdapter(HTTPAdapter):
+    """For requests: an answer's head has come whole when the time-out for reading is over."""
+
+    @override
+    def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
+        super().init_poolmanager(*arguments, **more)
+        manager: urllib3.PoolManager = self.poolmanager
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}

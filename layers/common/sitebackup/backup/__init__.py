@@ -1,0 +1,1 @@
+"""Backups: one use case a module, and what they share."""

@@ -1,0 +1,127 @@
+"""Creates a backup: one document, and one record a provider."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from ..domain.errors import ActiveJob, BadRequest, Conflict, DuplicateJob, IdempotencyKeyReused
+from ..domain.job import Job, Status
+from ..domain.lifecycle import begin
+from ..domain.model import Id, Model, ProviderNames
+from ..domain.plan import MAX_OBJECT_SIZE
+from ..domain.provider import Provider
+from .recorder import Recorder
+
+MAX_DAYS = 3650
+Days = Annotated[
+    int, msgspec.Meta(ge=1, le=MAX_DAYS, description=f"a whole number of days from 1 to {MAX_DAYS}")
+]
+Bytes = Annotated[
+    int,
+    msgspec.Meta(
+        ge=1, le=MAX_OBJECT_SIZE, description=f"a whole number of bytes from 1 to {MAX_OBJECT_SIZE}"
+    ),
+]
+MAX_KEY_LENGTH = 255
+
+
+class CreateBackup(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `POST /backup`. An error about a field quotes its description."""
+
+    user_id: Id
+    site_id: Id
+    providers: ProviderNames | None = None
+    expires_after_days: Days | None = None
+    max_bytes: Bytes | None = None
+
+
+@dataclass(frozen=True)
+class CreateJob:
+    """State first: once the document is stored the backup will happen, whatever becomes of the events."""
+
+    recorder: Recorder
+    providers: Mapping[str, Provider]
+    new_id: Callable[[], str]
+
+    def __call__(self, request: CreateBackup, idempotency_key: str | None) -> Job:
+        """The new job, or the one that the user made before with this key.
+
+        Raises BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
+        """
+        if idempotency_key is not None and not _is_key(idempotency_key):
+            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} printable ASCII characters")
+        return self.once(request, f"{request.user_id}:{idempotency_key}" if idempotency_key else None)
+
+    def once(self, request: CreateBackup, key: str | None) -> Job:
+        """The one job of this key. Raises what the call itself does."""
+        names = request.providers or list(self.providers)
+        digest = _digest(request) if key else None
+        try:
+            check_providers(names, self.providers)
+        except BadRequest:
+            if same := self._repeated(key, digest):  # asked when these providers were known
+                return same
+            raise
+        moment = self.recorder.moment()
+        job, events = begin(
+            Job(
+                id=self.new_id(),
+                user_id=request.user_id,
+                site_id=request.site_id,
+                status=Status.PENDING,
+                version=1,
+                tasks={},
+                created_at=moment.now,
+                updated_at=moment.now,
+                deadline_at=moment.in_seconds(moment.policy.attempt_seconds),
+                max_bytes=request.max_bytes,
+                expires_after_days=request.expires_after_days,
+                idempotency_key=key,
+                request_digest=digest,
+            ),
+            moment,
+            names,
+        )
+        try:
+            self.recorder.create(job, events)
+        except DuplicateJob:
+            return self._existing(job)
+        return job
+
+    def _existing(self, job: Job) -> Job:
+        """The job that stands in the way: the same request's, or another one."""
+        if same := self._repeated(job.idempotency_key, job.request_digest):
+            return same
+        active = self.recorder.jobs.active(job.user_id, job.site_id)
+        if active is None:
+            raise Conflict("the site's active backup has just ended")
+        raise ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)
+
+    def _repeated(self, key: str | None, digest: str | None) -> Job | None:
+        """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request."""
+        same = self.recorder.jobs.by_idempotency_key(key) if key else None
+        if same and same.request_digest != digest:
+            raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", jobId=same.id)
+        return same
+
+
+def _is_key(text: str) -> bool:
+    return 1 <= len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()
+
+
+def _digest(request: CreateBackup) -> str:
+    """Of what was asked; the order of the providers says nothing."""
+    asked = request.replace(providers=sorted(request.providers) if request.providers else None)
+    return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+
+
+def check_providers(names: Sequence[str], known: Collection[str]) -> None:
+    """Raises BadRequest if a provider is unknown or named twice."""
+    for position, name in enumerate(names):
+        if name not in known:
+            raise BadRequest(f"providers[{position}]: no provider {name!r}; there are: {', '.join(known)}")
+    if len(set(names)) < len(names):
+        raise BadRequest("providers: a provider is named twice")

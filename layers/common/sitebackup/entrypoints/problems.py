@@ -1,0 +1,47 @@
+"""The one table from errors to HTTP answers: problem details (RFC 9457) with a stable `type`."""
+
+from dataclasses import dataclass
+
+from ..domain.errors import (
+    ActiveJob,
+    BadRequest,
+    Conflict,
+    IdempotencyKeyReused,
+    NotFound,
+    StateForbids,
+    TooLate,
+    Unavailable,
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """How an error is answered."""
+
+    status: int
+    type: str
+    title: str
+    retry_after: int | None = None
+    """Seconds."""
+
+
+PROBLEMS: dict[type[Exception], Problem] = {
+    BadRequest: Problem(400, "bad-request", "The request is not valid."),
+    NotFound: Problem(404, "not-found", "There is no such resource."),
+    ActiveJob: Problem(409, "active-job", "The site has an active backup."),
+    StateForbids: Problem(409, "state-forbids", "The state of the backup does not allow this."),
+    TooLate: Problem(409, "too-late", "The backup can't be stopped any more."),
+    IdempotencyKeyReused: Problem(
+        422, "idempotency-key-reused", "The Idempotency-Key belongs to another request."
+    ),
+    Conflict: Problem(503, "busy", "The backup is being changed by others.", retry_after=1),
+    Unavailable: Problem(
+        503, "unavailable", "A system that this service needs does not answer.", retry_after=5
+    ),
+}
+INTERNAL = Problem(500, "internal", "Something went wrong on our side.")
+
+
+def problem(error: Exception) -> Problem:
+    """The problem of the error's nearest class; an error that nobody expected is internal."""
+    return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), INTERNAL)

@@ -1,0 +1,346 @@
+"""What the use cases need from outside, as Protocols. Adapters implement them, and so do the fakes of the tests.
+
+Each promise here is a test of a contract suite in tests/contract, which runs against every implementation.
+
+Common to all:
+- Unless a method says otherwise it may be called again with the same arguments, and the second call changes nothing.
+- `Unavailable` says that a system the service stands on does not answer. Its outcome is unknown: a write may have
+  happened. The adapter itself has tried once more where that was safe. The caller lets the error pass, so that the
+  Kafka record or the HTTP request is tried again by its sender.
+- `Transient` says that the same call may work later, and the caller decides when. `Permanent` says that it will not.
+- No call waits for ever. Those with `time_left` wait no longer than that says, the others a few seconds.
+- Implementations may be shared by threads.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from datetime import datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+
+from .domain.events import TaskEvent
+from .domain.job import Job, Part, PartWait, StoredObject
+from .domain.plan import Plan
+from .domain.provider import Provider
+
+if TYPE_CHECKING:
+    from .domain.schedule import Schedule  # it brings cron and time zones, which few functions need
+
+type TimeLeft = Callable[[], float]
+"""Seconds until the deadline of a call; not above 0 once it is over."""
+
+
+def no_deadline() -> float:
+    """For calls that nothing but their own time-outs limits."""
+    return math.inf
+
+
+class Clock(NamedTuple):
+    """Time, as the use cases know it."""
+
+    now: Callable[[], datetime]
+    """UTC, in milliseconds."""
+    monotonic: Callable[[], float]
+    """Seconds, that no change of the clock disturbs."""
+    sleep: Callable[[float], None]
+    """Waits so many seconds."""
+
+    def left_until(self, deadline: datetime) -> TimeLeft:
+        """What is left of an invocation whose work must be over by then."""
+        return lambda: (deadline - self.now()).total_seconds()
+
+
+type Pool = Callable[[int], Executor]
+"""Makes an executor of so many workers; it is used in a `with`, which waits for its work."""
+
+
+class Reader(Protocol):
+    """Where bytes are read from: an export, a range of one, or memory."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fills the front of `buffer` with what has come; 0 only at the end.
+
+        Raises what the source of the bytes raises. After an error the next read may raise it again.
+        """
+
+
+# --- MongoDB
+
+
+class JobRepository(Protocol):
+    """Jobs, one document each. Every call may raise RepositoryUnavailable.
+
+    Whoever stores a job stores `job.with_next_check()`: the sweep's index can't be forgotten (I8).
+    """
+
+    def add(self, job: Job) -> None:
+        """Stores a new job. Raises DuplicateJob if the site has an active job (I10), or the idempotency key is taken.
+
+        After a lost answer within the call, the job that it has stored is no duplicate of itself. A second call is
+        refused.
+        """
+
+    def get(self, job_id: str) -> Job | None:
+        """By id. Raises msgspec.ValidationError if the document can't be read."""
+
+    def active(self, user_id: str, site_id: str) -> Job | None:
+        """The site's active job."""
+
+    def by_idempotency_key(self, key: str) -> Job | None:
+        """The job that was created under this key."""
+
+    def version(self, job_id: str) -> int | None:
+        """The job's version alone: what a long poll reads twice a second."""
+
+    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+        """Up to `limit` jobs, newest first, from just before the id `before`; filters are equalities on fields.
+
+        A document that can't be read is logged and left out.
+        """
+
+    def replace(self, before: Job, after: Job) -> bool:
+        """Compare-and-set: stores `after` if the stored version is still `before`'s (I2).
+
+        False: somebody else was faster. After a lost answer True says that `after` is stored, whichever call did it.
+        Raises DuplicateJob if `after` is active while another job of the site is.
+        """
+
+    def due(self, now: datetime, limit: int) -> list[Job]:
+        """Unfinished jobs whose next check has come, the longest due first.
+
+        A document that can't be read is logged and does not count against `limit`.
+        """
+
+    def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
+        """Final jobs whose clean-up has come; otherwise as `due`."""
+
+    def claim_check(self, job: Job, until: datetime) -> Job | None:
+        """Hides a job that `due` gave from other sweeps until then; None: it is no longer as it was read.
+
+        A claim does not change the version. A change of the job that moves its next check ends the claim.
+        """
+
+    def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
+        """As `claim_check`, for a job that `due_for_clean_up` gave."""
+
+    def holds_newest_good(self, job: Job) -> bool:
+        """Whether an object of the done job is the newest good one of its provider for this site (I19).
+
+        Good is what is done, whole, and not marked for deletion by request. A zip without members is never newer
+        than one with members.
+        """
+
+    def delete_record(self, job: Job) -> bool:
+        """Removes the document if its version is still the job's. False after a lost answer, even if it is gone."""
+
+
+class PartRepository(Protocol):
+    """What is known of parts, by (uploadId, number). Every call may raise RepositoryUnavailable.
+
+    A part without a record is one of which nothing is known: it is missing, and waits for nothing.
+    """
+
+    def save(self, upload_id: str, part: Part, now: datetime) -> None:
+        """The part is done. A part that is moved twice keeps what S3 said last."""
+
+    def save_wait(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
+        """A try of the part begins, or it waits after a transient error. A part that is done stays done."""
+
+    def end_waits(self, upload_id: str, numbers: Collection[int]) -> None:
+        """These parts are about to be sent again and wait no longer."""
+
+    def lose(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
+        """S3 has lost a part that was done: it waits to be moved again."""
+
+    def done(self, upload_id: str, numbers: range | None = None) -> list[Part]:
+        """Done parts in order: those of `numbers`, or all of the upload."""
+
+    def missing(self, upload_id: str, numbers: range) -> dict[int, PartWait]:
+        """Those of `numbers` that are not done, in order, with what is known of them."""
+
+    def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Of these (uploadId, number), those that are done."""
+
+
+class ScheduleRepository(Protocol):
+    """Schedules, one document a site. Every call may raise RepositoryUnavailable."""
+
+    def get(self, site_id: str) -> "Schedule | None":
+        """By site."""
+
+    def add(self, schedule: "Schedule") -> None:
+        """Raises Conflict if the site has another one already."""
+
+    def replace(self, seen: "Schedule", schedule: "Schedule") -> bool:
+        """Compare-and-set: stores it if the version is still the one that was seen; as JobRepository.replace."""
+
+    def delete(self, site_id: str) -> bool:
+        """Whether there was one. True after a lost answer."""
+
+    def page(self, limit: int, past: str | None) -> "list[Schedule]":
+        """By site id, past the one given. A document that can't be read is logged and left out."""
+
+    def due(self, now: datetime, limit: int) -> "list[Schedule]":
+        """Schedules whose time has come, the longest due first; unreadable ones as in `page`."""
+
+
+# --- export APIs
+
+
+class Export(Reader, Protocol):
+    """An open export, or a range of one: to be read once, and closed."""
+
+    size: int | None
+    """Bytes of the whole export; None if only the end of the stream tells."""
+    length: int | None
+    """Bytes of this body; None likewise."""
+    validator: str | None
+    """A strong ETag if the export can be read by ranges, else None."""
+    end_proven: bool
+    """Whether 0 from `readinto` proves that the body is whole (I14).
+
+    False if the body ends with its connection, as one that was cut does: then only a look into what was stored, a zip
+    that ends right, proves it.
+    """
+
+    @property
+    def ranged(self) -> bool:
+        """Whether other ranges of the same export can be asked for."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """As Reader. Raises Transient if the end comes too early, Permanent if more follows than was framed."""
+
+    def close(self) -> None:
+        """Gives up what was not read."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class ExportApi(Protocol):
+    """The providers' export APIs. The adapter repeats nothing but a request whose token was refused, once."""
+
+    def probe(
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        length: int | None,
+        time_left: TimeLeft = no_deadline,
+    ) -> Export:
+        """The first request: asks for the first `length` bytes (None: for all), and tells what the export is.
+
+        Raises Transient or Permanent. Neither it nor a read of the export waits longer than the time that is left.
+        """
+
+    def open_range(
+        self,
+        provider: Provider,
+        user_id: str,
+        site_id: str,
+        start: int,
+        length: int,
+        validator: str,
+        size: int,
+        time_left: TimeLeft = no_deadline,
+    ) -> Export:
+        """Bytes `[start, start + length)` of the export that has this validator and size; waits as `probe` does.
+
+        Raises ExportChanged if it has others by now, Transient or Permanent.
+        """
+
+
+# --- S3
+
+
+class KeyContents(NamedTuple):
+    """What lies at a key: ids of uploads that are open, and of versions of the object."""
+
+    uploads: list[str]
+    versions: list[str]
+
+
+class ObjectStorage(Protocol):
+    """One versioned bucket. Every call may raise Transient or Permanent, and repeats nothing itself.
+
+    A call that raised Transient may have happened all the same; each says what that means.
+    """
+
+    def create_upload(self, key: str) -> str:
+        """The id of a new multipart upload. Each call makes one: after a lost answer it is left at the key (I9)."""
+
+    def put_part(
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        source: Reader,
+        length: int,
+        time_left: TimeLeft = no_deadline,
+    ) -> Part:
+        """Moves `length` bytes from the source into the part, whose checksum S3 confirms (I4).
+
+        A part that is put twice is replaced. Raises NoSuchUpload, what the source raises, and Transient for a source
+        that ends early.
+        """
+
+    def put_held_part(
+        self, key: str, upload_id: str, number: int, data: memoryview, time_left: TimeLeft = no_deadline
+    ) -> Part:
+        """As `put_part`, from memory."""
+
+    def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
+        """Stores a whole object. Each call makes a version: after a lost answer one is left at the key."""
+
+    def complete(
+        self,
+        key: str,
+        upload_id: str,
+        plan: Plan,
+        parts: Sequence[Part],
+        crc64nvme: str,
+        time_left: TimeLeft = no_deadline,
+    ) -> None:
+        """Makes the object of the parts. Proves nothing: only `head` does (I5).
+
+        Raises NoSuchUpload (completed, aborted or lost), InvalidPart, or ObjectExists if the key holds one already.
+        """
+
+    def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
+        """The object as S3 shows it: its newest version, or the one named."""
+
+    def read(self, stored: StoredObject, start: int, length: int) -> bytes:
+        """`length` bytes of this very version. Raises Transient if it is not there (yet)."""
+
+    def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
+        """(length, ETag) by number of the parts that S3 holds. Raises NoSuchUpload."""
+
+    def has_upload(self, key: str, upload_id: str) -> bool:
+        """Whether S3 knows the upload."""
+
+    def abort(self, key: str, upload_id: str) -> None:
+        """Removes an upload and its parts; one that is gone is no error."""
+
+    def at_key(self, key: str) -> KeyContents:
+        """All that lies at the key."""
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        """Removes a version for good; one that is gone is no error. Never by key alone (I9)."""
+
+
+# --- Kafka
+
+
+class EventBus(Protocol):
+    """Where events go."""
+
+    def emit(self, events: Sequence[TaskEvent]) -> None:
+        """Returns once every event is stored by the brokers.
+
+        Raises BusUnavailable if one may not be; then each may arrive once, twice or never (I7). Who emits leaves it
+        to the sweep (I8).
+        """

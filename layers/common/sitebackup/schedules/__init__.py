@@ -1,0 +1,1 @@
+"""Automatic backups: the schedules of sites, and starting what is due."""

@@ -1,0 +1,105 @@
+"""A site's automatic backup: set, read, pause, resume, delete."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+import msgspec
+
+from ..backup.create_job import Days, check_providers
+from ..domain.errors import BadRequest, Conflict, NotFound
+from ..domain.model import Id, Model, ProviderNames
+from ..domain.schedule import CRON_FORM, Schedule, ScheduleError, arm, check, preview
+from ..ports import ScheduleRepository
+
+
+class PutSchedule(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The body of `PUT /sites/{siteId}/schedule`. An error about a field quotes its description."""
+
+    user_id: Id
+    cron: Annotated[str, msgspec.Meta(min_length=1, max_length=100, description=CRON_FORM)] = "daily"
+    time_zone: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=64, description="the name of an IANA time zone")
+    ] = "UTC"
+    expires_after_days: Days = 60
+    providers: ProviderNames | None = None
+    paused: Annotated[bool, msgspec.Meta(description="true or false")] = False
+
+
+@dataclass(frozen=True)
+class ManageSchedule:
+    """Each call raises RepositoryUnavailable, or Conflict if others change the same schedule."""
+
+    schedules: ScheduleRepository
+    providers: Collection[str]
+    window: timedelta
+    min_interval: timedelta
+    """Backups of a schedule are at least so far apart; one that is set already stays as it is."""
+    now: Callable[[], datetime]
+
+    def put(self, site_id: str, request: PutSchedule) -> Schedule:
+        """Creates or replaces it; the next run is counted from now. Raises BadRequest."""
+        now = self.now()
+        try:
+            check(request.cron, request.time_zone, now, self.min_interval)
+        except ScheduleError as error:
+            raise BadRequest(str(error)) from error
+        if request.providers:
+            check_providers(request.providers, self.providers)
+        seen = self.schedules.get(site_id)
+        schedule = Schedule(
+            site_id=site_id,
+            user_id=request.user_id,
+            cron=request.cron,
+            time_zone=request.time_zone,
+            expires_after_days=request.expires_after_days,
+            providers=request.providers,
+            paused=request.paused,
+            version=seen.version if seen else 1,
+            created_at=seen.created_at if seen else now,
+            updated_at=now,
+            last_tick=seen.last_tick if seen else None,
+            last_job_id=seen.last_job_id if seen else None,
+        )
+        schedule = arm(schedule, now, self.window)
+        if seen is None:
+            self.schedules.add(schedule)
+            return schedule
+        return self._store(seen, schedule)
+
+    def get(self, site_id: str) -> Schedule:
+        """Raises NotFound."""
+        schedule = self.schedules.get(site_id)
+        if schedule is None:
+            raise NotFound(f"Site {site_id} has no schedule.")
+        return schedule
+
+    def page(self, limit: int, past: str | None) -> tuple[list[Schedule], str | None]:
+        """Schedules by site id, and the cursor of the next page."""
+        found = self.schedules.page(limit + 1, past)
+        return found[:limit], found[limit - 1].site_id if len(found) > limit else None
+
+    def delete(self, site_id: str) -> None:
+        """Raises NotFound."""
+        if not self.schedules.delete(site_id):
+            raise NotFound(f"Site {site_id} has no schedule.")
+
+    def pause(self, site_id: str, paused: bool) -> Schedule:
+        """Pauses it, or resumes it from now on. Raises NotFound."""
+        seen = self.get(site_id)
+        if seen.paused == paused:
+            return seen
+        return self._store(seen, arm(seen.replace(paused=paused), self.now(), self.window))
+
+    def next_runs(self, schedule: Schedule) -> list[datetime]:
+        """A preview; empty if it is paused or was stopped."""
+        try:
+            return preview(schedule, self.now(), self.window)
+        except ScheduleError:
+            return []
+
+    def _store(self, seen: Schedule, schedule: Schedule) -> Schedule:
+        if not self.schedules.replace(seen, schedule):
+            raise Conflict("the schedule was just changed")
+        return schedule

@@ -1,1 +1,0 @@
-"""The use cases, one module each, named after the function that runs it."""

@@ -1,0 +1,1 @@
+"""Moving bytes: readers, chunks, limits, checksums, retries within a process."""

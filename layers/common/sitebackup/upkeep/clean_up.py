@@ -1,0 +1,137 @@
+"""Carries out what retention decides about final jobs: expires them, and removes what they left (I9)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from aws_lambda_powertools.metrics import MetricUnit
+
+from ..backup.recorder import JobStore
+from ..domain import lifecycle
+from ..domain.errors import Permanent, Transient
+from ..domain.job import DeleteCause, Job
+from ..domain.retention import Action
+from ..ports import KeyContents, ObjectStorage, Pool
+from ..telemetry import count, logger
+from .get_retention import decide_now
+from .work_off import work_off
+
+AT_ONCE = 16
+"""Jobs in the hands of one pass: nearly all of their time goes by waiting for S3."""
+
+COUNTED_AS = {
+    Action.EXPIRE: "JobsExpired",
+    Action.CLEAN_FAILED: "FailedJobsCleaned",
+    Action.CLEAN_DONE: "DoneJobsCleaned",
+    Action.DELETE_DATA: "JobDataDeleted",
+    Action.DELETE_RECORD: "JobRecordsDeleted",
+}
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """One pass over the final jobs that are due. Several at once share them: each job is claimed first."""
+
+    store: JobStore
+    storage: ObjectStorage
+    pool: Pool
+
+    def __call__(self, deadline: datetime) -> int:
+        """How many jobs were looked at before nothing was due or the time was up. Raises Unavailable."""
+        jobs, now = self.store.jobs, self.store.now
+        with self.pool(AT_ONCE) as pool:
+            return work_off(jobs.due_for_clean_up, self._claim_and_clean_up, deadline, now, pool.map)
+
+    def _claim_and_clean_up(self, job: Job) -> bool:
+        """Whether the job was claimed; what can't be done now is due again when the claim is over."""
+        now = self.store.now()
+        claimed = self.store.jobs.claim_clean_up(job, now + lifecycle.CLAIM)
+        if claimed is None:
+            return False
+        count("CleanUpLag", (now - (job.clean_up_at or now)).total_seconds(), MetricUnit.Seconds)
+        self._clean_up(claimed)
+        return True
+
+    def _clean_up(self, job: Job) -> None:
+        """Carries out what retention decides."""
+        decision = decide_now(job, self.store)
+        try:
+            match decision.action:
+                case Action.KEEP:
+                    self.store.store_seen(
+                        job, lambda job, moment: lifecycle.look_again(job, moment, decision.until)
+                    )
+                    return
+                case Action.EXPIRE:
+                    done = self._expire(job)
+                case Action.CLEAN_FAILED:
+                    done = self._clean_failed(job)
+                case Action.CLEAN_DONE:
+                    done = self._clean_done(job)
+                case Action.DELETE_DATA:
+                    done = self._delete_data(job)
+                case Action.DELETE_RECORD:
+                    done = self.store.jobs.delete_record(job)
+        except (Transient, Permanent) as error:
+            logger.warning(
+                "clean-up is tried again",
+                extra={"jobId": job.id, "attempt": job.attempt, "error": str(error)},
+            )
+            return
+        if done:
+            count(COUNTED_AS[decision.action])
+            context = {"jobId": job.id, "attempt": job.attempt, "action": decision.action}
+            logger.info("cleaned up", extra={**context, "reason": decision.reason})
+
+    def _expire(self, job: Job) -> bool:
+        """Marks it for deletion, so that the grace period runs."""
+        expired = self.store.store_seen(
+            job,
+            lambda job, moment: lifecycle.mark_deleted(job, moment, moment.now, DeleteCause.EXPIRED),
+        )
+        return expired is not None
+
+    def _clean_failed(self, job: Job) -> bool:
+        """Removes what an attempt that did not get done has left in S3.
+
+        What is there is listed before the claim: a retry that opens a new attempt in between makes the claim fail,
+        and none can come before the removal is over.
+        """
+        found = self._at_keys(job)
+        claimed = self.store.store_seen(job, lifecycle.begin_cleaning)
+        if claimed is None:
+            return False
+        self._delete(found)
+        self.store.store_seen(claimed.after, lifecycle.end_cleaning)
+        return True
+
+    def _clean_done(self, job: Job) -> bool:
+        """Removes what is not an object of the done job; no run of it can be under way, and none can come."""
+        kept = {task.object.version_id for task in job.tasks.values() if task.object}
+        if None not in kept:  # without versioning an object could not be told from a leftover
+            found = self._at_keys(job)
+            self._delete(
+                {
+                    key: KeyContents(uploads, [version for version in versions if version not in kept])
+                    for key, (uploads, versions) in found.items()
+                }
+            )
+        return self.store.store_seen(job, lifecycle.mark_clean) is not None
+
+    def _delete_data(self, job: Job) -> bool:
+        """Removes the data for good; nothing can open the job again once that is claimed."""
+        claimed = self.store.store_seen(job, lifecycle.begin_removal)
+        if claimed is None:
+            return False
+        self._delete(self._at_keys(job))
+        self.store.store_seen(claimed.after, lifecycle.end_removal)
+        return True
+
+    def _at_keys(self, job: Job) -> dict[str, KeyContents]:
+        return {job.key(name): self.storage.at_key(job.key(name)) for name in job.tasks}
+
+    def _delete(self, found: dict[str, KeyContents]) -> None:
+        for key, (uploads, versions) in found.items():
+            for upload_id in uploads:
+                self.storage.abort(key, upload_id)
+            for version_id in versions:
+                self.storage.delete_version(key, version_id)

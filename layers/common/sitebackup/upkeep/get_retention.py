@@ -1,0 +1,32 @@
+"""The dry run of retention: what would be kept or removed of a site's backups now, and why."""
+
+from dataclasses import dataclass
+
+from ..backup.recorder import JobStore
+from ..domain.job import Job
+from ..domain.retention import Decision, decide, depends_on_newest
+
+
+def decide_now(job: Job, store: JobStore) -> Decision:
+    """What is to be done with the job now; reads about other jobs only if that matters."""
+    now, policy = store.moment()
+    newest = depends_on_newest(job, now, policy) and store.jobs.holds_newest_good(job)
+    return decide(job, newest, now, policy)
+
+
+@dataclass(frozen=True)
+class GetRetention:
+    """The same decision that the clean-up carries out."""
+
+    store: JobStore
+
+    def __call__(
+        self, site_id: str, limit: int, before: str | None
+    ) -> tuple[list[tuple[Job, Decision]], str | None]:
+        """A page of the site's jobs, newest first, each with its decision; and the cursor of the next page.
+
+        Raises RepositoryUnavailable.
+        """
+        jobs = self.store.jobs.page({"siteId": site_id}, limit + 1, before)
+        decisions = [(job, decide_now(job, self.store)) for job in jobs[:limit]]
+        return decisions, jobs[limit - 1].id if len(jobs) > limit else None

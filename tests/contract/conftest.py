@@ -1,0 +1,47 @@
+"""MongoDB for the contract suites: a database of each test's own, and a way to it whose connections can die."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+
+from local.services.service import Service
+from sitebackup.adapters.mongo.connection import connect
+from tests.tcp_proxy import TcpProxy
+
+type Client = MongoClient[dict[str, Any]]
+
+
+@pytest.fixture
+def database(mongo: Service) -> Iterator[Database[dict[str, Any]]]:
+    """As an operator sees it."""
+    name = f"contract-{uuid4().hex}"
+    with MongoClient[dict[str, Any]](mongo.address, tz_aware=True) as client:
+        yield client[name]
+        client.drop_database(name)
+
+
+@pytest.fixture
+def client(mongo: Service) -> Iterator[Client]:
+    """As the service connects."""
+    connected = connect(mongo.address)
+    yield connected
+    connected.close()
+
+
+@pytest.fixture
+def proxy(mongo: Service) -> Iterator[TcpProxy]:
+    one = TcpProxy((mongo.host, mongo.port))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def client_behind_proxy(proxy: TcpProxy) -> Iterator[Client]:
+    """A client whose connections can be forgotten."""
+    connected = connect(f"mongodb://{proxy.address}/?directConnection=true")
+    yield connected
+    connected.close()

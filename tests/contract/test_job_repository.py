@@ -1,0 +1,641 @@
+"""One suite for every JobRepository, the fake among them; then what only MongoDB can show."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo import MongoClient
+from pymongo.database import Database
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
+
+from local.services import processes
+from local.services.mongo import Mongo
+from local.services.service import Service
+from sitebackup.adapters.mongo.connection import connect
+from sitebackup.adapters.mongo.documents import job_document
+from sitebackup.adapters.mongo.indexes import create_job_indexes
+from sitebackup.adapters.mongo.jobs import MongoJobs
+from sitebackup.backup.recorder import Recorder
+from sitebackup.domain import lifecycle
+from sitebackup.domain.change import Change, Moment
+from sitebackup.domain.errors import Conflict, DuplicateJob, RepositoryUnavailable
+from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task, Upload
+from sitebackup.domain.policy import Policy
+from sitebackup.domain.progress import Progress
+from sitebackup.domain.transitions.endings import cancel
+from sitebackup.domain.transitions.runs import start_task
+from sitebackup.ports import JobRepository
+from tests.builders import NOW, a_job, a_task, an_id, touch, touched, touches
+from tests.contract.conftest import Client
+from tests.fakes.bus import MemoryBus
+from tests.fakes.jobs import MemoryJobs
+from tests.tcp_proxy import Forgetting, TcpProxy
+
+THREADS, CHANGES_EACH = 16, 8
+SERVER_SELECTION_SECONDS = 20
+"""Longer than a client looks for a server, with much to spare."""
+MAX_IDLE_SECONDS = 240
+QUEUES = ["check", "clean_up"]
+
+
+@pytest.fixture
+def in_mongo(client: Client, database: Database[dict[str, Any]]) -> MongoJobs:
+    return MongoJobs(client, database.name)
+
+
+@pytest.fixture(params=["MongoDB", "fake"])
+def jobs(request: pytest.FixtureRequest) -> JobRepository:
+    if request.param == "fake":
+        return MemoryJobs()
+    found: MongoJobs = request.getfixturevalue("in_mongo")
+    return found
+
+
+def recorder(jobs: JobRepository) -> Recorder:
+    return Recorder(jobs, Policy(), lambda: NOW, MemoryBus())
+
+
+def stored(jobs: JobRepository, before: Job, after: Job) -> Job:
+    """Stores a change as the recorder does, and gives the job as it is stored."""
+    after = after.replace(version=before.version + 1).with_next_check()
+    assert jobs.replace(before, after)
+    return after
+
+
+def check_stored(jobs: JobRepository, job: Job) -> None:
+    """The job is stored exactly so."""
+    assert jobs.get(job.id) == job
+
+
+# --- adding and reading
+
+
+def test_a_job_comes_back_as_it_was_added(jobs: JobRepository) -> None:
+    job = a_job(
+        tasks={"site": Task(upload=Upload(upload_id="u", attempt=1), progress=Progress(parts=1))},
+        idempotency_key="once",
+        max_bytes=2**53,
+    )
+    jobs.add(job)
+    assert jobs.get(job.id) == job
+    assert jobs.active(job.user_id, job.site_id) == job
+    assert jobs.by_idempotency_key("once") == job
+    assert jobs.version(job.id) == 1
+
+
+def test_what_is_not_there_is_none(jobs: JobRepository) -> None:
+    assert jobs.get(an_id()) is None
+    assert jobs.active(an_id(), an_id()) is None
+    assert jobs.by_idempotency_key("never") is None
+    assert jobs.version(an_id()) is None
+
+
+def test_a_site_has_one_active_job(jobs: JobRepository) -> None:
+    first = a_job()
+    jobs.add(first)
+    with pytest.raises(DuplicateJob):
+        jobs.add(a_job(user_id=first.user_id, site_id=first.site_id))
+    jobs.add(a_job(user_id=first.user_id))
+    jobs.add(a_job(site_id=first.site_id))
+
+
+def test_the_end_of_a_job_frees_its_site_and_a_retry_takes_it_again(jobs: JobRepository) -> None:
+    first = a_job()
+    jobs.add(first)
+    assert recorder(jobs).apply(first.id, cancel)
+    assert jobs.active(first.user_id, first.site_id) is None
+    second = a_job(user_id=first.user_id, site_id=first.site_id)
+    jobs.add(second)
+    with pytest.raises(DuplicateJob):
+        recorder(jobs).apply(first.id, lifecycle.retry)
+    assert recorder(jobs).apply(second.id, cancel)
+    assert recorder(jobs).apply(first.id, lifecycle.retry)
+    assert jobs.active(first.user_id, first.site_id) == jobs.get(first.id)
+
+
+def test_an_idempotency_key_has_one_job(jobs: JobRepository) -> None:
+    jobs.add(a_job(idempotency_key="k", status=Status.DONE))
+    with pytest.raises(DuplicateJob):
+        jobs.add(a_job(idempotency_key="k"))
+    jobs.add(a_job())
+    jobs.add(a_job())
+
+
+def test_a_job_is_not_added_twice(jobs: JobRepository) -> None:
+    job = a_job(status=Status.DONE)
+    jobs.add(job)
+    with pytest.raises(DuplicateJob):
+        jobs.add(touched(job))
+    check_stored(jobs, job)
+
+
+def test_a_page_is_newest_first_and_filtered(jobs: JobRepository) -> None:
+    site = an_id()
+    ids = []
+    for number in range(5):
+        job = a_job(site_id=site, status=Status.DONE if number % 2 else Status.PENDING)
+        jobs.add(job)
+        ids.append(job.id)
+    jobs.add(a_job())
+
+    def page(limit: int, before: str | None, **filters: str) -> list[str]:
+        return [job.id for job in jobs.page({"siteId": site, **filters}, limit, before)]
+
+    assert page(2, None) == [ids[4], ids[3]]
+    assert page(9, ids[3]) == [ids[2], ids[1], ids[0]]
+    assert page(9, None, status="done") == [ids[3], ids[1]]
+    assert page(9, None, status="pending") == ids[4::-2]
+
+
+# --- changes
+
+
+def test_a_replaced_job_is_stored_with_its_version(jobs: JobRepository) -> None:
+    job = a_job()
+    jobs.add(job)
+    after = stored(jobs, job, touched(job))
+    check_stored(jobs, after)
+    assert jobs.version(job.id) == after.version == 2
+
+
+def test_a_job_that_has_changed_since_is_not_replaced(jobs: JobRepository) -> None:
+    job = a_job()
+    jobs.add(job)
+    after = stored(jobs, job, touched(job))
+    assert not jobs.replace(job, job.replace(version=2, max_bytes=1))
+    check_stored(jobs, after)
+    assert not jobs.replace(a_job(), a_job())
+
+
+def test_no_change_of_sixteen_threads_is_lost(jobs: JobRepository) -> None:
+    """Without the version in the filter of `replace`, changes overwrite one another and this fails."""
+    job = a_job()
+    jobs.add(job)
+
+    def work(number: int) -> None:
+        for _ in range(CHANGES_EACH):
+            while True:
+                try:
+                    recorder(jobs).apply(job.id, touch)
+                    break
+                except Conflict:
+                    continue
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(work, range(THREADS)))
+    found = jobs.get(job.id)
+    assert found is not None
+    assert (touches(found), found.version) == (THREADS * CHANGES_EACH, 1 + THREADS * CHANGES_EACH)
+
+
+def test_a_field_that_is_unset_is_gone(jobs: JobRepository) -> None:
+    job = a_job(tasks={"site": Task(upload=Upload(upload_id="u", attempt=1))}, idempotency_key="once")
+    jobs.add(job)
+    stored(jobs, job, job.replace(tasks={"site": Task()}, idempotency_key=None))
+    found = jobs.get(job.id)
+    assert found is not None
+    assert found.tasks == {"site": Task()}
+    assert found.idempotency_key is None
+    assert jobs.by_idempotency_key("once") is None
+
+
+def test_a_record_is_deleted_only_as_it_was_seen(jobs: JobRepository) -> None:
+    job = a_job()
+    jobs.add(job)
+    after = stored(jobs, job, touched(job))
+    assert not jobs.delete_record(job)
+    check_stored(jobs, after)
+    assert jobs.delete_record(after)
+    assert jobs.get(job.id) is None
+    assert not jobs.delete_record(after)
+
+
+# --- what is due
+
+
+def test_due_jobs_come_in_order_and_no_more_than_asked_for(jobs: JobRepository) -> None:
+    for minute in [5, 1, 3, 2, 9]:
+        jobs.add(a_job(tasks={"site": a_task(minute), "db": a_task(minute + 7)}))
+    jobs.add(a_job(status=Status.DONE))
+    due = jobs.due(NOW + timedelta(minutes=5), 3)
+    assert [job.next_check_at for job in due] == [NOW + timedelta(minutes=minute) for minute in (1, 2, 3)]
+    assert len(jobs.due(NOW + timedelta(minutes=5), 10)) == 4
+    assert jobs.due(NOW, 10) == []
+
+
+def test_final_jobs_are_due_for_clean_up_and_for_nothing_else(jobs: JobRepository) -> None:
+    def final(minute: int | None) -> Job:
+        at = NOW + timedelta(minutes=minute) if minute is not None else None
+        return a_job(status=Status.DONE, clean_up_at=at)
+
+    final_jobs = [final(minute) for minute in (3, 1, None, 9)]
+    for job in final_jobs:
+        jobs.add(job)
+    assert jobs.due_for_clean_up(NOW + timedelta(minutes=5), 10) == [final_jobs[1], final_jobs[0]]
+    assert jobs.due(NOW + timedelta(days=1), 10) == []
+
+
+def test_the_next_check_of_a_job_follows_its_tasks_whatever_change_is_stored(jobs: JobRepository) -> None:
+    job = a_job()
+    jobs.add(job.replace(next_check_at=None))
+    assert jobs.due(NOW + timedelta(minutes=1), 10) == [job]
+    tasks = {"site": a_task(8), "db": a_task(4)}
+    changed = recorder(jobs).apply(job.id, lambda job, moment: Change(job.replace(tasks=tasks)))
+    assert changed is not None
+    assert changed.after.next_check_at == NOW + timedelta(minutes=4)
+    assert jobs.due(NOW + timedelta(minutes=3), 10) == []
+    assert jobs.due(NOW + timedelta(minutes=4), 10) == [changed.after]
+    late = job.deadline_at + timedelta(hours=1)
+    tasks = {"site": Task(stalls_at=late, next_check_at=late)}
+    changed = recorder(jobs).apply(job.id, lambda job, moment: Change(job.replace(tasks=tasks)))
+    assert changed is not None
+    assert changed.after.next_check_at == job.deadline_at
+
+
+def due_job(jobs: JobRepository, queue: str) -> Job:
+    """A job that is due in that queue, as it is read from it."""
+    done, unfinished = a_job(status=Status.DONE, clean_up_at=NOW), a_job(tasks={"site": a_task(0)})
+    jobs.add(done if queue == "clean_up" else unfinished)
+    (found,) = due_in(jobs, queue, NOW)
+    return found
+
+
+def due_in(jobs: JobRepository, queue: str, now: datetime) -> list[Job]:
+    return jobs.due_for_clean_up(now, 10) if queue == "clean_up" else jobs.due(now, 10)
+
+
+def claim_in(jobs: JobRepository, queue: str, job: Job, until: datetime) -> Job | None:
+    claim = jobs.claim_clean_up if queue == "clean_up" else jobs.claim_check
+    return claim(job, until)
+
+
+def put_off(job: Job) -> Job:
+    """A change that a pass would store: the job is due again in an hour."""
+    later = NOW + timedelta(hours=1)
+    tasks = {name: task.replace(next_check_at=later) for name, task in job.tasks.items()}
+    return job.replace(tasks=tasks, clean_up_at=later if job.clean_up_at else None)
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_job_that_is_due_is_claimed_by_one_and_out_of_sight_until_then(
+    jobs: JobRepository, queue: str
+) -> None:
+    job, until = due_job(jobs, queue), NOW + timedelta(minutes=1)
+    claimed = claim_in(jobs, queue, job, until)
+    assert claimed == jobs.get(job.id)
+    assert claim_in(jobs, queue, job, until + timedelta(seconds=1)) is None
+    assert due_in(jobs, queue, until - timedelta(milliseconds=1)) == []
+    assert due_in(jobs, queue, until) == [claimed]
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_job_that_was_claimed_and_changed_is_due_when_the_change_says(
+    jobs: JobRepository, queue: str
+) -> None:
+    job = due_job(jobs, queue)
+    claimed = claim_in(jobs, queue, job, NOW + timedelta(minutes=1))
+    assert claimed is not None
+    stored(jobs, claimed, put_off(claimed))
+    assert due_in(jobs, queue, NOW + timedelta(minutes=59)) == []
+    assert len(due_in(jobs, queue, NOW + timedelta(minutes=60))) == 1
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_job_that_has_changed_since_is_not_claimed(jobs: JobRepository, queue: str) -> None:
+    job = due_job(jobs, queue)
+    after = stored(jobs, job, job.replace(updated_at=NOW + timedelta(seconds=1)))
+    assert claim_in(jobs, queue, job, NOW + timedelta(minutes=1)) is None
+    assert due_in(jobs, queue, NOW) == [after]
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_a_claim_stands_in_the_way_of_no_change(jobs: JobRepository, queue: str) -> None:
+    """Who read the job before the claim stores a change all the same, and then the pass changes nothing."""
+    job = due_job(jobs, queue)
+    claimed = claim_in(jobs, queue, job, NOW + timedelta(minutes=1))
+    assert claimed is not None
+    stored(jobs, job, put_off(job))
+    assert recorder(jobs).store_seen(claimed, lambda job, moment: Change(put_off(job))) is None
+
+
+def test_a_claim_outlasts_a_change_that_leaves_the_next_check_as_it_was_read(jobs: JobRepository) -> None:
+    """Only what differs is written, so the claim of a pass that is under way is not undone."""
+    job, until = due_job(jobs, "check"), NOW + timedelta(minutes=1)
+    assert jobs.claim_check(job, until)
+    after = stored(jobs, job, touched(job))
+    check_stored(jobs, after.replace(next_check_at=until))
+
+
+# --- the newest good backup
+
+
+def done_at(hour: int, members: int | None = None) -> Task:
+    zipped = StoredObject(bucket="b", key="k", size=1, checksum_crc64nvme="AAAAAAAAAAA=", members=members)
+    return Task(status=Status.DONE, object=zipped, finished_at=NOW + timedelta(hours=hour))
+
+
+def newest_good(jobs: JobRepository, among: list[Job]) -> list[bool]:
+    return [jobs.holds_newest_good(job) for job in among]
+
+
+def add_done(jobs: JobRepository, *tasks: dict[str, Task]) -> list[Job]:
+    """Done jobs of one site, in the order of their creation."""
+    user, site = an_id(), an_id()
+    done = [a_job(user_id=user, site_id=site, status=Status.DONE, tasks=each) for each in tasks]
+    for job in done:
+        jobs.add(job)
+    return done
+
+
+def test_the_newest_good_object_is_of_a_done_job_that_nobody_asked_to_delete(jobs: JobRepository) -> None:
+    done = add_done(jobs, *({"site": done_at(hour)} for hour in (1, 4, 3)))
+    for change in (
+        {"status": Status.FAILED},
+        {"removing_at": NOW},
+        {"site_id": an_id()},
+        {"user_id": an_id()},
+    ):
+        jobs.add(done[0].replace(id=an_id(), tasks={"site": done_at(9)}, **change))
+    assert newest_good(jobs, done) == [False, True, False]
+    recorder(jobs).apply(
+        done[1].id, lambda job, moment: lifecycle.mark_deleted(job, moment, NOW, DeleteCause.REQUESTED)
+    )
+    assert newest_good(jobs, [done[0], done[2]]) == [False, True]
+
+
+def test_a_job_holds_the_newest_good_object_of_any_of_its_providers(jobs: JobRepository) -> None:
+    done = add_done(
+        jobs,
+        {"site": done_at(1), "db": done_at(1)},
+        {"site": done_at(2), "db": done_at(2)},
+        {"db": done_at(3)},
+    )
+    assert newest_good(jobs, done) == [False, True, True]
+    done += add_done(jobs, {"site": done_at(4)})
+    assert newest_good(jobs, done) == [False, True, True, True], "that is of another site"
+    jobs.add(done[0].replace(id=an_id(), tasks={"site": done_at(4)}))
+    assert newest_good(jobs, done[:3]) == [False, False, True]
+
+
+def test_the_time_of_the_object_counts_and_not_that_of_its_job(jobs: JobRepository) -> None:
+    """A retry keeps what was done: the job gets done later, its object is as old as it was."""
+    done = add_done(jobs, {"site": done_at(1), "db": done_at(9)}, {"site": done_at(2), "db": done_at(2)})
+    assert newest_good(jobs, done) == [True, True]
+
+
+def test_a_zip_without_members_is_never_newer_than_one_with_members(jobs: JobRepository) -> None:
+    done = add_done(jobs, {"site": done_at(1, 0)}, {"site": done_at(2, 0)}, {"db": done_at(9)})
+    assert newest_good(jobs, done) == [False, True, True], "better than nothing"
+    for members in (5, None):
+        done = add_done(jobs, *({"site": done_at(*each)} for each in ((1, 0), (2, members), (3, 0))))
+        assert newest_good(jobs, done) == [False, True, False]
+
+
+# --- what only MongoDB can show
+
+
+def test_the_indexes_can_be_created_again(database: Database[dict[str, Any]]) -> None:
+    create_job_indexes(database)
+    create_job_indexes(database)
+    indexes = database.jobs.index_information()
+    assert indexes["one_active_job_per_site"]["unique"]
+    assert indexes["one_active_job_per_site"]["partialFilterExpression"] == {"active": True}
+    assert indexes["one_job_per_idempotency_key"]["unique"]
+    assert "expireAfterSeconds" in database.parts.index_information()["forget"]
+
+
+def test_fields_of_a_newer_release_survive(in_mongo: MongoJobs, database: Database[dict[str, Any]]) -> None:
+    job = a_job()
+    in_mongo.add(job)
+    newer = {"priority": 7, "tasks.site.region": "eu", "tasks.db.region": "us"}
+    database.jobs.update_one({"_id": job.id}, {"$set": newer})
+    started = recorder(in_mongo).apply_to_task(job.ref("site"), start_task, 0, "me")
+    assert started is not None
+    document = database.jobs.find_one({"_id": job.id})
+    assert document is not None
+    assert document["priority"] == 7
+    assert started.after.tasks["site"].to_document() | {"region": "eu"} == document["tasks"]["site"]
+    assert a_task(2).to_document() | {"region": "us"} == document["tasks"]["db"]
+
+
+class Finds(CommandListener):
+    """Counts reads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.count += event.command_name == "find"
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        return
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        return
+
+
+def test_the_newest_good_costs_one_read_for_each_provider_at_most(
+    mongo: Service, in_mongo: MongoJobs, database: Database[dict[str, Any]]
+) -> None:
+    old, new = add_done(in_mongo, *({"site": done_at(hour), "db": done_at(hour)} for hour in (1, 2)))
+    finds = Finds()
+    with MongoClient[dict[str, Any]](mongo.address, tz_aware=True, event_listeners=[finds]) as client:
+        listened = MongoJobs(client, database.name)
+        assert not listened.holds_newest_good(old)
+        assert finds.count == len(old.tasks)
+        assert listened.holds_newest_good(new)
+        assert finds.count == len(old.tasks) + 1
+
+
+BROKEN: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+    lambda document: document | {"status": "on holiday"},
+    lambda document: document | {"tasks": 3},
+    lambda document: document | {"createdAt": "yesterday"},
+    lambda document: {"_id": document["_id"], "nextCheckAt": document["nextCheckAt"]},
+]
+
+
+def test_documents_that_cannot_be_read_neither_stop_the_sweep_nor_count_against_its_limit(
+    in_mongo: MongoJobs, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = [spoil(job_document(a_job(tasks={"site": a_task(0)}))) for spoil in BROKEN]
+    database.jobs.insert_many(broken)
+    good = a_job()
+    in_mongo.add(good)
+    assert in_mongo.due(NOW + timedelta(minutes=1), 2) == [good]
+    assert [record.__dict__["jobId"] for record in caplog.records] == [document["_id"] for document in broken]
+
+
+def test_documents_that_cannot_be_read_are_left_out_of_pages_and_do_not_end_them(
+    in_mongo: MongoJobs, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    site = an_id()
+    jobs = [a_job(site_id=site, status=Status.DONE) for _ in range(2)]
+    for job in jobs:
+        in_mongo.add(job)
+    broken = [spoil(job_document(a_job(site_id=site))) | {"siteId": site} for spoil in BROKEN]
+    database.jobs.insert_many(broken)
+    last = a_job(site_id=site)
+    in_mongo.add(last)
+    assert in_mongo.page({"siteId": site}, 2, None) == [last, jobs[1]]
+    assert in_mongo.page({"siteId": site}, 9, None) == [last, jobs[1], jobs[0]]
+    assert in_mongo.page({"siteId": site}, 1, last.id) == [jobs[1]]
+    assert {record.__dict__["jobId"] for record in caplog.records} == {document["_id"] for document in broken}
+
+
+# --- connections that are dead
+
+
+@pytest.fixture
+def behind_proxy(client_behind_proxy: Client, database: Database[dict[str, Any]]) -> MongoJobs:
+    """Jobs whose connections can be forgotten, with indexes made."""
+    create_job_indexes(database)
+    return MongoJobs(client_behind_proxy, database.name)
+
+
+CALLS: dict[str, Callable[[JobRepository, Job, Job], object]] = {
+    "add": lambda jobs, old, new: jobs.add(new),
+    "get": lambda jobs, old, new: jobs.get(old.id),
+    "active": lambda jobs, old, new: jobs.active(old.user_id, old.site_id),
+    "by_idempotency_key": lambda jobs, old, new: jobs.by_idempotency_key(str(old.idempotency_key)),
+    "version": lambda jobs, old, new: jobs.version(old.id),
+    "page": lambda jobs, old, new: jobs.page({"siteId": old.site_id}, 5, None),
+    "holds_newest_good": lambda jobs, old, new: jobs.holds_newest_good(
+        old.replace(tasks={"site": a_task(1).replace(finished_at=NOW)})
+    ),
+    "due": lambda jobs, old, new: jobs.due(NOW + timedelta(hours=1), 5),
+    "due_for_clean_up": lambda jobs, old, new: jobs.due_for_clean_up(NOW, 5),
+    "replace": lambda jobs, old, new: jobs.replace(old, touched(old).replace(version=2)),
+    "change by the recorder": lambda jobs, old, new: recorder(jobs).apply(old.id, touch),
+    "change of a job that is known": lambda jobs, old, new: recorder(jobs).apply(old.id, touch, old),
+    "claim_check": lambda jobs, old, new: jobs.claim_check(old, NOW + timedelta(hours=2)),
+}
+DEATHS: list[Forgetting] = ["reset", "lose the answer"]
+DEAD: list[tuple[str, Forgetting]] = [
+    *((call, how) for how in DEATHS for call in CALLS),
+    ("add", "drop"),  # each takes as long as an answer may take
+    ("replace", "drop"),
+]
+
+
+@pytest.mark.parametrize(("call", "how"), DEAD)
+def test_a_dead_connection_costs_no_answer_and_nothing_happens_twice(
+    behind_proxy: MongoJobs, in_mongo: MongoJobs, proxy: TcpProxy, call: str, how: Forgetting
+) -> None:
+    old = a_job(idempotency_key="once")
+    new = a_job()
+    fake = MemoryJobs()
+    fake.add(old)
+    behind_proxy.add(old)
+    expected = CALLS[call](fake, old, new)
+    proxy.forget(how)
+    assert CALLS[call](behind_proxy, old, new) == expected
+    assert in_mongo.page({}, 9, None) == fake.page({}, 9, None)
+
+
+def test_the_making_of_indexes_survives_a_dead_connection(
+    client_behind_proxy: Client, database: Database[dict[str, Any]], proxy: TcpProxy
+) -> None:
+    create_job_indexes(client_behind_proxy[database.name])
+    for how in DEATHS:
+        proxy.forget(how)
+        create_job_indexes(client_behind_proxy[database.name])
+    assert "due" in database.jobs.index_information()
+
+
+def test_a_lost_answer_of_a_change_that_others_overwrote_is_a_lost_race(
+    behind_proxy: MongoJobs, in_mongo: MongoJobs, proxy: TcpProxy
+) -> None:
+    """The change is made again, on what is there by then: its outcome is one that a repeated event has as well."""
+    job = a_job()
+    behind_proxy.add(job)
+    seen: list[int] = []
+
+    def count_up(job: Job, moment: Moment) -> Change:
+        seen.append(job.version)
+        if len(seen) == 1:
+            proxy.forget("lose the answer", then=lambda: recorder(in_mongo).apply(job.id, touch))
+        return Change(job.replace(max_bytes=(job.max_bytes or 0) + 1))
+
+    assert recorder(behind_proxy).apply(job.id, count_up)
+    assert seen == [1, 3]
+    found = in_mongo.get(job.id)
+    assert found is not None
+    assert (found.version, found.max_bytes, touches(found)) == (4, 2, 1)
+
+
+def test_the_record_of_a_job_is_deleted_although_the_answer_is_lost(
+    behind_proxy: MongoJobs, in_mongo: MongoJobs, proxy: TcpProxy
+) -> None:
+    job = a_job()
+    behind_proxy.add(job)
+    proxy.forget("lose the answer")
+    assert not behind_proxy.delete_record(job)
+    assert in_mongo.get(job.id) is None
+
+
+def test_a_connection_that_was_idle_for_minutes_is_not_used_again(
+    behind_proxy: MongoJobs, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind_proxy.add(job := a_job())
+    opened = proxy.connections
+    assert behind_proxy.get(job.id) == job
+    assert proxy.connections == opened
+    later = time.monotonic() + MAX_IDLE_SECONDS + 1
+    monkeypatch.setattr("pymongo.synchronous.pool.time.monotonic", lambda: later)
+    assert behind_proxy.get(job.id) == job
+    assert proxy.connections == opened + 1
+
+
+def test_a_server_that_is_not_there_is_told_within_seconds() -> None:
+    client = connect(f"mongodb://127.0.0.1:{processes.free_port()}/?directConnection=true")
+    jobs = MongoJobs(client, "none")
+    calls: list[Callable[[], object]] = [
+        lambda: jobs.get(an_id()),
+        lambda: jobs.due(NOW, 1),
+        lambda: jobs.replace(a_job(), a_job()),
+        lambda: recorder(jobs).apply(an_id(), touch),
+        lambda: jobs.add(a_job()),
+    ]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        futures = [pool.submit(call) for call in calls]
+        for future in futures:
+            with pytest.raises(RepositoryUnavailable, match="MongoDB does not answer"):
+                future.result(timeout=SERVER_SELECTION_SECONDS)
+    client.close()
+
+
+@pytest.fixture
+def server_of_its_own(tmp_path: Path) -> Iterator[Mongo]:
+    server = Mongo(tmp_path)
+    try:
+        server.start()
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+
+
+def test_a_server_that_went_away_is_unavailable_until_it_is_back(server_of_its_own: Mongo) -> None:
+    server = server_of_its_own
+    client = connect(server.address)
+    jobs = MongoJobs(client, "contract")
+    job = a_job()
+    jobs.add(job)
+    server.kill()
+    with pytest.raises(RepositoryUnavailable):
+        jobs.get(job.id)
+    server.start()
+    server.wait_ready()
+    limit = time.monotonic() + SERVER_SELECTION_SECONDS
+    while True:
+        try:
+            assert jobs.get(job.id) == job
+            break
+        except RepositoryUnavailable:
+            assert time.monotonic() < limit
+    client.close()

@@ -1,0 +1,128 @@
+"""What must hold of every change that is stored (I1, I3, I6, I8, I10, I11, I13), whoever makes it."""
+
+from datetime import datetime
+
+from sitebackup.domain.job import FINISHED, RETRYABLE, UNFINISHED, Job, Status, Task
+from sitebackup.domain.progress import Progress
+
+FINAL = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED})
+
+
+def check_change(before: Job, after: Job, now: datetime) -> None:
+    """Raises AssertionError if a change must not be stored."""
+    check_job(after)
+    assert after.id == before.id
+    assert after.tasks.keys() == before.tasks.keys()
+    if after.attempt != before.attempt:
+        _check_retry(before, after)
+        return
+    assert after.deadline_at == before.deadline_at, "a deadline moved within an attempt"
+    if before.sealed_at is not None:
+        assert after.sealed_at == before.sealed_at
+        assert after.status not in RETRYABLE, "a sealed job ended otherwise than done"
+    if after.status is Status.DONE:
+        assert after.finished_at == after.sealed_at
+    if before.status not in UNFINISHED:
+        assert after.status is before.status or (
+            after.status is Status.DELETED and before.status in FINISHED
+        ), f"{before.status} became {after.status}"
+        assert after.tasks == before.tasks, "a task of a final job changed"
+        return
+    assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
+    for name, task in after.tasks.items():
+        _check_task(before.tasks[name], task, now)
+    _check_siblings(before, after, now)
+    just_failed = [
+        name
+        for name, task in after.tasks.items()
+        if task.status is Status.FAILED and before.tasks[name].status is not Status.FAILED
+    ]
+    assert not just_failed or after.status is Status.FAILED, "a task failed and its job did not"
+    if after.status is Status.DONE:
+        assert all(task.status is Status.DONE for task in after.tasks.values())
+
+
+def check_job(job: Job) -> None:
+    """Raises AssertionError if there can't be such a job."""
+    assert job.is_active == (job.status in UNFINISHED), "active is not unfinished"
+    if job.status in UNFINISHED:
+        assert job.earliest_check is not None, "nobody will look at an unfinished job"
+        assert (job.sealed_at is not None) == all(task.status is Status.DONE for task in job.tasks.values())
+        assert job.sealed_at or job.earliest_check <= job.deadline_at, "nobody will look at the deadline"
+        assert job.finished_at is None
+        assert job.reason is None
+        assert job.clean_up_at is None
+    else:
+        assert job.finished_at is not None
+        assert all(task.status in FINAL for task in job.tasks.values()), "an unfinished task in a final job"
+    if job.status in RETRYABLE:
+        assert job.clean_up_at is not None, "nobody will remove what it left"
+        assert job.reason is not None
+        assert job.reason.message
+    for task in job.tasks.values():
+        if task.status in RETRYABLE:
+            assert task.reason is not None
+            assert task.reason.message
+        if task.status is Status.DONE:
+            assert task.object is not None
+            assert task.progress.bytes == task.object.size
+        if task.status in FINAL:
+            assert task.lease is None
+            assert (task.next_try_at, task.next_check_at, task.stalls_at) == (None, None, None)
+        else:
+            assert task.next_check_at is not None, "nobody will look at an unfinished task"
+            assert task.stalls_at is not None
+            assert task.next_check_at <= task.stalls_at, "a stall would not be seen"
+        if task.upload and task.upload.plan:
+            plan = task.upload.plan
+            assert task.upload.dispatched <= plan.parts
+            assert task.progress.parts <= plan.parts
+            assert task.progress.bytes <= plan.size
+
+
+def _check_siblings(before: Job, after: Job, now: datetime) -> None:
+    """What happens to one task changes no other, but where the job ends or the sweep checks several (I17)."""
+    changed = [name for name, task in after.tasks.items() if task != before.tasks[name]]
+    if after.status not in UNFINISHED or len(changed) < 2:
+        return
+    for name in changed:
+        check = before.tasks[name].next_check_at
+        assert check is not None
+        assert check <= now, f"{name} was not due, and changed with another task"
+
+
+def _check_retry(before: Job, after: Job) -> None:
+    assert before.status in RETRYABLE, f"an attempt was opened from {before.status}"
+    assert after.attempt == before.attempt + 1
+    assert after.status is Status.PENDING
+    assert after.cleaning_at is None
+    for name, task in after.tasks.items():
+        kept = before.tasks[name]
+        if before.cleaning_at is not None:
+            assert task.upload is None
+            assert task.object is None
+        assert task.status is Status.PENDING or task == kept
+        assert task.upload is None or task.upload == kept.upload
+        assert (task.reason, task.lease, task.last_error) == (
+            None,
+            None,
+            kept.last_error if task == kept else None,
+        )
+
+
+def _check_task(before: Task, after: Task, now: datetime) -> None:
+    if before.status in FINAL:
+        assert after == before, f"a task that was {before.status} changed"
+        return
+    assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
+    assert after.runs >= before.runs
+    if before.lease and before.lease.until > now and after.lease and after.status in UNFINISHED:
+        assert after.lease.owner == before.lease.owner, "a live lease was taken away"
+    was, upload = before.upload, after.upload
+    if was is None or upload is None:
+        return
+    assert upload.upload_id == was.upload_id, "an upload was replaced without being given up"
+    assert was.plan is None or upload.plan == was.plan, "a plan changed"
+    assert upload.dispatched >= was.dispatched
+    redone = after.progress == Progress() and after.losses == before.losses + 1
+    assert after.progress.parts >= before.progress.parts or redone, "progress fell"

@@ -1,0 +1,472 @@
+"""The whole service in one process, wired as the functions wire it, under an order and faults of choice.
+
+Kafka is a bag: any event in it may be delivered next, twice, or be lost. At any call of a port the worker may crash,
+the call may fail or its answer get lost, and other events and sweeps may run meanwhile, as in other processes.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from itertools import count
+from typing import Literal
+
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.bootstrap import Bootstrap, Runtime
+from sitebackup.domain.errors import (
+    BusUnavailable,
+    Conflict,
+    RepositoryUnavailable,
+    RequestError,
+    Transient,
+    Unavailable,
+)
+from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.job import UNFINISHED, Job
+from sitebackup.domain.policy import Policy
+from sitebackup.domain.provider import Provider
+from sitebackup.ports import (
+    EventBus,
+    ExportApi,
+    JobRepository,
+    ObjectStorage,
+    PartRepository,
+    ScheduleRepository,
+)
+from sitebackup.settings import Settings
+from sitebackup.telemetry import logger
+from sitebackup.upkeep import sweep_jobs
+from tests.fakes.bus import MemoryBus
+from tests.fakes.clock import ManualClock
+from tests.fakes.exports import MemoryExport, MemoryExports
+from tests.fakes.faults import FaultInjector
+from tests.fakes.jobs import MemoryJobs
+from tests.fakes.parts import MemoryParts
+from tests.fakes.pool import InlinePool
+from tests.fakes.schedules import MemorySchedules
+from tests.fakes.storage import BUCKET, MemoryStorage
+from tests.simulation.invariants import check_change
+
+PART_SIZE = 4
+"""Bytes. S3's limits don't count in memory."""
+START = datetime(2030, 1, 31, 12, tzinfo=UTC)
+USER_ID, SITE_ID = "a" * 24, "b" * 24
+INVOCATION = timedelta(minutes=14)
+PASS = timedelta(seconds=50)
+"""Of a sweep or a clean-up."""
+JITTER = 0.5
+"""What every random number is."""
+MAX_DEPTH = 3
+"""So many invocations at most stand still in one another."""
+MAX_SWEEPS = 200
+MAX_DELIVERIES = 1000
+"""Without a sweep between them; far more than any job of the simulation needs."""
+CLEAN_UPS = 20
+CLEAN_UP_INTERVAL = timedelta(minutes=11)
+"""Longer than the claim of a pass that crashed."""
+SHORTLY = timedelta(seconds=61)
+
+
+class Crash(BaseException):
+    """The process is gone: nothing in it runs any more."""
+
+
+class Fault(StrEnum):
+    """What may happen at a call of a port."""
+
+    CRASH_BEFORE = "crash before the call"
+    CRASH_AFTER = "crash after the call"
+    FAILS = "the call fails"
+    ANSWER_LOST = "the call works, its answer is lost"
+    OTHERS = "the next two events are delivered meanwhile"
+    LAST = "the newest event is delivered meanwhile"
+    AGAIN = "the last event is delivered again meanwhile"
+    SWEEP = "a minute passes, and the sweep runs meanwhile"
+    CLEAN_UP = "a minute passes, and the clean-up runs meanwhile"
+    CANCEL = "somebody cancels the job meanwhile"
+    RETRY = "somebody retries the job meanwhile"
+    EXPORT_CHANGES = "the export changes"
+    RANGES = "the export stops, or begins, to answer ranges"
+    LOSE_UPLOADS = "S3 loses all uploads"
+    LOSE_PART = "S3 loses a part of each upload"
+    LIE = "S3 answers 200 to the next Complete and makes nothing"
+
+
+HARMLESS = frozenset({Fault.OTHERS, Fault.LAST, Fault.AGAIN})
+"""These may happen any number of times, and the job gets done all the same."""
+
+
+class UnexpectedErrors(logging.Filter):
+    """Keeps the tracebacks of errors that nobody foresaw, and drops what else is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            self.found.append(logging.Formatter().formatException(record.exc_info))
+        return False
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Instead of every other outlet of the service's log."""
+        log = logging.getLogger(logger.service)
+        if self in log.filters:  # an invocation within another
+            yield
+            return
+        log.addFilter(self)
+        try:
+            yield
+        finally:
+            log.removeFilter(self)
+
+
+@dataclass(frozen=True)
+class FakeAdapters:
+    """What Bootstrap is given. The type checker holds the fakes to the ports here."""
+
+    jobs: JobRepository
+    parts: PartRepository
+    schedules: ScheduleRepository
+    exports: ExportApi
+    storage: ObjectStorage
+    bus: EventBus
+
+
+@dataclass
+class SimulatedService:
+    """The service with one job, which is just created."""
+
+    served: Mapping[str, MemoryExport]
+    """What each provider serves, by its name."""
+    faults: Mapping[int, Fault] = field(default_factory=dict)
+    """By the number of the call of a port, once the job is created."""
+    condition_first: bool = False
+    policy: Policy = field(default_factory=lambda: Policy(parts_in_flight=3))
+    format: Literal["zip", "any"] = "any"
+    """Of all providers."""
+    export_api: ExportApi | None = None
+    """In place of the fake, which then serves nothing."""
+    export_url: str = "http://provider"
+
+    def __post_init__(self) -> None:
+        self.clock = ManualClock(START)
+        self.calls: list[str] = []
+        """Every call of a port so far, as `port.name`."""
+        self.happened: list[tuple[int, str, Fault]] = []
+        self.last: TaskEvent | None = None
+        self.history = {name: [export.content] for name, export in self.served.items()}
+        self.invocations = 0
+        self._depth = 0
+        self._unexpected = UnexpectedErrors()
+        self._all_is_well = True
+        self.injector: FaultInjector = self._inject_chosen
+        self.jobs = MemoryJobs(self._inject)
+        self.jobs.on_stored = self._check_stored
+        self.parts = MemoryParts(self._inject)
+        self.schedules = MemorySchedules(self._inject)
+        self.exports = MemoryExports(self._inject)
+        self.exports.by_provider = dict(self.served)
+        self.storage = MemoryStorage(self._inject, condition_first=self.condition_first)
+        self.bus = MemoryBus(self._inject)
+        self._wire()
+        self.job_id = self.create(CreateBackup(user_id=USER_ID, site_id=SITE_ID)).id
+        self._all_is_well = False
+        self.calls.clear()
+
+    def _wire(self) -> None:
+        ids = count(1)
+        adapters = FakeAdapters(
+            jobs=self.jobs,
+            parts=self.parts,
+            schedules=self.schedules,
+            exports=self.export_api or self.exports,
+            storage=self.storage,
+            bus=self.bus,
+        )
+        runtime = Runtime(
+            clock=self.clock.as_port(),
+            random=lambda: JITTER,
+            new_id=lambda: f"{next(ids):024x}",
+            pool=InlinePool,
+        )
+        bootstrap = Bootstrap(self._settings(), adapters, runtime)
+        self.recorder = bootstrap.recorder
+        self.task_recorder = bootstrap.task_recorder
+        self.create_job = bootstrap.create_job()
+        self.change_job = bootstrap.change_job()
+        self.process_provider = bootstrap.process_provider()
+        self.upload_part = bootstrap.upload_part()
+        self.finish_task = bootstrap.finish_task()
+        self.finish_job = bootstrap.finish_job()
+        self.sweep_jobs = bootstrap.sweep_jobs()
+        self.clean_up_jobs = bootstrap.clean_up()
+
+    def _settings(self) -> Settings:
+        return Settings(
+            providers={
+                name: Provider(name=name, export_url=self.export_url, format=self.format)
+                for name in self.served
+            },
+            bucket=BUCKET,
+            kafka_bootstrap_servers="",
+            kafka_auth="none",
+            mongo_uri="",
+            mongo_secret_arn="",
+            mongo_database="",
+            s3_endpoint_url=None,
+            part_size=PART_SIZE,
+            parts_at_once=4,
+            max_bytes=None,
+            export_timeout=30,
+            schedule_window=timedelta(hours=1),
+            schedule_min_interval=timedelta(hours=1),
+            policy=self.policy,
+        )
+
+    def _check_stored(self, before: Job, after: Job) -> None:
+        check_change(before, after, self.now)
+        assert after.next_check_at == after.earliest_check, "the sweep's index was forgotten"
+
+    # --- what a test sees
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now
+
+    @property
+    def job(self) -> Job:
+        """The first job, as it is stored; no call of a port."""
+        return self.stored(self.job_id)
+
+    def stored(self, job_id: str) -> Job:
+        """A job as it is stored; no call of a port."""
+        return next(job for job in self.jobs.all() if job.id == job_id)
+
+    @property
+    def unexpected(self) -> list[str]:
+        """Tracebacks of errors that nobody foresaw: the functions log them and fail the record."""
+        return self._unexpected.found
+
+    # --- what a test does
+
+    def create(self, request: CreateBackup) -> Job:
+        """A call of the API that nothing disturbs. Raises what CreateJob does."""
+        with self._unexpected.watching():
+            return self.create_job(request, None)
+
+    def take(self, choice: int) -> TaskEvent | None:
+        """Takes an event out of the bag."""
+        return self.bus.bag.pop(choice % len(self.bus.bag)) if self.bus.bag else None
+
+    def take_of(self, *kinds: type[TaskEvent], provider: str | None = None) -> TaskEvent | None:
+        """Takes the oldest event of these kinds, and of this provider, out of the bag."""
+        for event in self.bus.bag:
+            if isinstance(event, kinds or TaskEvent) and provider in (None, event.task.provider):
+                self.bus.bag.remove(event)
+                return event
+        return None
+
+    def deliver(self, event: TaskEvent | None) -> None:
+        """One invocation for one event; what it does not acknowledge is delivered again."""
+        if event is None:
+            return
+        self.last = event
+        with self.invocation() as acknowledged:
+            deadline = self.now + INVOCATION
+            match event:
+                case UploadJobCreated():
+                    self.process_provider(event, f"run {self.invocations}", deadline)
+                case UploadPartCreated():
+                    if self.upload_part([event], deadline):
+                        return
+                case PartUpdated():
+                    self.finish_task(event, deadline)
+                case TaskUpdated():
+                    self.finish_job(event)
+            acknowledged.append(True)
+        if not acknowledged:
+            self.bus.bag.append(event)
+
+    def deliver_next(self, count: int) -> None:
+        """So many events, oldest first."""
+        for _ in range(count):
+            self.deliver(self.take(0))
+
+    def deliver_all(self, *kinds: type[TaskEvent], provider: str | None = None) -> None:
+        """Every event of these kinds, and of this provider, and those that come meanwhile."""
+        for _ in range(MAX_DELIVERIES):
+            event = self.take_of(*kinds, provider=provider)
+            if event is None:
+                return
+            self.deliver(event)
+        raise AssertionError(f"events go round and round: {self.bus.bag}")
+
+    def sweep(self) -> None:
+        """The schedule has come."""
+        with self.invocation():
+            self.sweep_jobs(self.now + PASS)
+
+    def clean_up(self) -> None:
+        """The schedule has come."""
+        with self.invocation():
+            self.clean_up_jobs(self.now + PASS)
+
+    def cancel(self) -> None:
+        """A call of the API."""
+        with self.invocation():
+            self.change_job.cancel(self.job_id)
+
+    def retry(self) -> None:
+        """A call of the API."""
+        with self.invocation():
+            self.change_job.retry(self.job_id)
+
+    def pass_time(self, span: timedelta) -> None:
+        """Time moves on."""
+        self.clock.advance(span)
+
+    def change_exports(self) -> None:
+        """The sites go on living."""
+        for name, export in self.served.items():
+            export.change()
+            self.history[name].append(export.content)
+
+    def finish(self) -> None:
+        """From here on all goes well; the sweep finds what got lost. Every job ends within its attempt's time."""
+        self._all_is_well = True
+        for _ in range(MAX_SWEEPS):
+            self.deliver_all()
+            assert not self.unexpected, self.unexpected[0]
+            job = self.job
+            if job.status not in UNFINISHED:
+                return
+            assert job.next_check_at is not None
+            assert job.earliest_check is not None
+            # A sweep that crashed may have claimed it.
+            assert job.next_check_at == job.earliest_check or job.next_check_at <= self.now + sweep_jobs.CLAIM
+            self.clock.advance_to(job.next_check_at)
+            self.sweep()
+        raise AssertionError(f"the job does not end: {self.job}")
+
+    def grow_old(self) -> None:
+        """The time for a retry is over, and what was left is removed."""
+        self._all_is_well = True
+        self.pass_time(timedelta(seconds=self.policy.upload_grace_seconds + 1))
+        for _ in range(CLEAN_UPS):
+            self.clean_up()
+            self.pass_time(CLEAN_UP_INTERVAL)
+
+    @contextmanager
+    def invocation(self) -> Iterator[list[bool]]:
+        """A process of its own: its crash is its alone, and an outage is an answer."""
+        acknowledged: list[bool] = []
+        self.invocations += 1
+        self._depth += 1
+        try:
+            with self._unexpected.watching():
+                yield acknowledged
+        except Crash:
+            assert not acknowledged
+        except (Unavailable, Conflict, RequestError):
+            assert not acknowledged
+        finally:
+            self._depth -= 1
+
+    # --- what happens at calls of ports
+
+    def before(self, call: str, action: Callable[[], object], *, times: int | None = None) -> None:
+        """Does something just before each such call (`port.name`) from here on, or before the first so many."""
+        inner, left = self.injector, times
+
+        def spoilt[T](port: str, name: str, work: Callable[[], T]) -> T:
+            nonlocal left
+            if f"{port}.{name}" == call and left != 0:
+                left = left and left - 1
+                action()
+            return inner(port, name, work)
+
+        self.injector = spoilt
+
+    def after(self, call: str, action: Callable[[], object]) -> None:
+        """Does something just after each such call from here on."""
+        inner = self.injector
+
+        def followed[T](port: str, name: str, work: Callable[[], T]) -> T:
+            answer = inner(port, name, work)
+            if f"{port}.{name}" == call:
+                action()
+            return answer
+
+        self.injector = followed
+
+    def _inject[T](self, port: str, name: str, call: Callable[[], T]) -> T:
+        return self.injector(port, name, call)
+
+    def _inject_chosen[T](self, port: str, name: str, call: Callable[[], T]) -> T:
+        number = len(self.calls)
+        self.calls.append(f"{port}.{name}")
+        fault = None if self._all_is_well else self.faults.get(number)
+        if fault is None:
+            return call()
+        self.happened.append((number, f"{port}.{name}", fault))
+        if fault is Fault.CRASH_BEFORE:
+            raise Crash
+        if fault is Fault.FAILS:
+            raise _outage(port)
+        self._spoil(fault)
+        if self._depth <= MAX_DEPTH:
+            self._run_others(fault)
+        result = call()
+        if fault is Fault.CRASH_AFTER:
+            raise Crash
+        if fault is Fault.ANSWER_LOST:
+            raise _outage(port)
+        return result
+
+    def _spoil(self, fault: Fault) -> None:
+        """Something changes outside of the service."""
+        match fault:
+            case Fault.EXPORT_CHANGES:
+                self.change_exports()
+            case Fault.RANGES:
+                for export in self.served.values():
+                    export.ranged = not export.ranged
+            case Fault.LOSE_UPLOADS:
+                self.storage.uploads.clear()
+            case Fault.LOSE_PART:
+                for upload in self.storage.uploads.values():
+                    upload.lose_first_part()
+            case Fault.LIE:
+                self.storage.lies += 1
+
+    def _run_others(self, fault: Fault) -> None:
+        """Other invocations begin and end."""
+        match fault:
+            case Fault.OTHERS:
+                self.deliver_next(2)
+            case Fault.LAST:
+                self.deliver(self.take(-1))
+            case Fault.AGAIN:
+                self.deliver(self.last)
+            case Fault.SWEEP:
+                self.pass_time(SHORTLY)
+                self.sweep()
+            case Fault.CLEAN_UP:
+                self.pass_time(SHORTLY)
+                self.clean_up()
+            case Fault.CANCEL:
+                self.cancel()
+            case Fault.RETRY:
+                self.retry()
+
+
+def _outage(port: str) -> Exception:
+    if port in ("jobs", "parts", "schedules"):
+        return RepositoryUnavailable("MongoDB does not answer.")
+    if port == "bus":
+        return BusUnavailable("Kafka does not take events.")
+    return Transient("A fault on purpose.")

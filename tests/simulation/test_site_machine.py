@@ -1,0 +1,293 @@
+"""One site's backups over weeks, with everything at once: workers, schedules, people, timeouts, expiry, deletion.
+
+The real use cases run on the fakes; every stored change is checked (I1 to I13 as far as the document tells), and
+after every step each good backup must be there, byte for byte.
+"""
+
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from sitebackup.backup.create_job import CreateBackup
+from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
+from sitebackup.domain.policy import Policy, seconds
+from tests.fakes.exports import MemoryExport
+from tests.fakes.readers import some_bytes
+from tests.simulation.invariants import check_job
+from tests.simulation.service import CLEAN_UP_INTERVAL, PART_SIZE, SITE_ID, USER_ID, SimulatedService
+
+HOUR = timedelta(hours=1)
+DELETE_GRACE_SECONDS = 2 * 24 * 3600
+A_WHOLE_BACKUP = 30
+"""Events, more than any of these backups has."""
+MAX_SWEEPS = 300
+UNKNOWN_ID = "e" * 24
+CLEAN_UPS = 4
+"""So many passes, further apart than a claim lasts, remove all that was left."""
+SPANS = [timedelta(seconds=61), timedelta(minutes=11), 7 * HOUR, 25 * HOUR, 4 * 24 * HOUR, 8 * 24 * HOUR]
+choices = st.integers(0, 30)
+schedules = st.sampled_from(["sweep", "clean_up"])
+ends = st.sampled_from([None, 1 * HOUR, 30 * 24 * HOUR])
+some_providers = st.sampled_from([None, None, ["site"], ["db"]])
+interruptions = st.sampled_from(
+    ["cancel", "retry", "delete", "undelete", "sweep", "clean_up", "deliver", "create"]
+)
+
+
+class SiteMachine(RuleBasedStateMachine):
+    """Rules are what workers, schedules and people do; a choice picks the job or event."""
+
+    @initialize(
+        parts=st.integers(1, 4),
+        ranged=st.booleans(),
+        condition_first=st.booleans(),
+        keep_newest=st.sampled_from([0, 1, 1]),
+    )
+    def begin(self, parts: int, ranged: bool, condition_first: bool, keep_newest: int) -> None:
+        served = {
+            "site": MemoryExport(some_bytes("site", parts * PART_SIZE), ranged=ranged),
+            "db": MemoryExport(some_bytes("db", 2)),
+        }
+        policy = Policy(parts_in_flight=3, keep_newest=keep_newest, delete_grace_seconds=DELETE_GRACE_SECONDS)
+        self.service = SimulatedService(served, condition_first=condition_first, policy=policy)
+        self.hook: tuple[int, Callable[[], None]] | None = None
+        """After so many calls of ports something else happens, once."""
+        self.protected: set[str] = set()
+        self.service.injector = self._inject
+
+    def _inject[T](self, port: str, name: str, call: Callable[[], T]) -> T:
+        if self.hook:
+            left, action = self.hook
+            self.hook = (left - 1, action) if left else None
+            if not left:
+                action()
+        return call()
+
+    # --- what happens
+
+    @rule(expires=st.sampled_from([None, 1, 3]), providers=some_providers)
+    def create(self, expires: int | None, providers: list[str] | None = None) -> None:
+        request = CreateBackup(
+            user_id=USER_ID, site_id=SITE_ID, providers=providers, expires_after_days=expires
+        )
+        with self.service.invocation():
+            self.service.create_job(request, None)
+
+    @rule(choice=choices)
+    def deliver(self, choice: int) -> None:
+        self.service.deliver(self.service.take(choice))
+
+    @rule()
+    def deliver_all(self) -> None:
+        self.service.deliver_next(A_WHOLE_BACKUP)
+
+    @rule(expires=st.sampled_from([None, 1, 1]), providers=some_providers)
+    def a_whole_backup(self, expires: int | None, providers: list[str] | None) -> None:
+        """What happens most nights."""
+        self.create(expires, providers)
+        self.deliver_all()
+
+    @rule(calls=st.integers(0, 40))
+    def a_backup_cancelled_on_the_way(self, calls: int) -> None:
+        self.create(1)
+        self.hook = (calls, lambda: self.cancel(0))
+        self.deliver_all()
+        self.hook = None
+
+    @rule(choice=choices)
+    def deliver_twice(self, choice: int) -> None:
+        event = self.service.take(choice)
+        self.service.deliver(event)
+        self.service.deliver(event)
+
+    @rule(choice=st.integers(0, 5))
+    def lose(self, choice: int) -> None:
+        self.service.take(choice)
+
+    @rule()
+    def export_changes(self) -> None:
+        self.service.change_exports()
+
+    @rule(span=st.sampled_from(SPANS))
+    def pass_time(self, span: timedelta) -> None:
+        self.service.pass_time(span)
+
+    @rule()
+    def sweep(self) -> None:
+        self.service.sweep()
+
+    @rule()
+    def clean_up(self) -> None:
+        self.service.clean_up()
+
+    @rule(scheduled=schedules)
+    def run_when_something_is_due(self, scheduled: str) -> None:
+        self._until_due(scheduled)
+        self._run(scheduled)
+
+    def _until_due(self, scheduled: str) -> None:
+        times = [job.next_check_at if scheduled == "sweep" else job.clean_up_at for job in self._jobs()]
+        self.service.clock.advance_to(min((at for at in times if at), default=self.service.now))
+
+    def _run(self, scheduled: str) -> None:
+        if scheduled == "sweep":
+            self.sweep()
+        else:
+            self.clean_up()
+
+    @rule(choice=choices)
+    def cancel(self, choice: int) -> None:
+        with self.service.invocation():
+            self.service.change_job.cancel(self._pick(choice))
+
+    @rule(choice=choices)
+    def retry(self, choice: int) -> None:
+        with self.service.invocation():
+            self.service.change_job.retry(self._pick(choice))
+
+    @rule(choice=choices, at=ends)
+    def delete(self, choice: int, at: timedelta | None) -> None:
+        with self.service.invocation():
+            self.service.change_job.delete(self._pick(choice), self.service.now + at if at else None)
+
+    @rule(choice=choices)
+    def undelete(self, choice: int) -> None:
+        with self.service.invocation():
+            self.service.change_job.undelete(self._pick(choice))
+
+    @rule(
+        choice=st.integers(0, 3),
+        calls=st.integers(0, 10),
+        what=interruptions,
+        then=st.sampled_from(["sweep", "clean_up", "clean_up", "deliver"]),
+    )
+    def interrupted(self, choice: int, calls: int, what: str, then: str) -> None:
+        """Between two calls of a pass's or a worker's ports something else happens."""
+
+        def retry_and_run() -> None:
+            self.retry(choice)
+            self.deliver_all()
+
+        actions: dict[str, Callable[[], None]] = {
+            "cancel": lambda: self.cancel(choice),
+            "retry": retry_and_run,
+            "delete": lambda: self.delete(choice, None),
+            "undelete": lambda: self.undelete(choice),
+            "sweep": self.sweep,
+            "clean_up": self.clean_up,
+            "deliver": self.deliver_all,
+            "create": lambda: self.create(1),
+        }
+        if then != "deliver":
+            self._until_due(then)
+        self.hook = (calls, actions[what])
+        if then == "deliver":
+            self.deliver(choice)
+        else:
+            self._run(then)
+        self.hook = None
+
+    # --- what holds
+
+    def _pick(self, choice: int) -> str:
+        ids = sorted((job.id for job in self._jobs()), reverse=True)
+        return ids[choice % len(ids)] if ids else UNKNOWN_ID
+
+    def _jobs(self) -> list[Job]:
+        return self.service.jobs.all()
+
+    @invariant()
+    def good_backups_are_there(self) -> None:
+        assert not self.service.unexpected, self.service.unexpected[0]
+        jobs = self._jobs()
+        assert sum(job.status in UNFINISHED for job in jobs) <= 1
+        for job in jobs:
+            check_job(job)
+            self._check_removal(job)
+            if job.status is Status.DONE and job.removing_at is None:
+                self._check_objects(job)
+        self._check_newest(jobs)
+
+    def _check_objects(self, job: Job) -> None:
+        for name, task in job.tasks.items():
+            assert task.object is not None
+            versions = self.service.storage.versions.get(task.object.key, {})
+            assert task.object.version_id in versions, f"the {name} of a good backup is lost"
+            assert versions[task.object.version_id] in self.service.history[name]
+
+    def _check_removal(self, job: Job) -> None:
+        if job.removing_at is None:
+            return
+        assert job.delete_at is not None
+        assert job.finished_at is not None
+        assert job.removing_at >= job.delete_at + seconds(self.service.policy.delete_grace_seconds)
+        if job.delete_cause is DeleteCause.EXPIRED:
+            assert job.expires_after_days is not None
+            assert job.delete_at >= job.finished_at + seconds(job.expires_after_days * 24 * 3600)
+
+    def _check_newest(self, jobs: list[Job]) -> None:
+        """What held a provider's newest good object is still there, unless somebody asked to delete it."""
+        if not self.service.policy.keep_newest:
+            return
+        for job in jobs:
+            if job.id in self.protected and job.delete_cause is not DeleteCause.REQUESTED:
+                assert job.status is Status.DONE
+                assert job.removing_at is None
+        self.protected = set()
+        good = [
+            job
+            for job in jobs
+            if job.status is Status.DONE
+            and job.delete_cause is not DeleteCause.REQUESTED
+            and job.removing_at is None
+        ]
+        for provider in self.service.served:
+            tasks = {job.id: job.tasks[provider] for job in good if provider in job.tasks}
+            done = {job_id: task.finished_at for job_id, task in tasks.items() if task.finished_at}
+            assert done.keys() == tasks.keys()
+            newest = max(done.values(), default=None)
+            self.protected |= {job_id for job_id, at in done.items() if at == newest}
+
+    def teardown(self) -> None:
+        """From here on all goes well: every job ends, and S3 holds the good backups and nothing else."""
+        if not hasattr(self, "service"):
+            return
+        for _ in range(MAX_SWEEPS):
+            self.deliver_all()
+            unfinished = [job for job in self._jobs() if job.is_active]
+            if not unfinished:
+                break
+            for job in unfinished:
+                assert job.next_check_at is not None
+                self.service.clock.advance_to(job.next_check_at)
+            self.sweep()
+        assert all(job.status not in UNFINISHED for job in self._jobs()), "a job does not end"
+        self.service.pass_time(25 * HOUR)
+        for _ in range(CLEAN_UPS):
+            self.clean_up()
+            self.service.pass_time(CLEAN_UP_INTERVAL)
+        self.good_backups_are_there()
+        assert not self.service.storage.mistakes, self.service.storage.mistakes
+        assert not self.service.storage.uploads, "an upload stayed open"
+        recorded = {
+            task.object.version_id
+            for job in self._jobs()
+            if job.status is Status.DONE
+            for task in job.tasks.values()
+            if task.object
+        }
+        there = {version for versions in self.service.storage.versions.values() for version in versions}
+        assert there <= recorded, "something stayed in S3 that is no good backup"
+
+
+SiteMachine.TestCase.settings = settings(
+    deadline=None,
+    max_examples=int(os.environ.get("SIMULATION_EXAMPLES", "60")),
+    stateful_step_count=40,
+    suppress_health_check=list(HealthCheck),
+)
+TestSiteMachine = SiteMachine.TestCase

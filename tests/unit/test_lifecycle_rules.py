@@ -1,0 +1,125 @@
+"""Retry, clean-up, deletion and undeletion: which state of a job allows which of them."""
+
+from datetime import timedelta
+
+import pytest
+
+from sitebackup.domain import lifecycle
+from sitebackup.domain.job import FINISHED, RETRYABLE, DeleteCause, Job, Status
+from sitebackup.domain.reason import Code, Reason
+from sitebackup.domain.transitions import endings
+from tests.unit.jobs import MOMENT, SITE, START, at, changed, new_job
+
+REQUESTED = DeleteCause.REQUESTED
+NOT_FOUND = Reason(code=Code.EXPORT_NOT_FOUND, message="404")
+
+
+def job_in(status: Status) -> Job:
+    """A job of one task; what failed or was cancelled ended as the transitions end it."""
+    job = new_job(1)
+    match status:
+        case Status.CANCELLED:
+            return changed(endings.cancel(job, MOMENT))
+        case Status.FAILED:
+            return changed(endings.fail_task(job, MOMENT, SITE, NOT_FOUND))
+        case Status.DONE:
+            return job.replace(status=status, finished_at=START)
+        case _:
+            return job.replace(status=status)
+
+
+def marked(job: Job) -> Job:
+    return job.replace(delete_at=START, delete_cause=REQUESTED)
+
+
+def removing(job: Job) -> Job:
+    return marked(job).replace(removing_at=START)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_retry_is_possible_of_what_failed_or_was_cancelled_and_is_not_marked(status: Status) -> None:
+    job = job_in(status)
+    assert (lifecycle.retry(job, MOMENT) is not None) == (status in RETRYABLE)
+    assert lifecycle.retry(marked(job), MOMENT) is None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_what_failed_or_was_cancelled_is_cleaned_and_only_once(status: Status) -> None:
+    job = job_in(status)
+    begun = lifecycle.begin_cleaning(job, MOMENT)
+    assert (begun is not None) == (status in RETRYABLE)
+    assert lifecycle.end_cleaning(job, MOMENT) is None
+    if begun:
+        cleaned = changed(lifecycle.end_cleaning(begun.job, MOMENT))
+        assert (cleaned.cleaned_at, cleaned.clean_up_at) == (START, START)
+        assert lifecycle.begin_cleaning(cleaned, MOMENT) is None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_a_done_job_is_marked_as_clean_and_only_once(status: Status) -> None:
+    clean = lifecycle.mark_clean(job_in(status), MOMENT)
+    assert (clean is not None) == (status is Status.DONE)
+    if clean:
+        assert (clean.job.cleaned_at, clean.job.clean_up_at) == (START, START)
+        assert lifecycle.mark_clean(clean.job, MOMENT) is None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_job_is_marked_for_deletion_once_it_has_ended_and_until_its_removal(status: Status) -> None:
+    job = job_in(status)
+    assert (lifecycle.mark_deleted(job, MOMENT, START, REQUESTED) is not None) == (status in FINISHED)
+    assert lifecycle.mark_deleted(removing(job), MOMENT, START, REQUESTED) is None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_mark_can_be_taken_back_until_the_removal(status: Status) -> None:
+    job = job_in(status)
+    assert lifecycle.undelete(job, MOMENT) is None
+    assert (lifecycle.undelete(marked(job), MOMENT) is not None) == (status in FINISHED)
+    assert lifecycle.undelete(removing(job), MOMENT) is None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_data_is_removed_only_of_a_marked_job_and_only_after_the_claim(status: Status) -> None:
+    job = job_in(status)
+    assert lifecycle.begin_removal(job, MOMENT) is None
+    assert (lifecycle.begin_removal(marked(job), MOMENT) is not None) == (status in FINISHED)
+    assert lifecycle.end_removal(marked(job), MOMENT) is None
+    removed = lifecycle.end_removal(removing(job), MOMENT)
+    assert (removed is not None) == (status in FINISHED)
+    assert removed is None or (removed.job.status, removed.job.deleted_at) == (Status.DELETED, START)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_look_is_put_off_only_of_a_final_job_and_only_to_another_time(status: Status) -> None:
+    job, later = job_in(status), START + timedelta(days=3)
+    assert lifecycle.look_again(job, MOMENT, job.clean_up_at) is None
+    put_off = lifecycle.look_again(job, MOMENT, later)
+    assert (put_off is not None) == (status in FINISHED | {Status.DELETED})
+    assert put_off is None or put_off.job.clean_up_at == later
+
+
+def test_no_retry_begins_while_the_job_is_being_cleaned_unless_that_claim_is_over() -> None:
+    cleaning = changed(lifecycle.begin_cleaning(job_in(Status.FAILED), MOMENT))
+    over = START + lifecycle.CLAIM
+    assert cleaning.clean_up_at == over
+    before = at(over - timedelta(seconds=1))
+    assert lifecycle.is_being_cleaned(cleaning, before.now)
+    assert lifecycle.retry(cleaning, before) is None
+    assert not lifecycle.is_being_cleaned(cleaning, over)
+    assert lifecycle.retry(cleaning, at(over)) is not None
+
+
+def test_a_second_claim_keeps_the_time_at_which_the_removal_began() -> None:
+    later = at(START + lifecycle.CLAIM)
+    claimed = changed(lifecycle.begin_removal(marked(job_in(Status.DONE)), MOMENT))
+    again = changed(lifecycle.begin_removal(claimed, later))
+    assert (again.removing_at, again.clean_up_at) == (START, later.now + lifecycle.CLAIM)
+
+
+def test_a_backup_that_expired_and_was_taken_back_never_expires_again() -> None:
+    job = job_in(Status.DONE).replace(expires_after_days=1)
+    expired = changed(lifecycle.mark_deleted(job, MOMENT, START, DeleteCause.EXPIRED))
+    asked = changed(lifecycle.mark_deleted(job, MOMENT, START, REQUESTED))
+    assert changed(lifecycle.undelete(expired, MOMENT)).expires_after_days is None
+    assert changed(lifecycle.undelete(asked, MOMENT)).expires_after_days == 1
