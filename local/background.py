@@ -36,7 +36,7 @@ def start(
     since = processes.size(settings.folder / "log")
     errors = settings.folder / "errors"  # what the log can't take, such as a traceback at start
     command = [sys.executable, "-m", "local", "up", "--foreground", *(["--throw-away"] if throw_away else [])]
-    with errors.open("wb") as output:
+    with errors.open("wb") as output, processes.interrupts_held():
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -45,7 +45,7 @@ def start(
             stdout=subprocess.DEVNULL,
             stderr=output,
             start_new_session=True,
-            preexec_fn=die_with_parent if with_parent or throw_away else None,
+            preexec_fn=die_with_parent if with_parent or throw_away else processes.take_interrupts,
         )
     try:
         _wait_until_up(settings, process, since)

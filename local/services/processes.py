@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -27,8 +27,28 @@ def die_with_parent() -> None:
 
     The signal follows the *thread*, prctl(2): start children from a thread that lives as long as they shall.
     """
+    take_interrupts()
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Keeps signals that end a command waiting until the block is over.
+
+    Around a fork Python runs hooks, and drops whatever is raised in them: an interrupt would be lost. The child must
+    call `take_interrupts`, as `die_with_parent` does.
+    """
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+def take_interrupts() -> None:
+    """For `preexec_fn`: whatever the parent holds, its child does not."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def spawn(

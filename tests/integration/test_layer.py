@@ -74,7 +74,9 @@ def test_it_holds_the_authorities_where_documentdb_s_connection_string_names_the
     template = (ROOT / "infrastructure/network-and-data.yaml").read_text()
     (named,) = re.findall(r"tlsCAFile=([^&]+)&", template)
     file = layer.layer / Path(named).relative_to("/opt/python")
-    code = "from sitebackup.bootstrap import Bootstrap; print(Bootstrap().repository.get('a' * 24))"
+    code = (
+        "from sitebackup.bootstrap import Bootstrap; print(Bootstrap.from_env().adapters.jobs.get('a' * 24))"
+    )
     known, (unknown, _) = authority[0], certificate(tmp_path)
     for tls, read in ((known, True), (unknown, False)):
         with proxy(mongo.port, tls=tls) as wire:

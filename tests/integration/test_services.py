@@ -14,6 +14,7 @@ import pymongo
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
+from local.paths import ROOT
 from local.services.kafka import TOPICS, Kafka
 from local.services.mongo import Mongo
 from local.services.s3 import BUCKET, S3, s3_client
@@ -149,3 +150,23 @@ def test_a_service_dies_with_its_parent(tmp_path: Path) -> None:
     while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the server outlived its parent"
         time.sleep(0.02)
+
+
+def test_an_interrupt_while_a_child_is_forked_is_neither_lost_nor_kept_from_the_child() -> None:
+    """Python runs hooks around a fork, and drops what is raised in them."""
+    script = (
+        "import os, signal, subprocess, sys\n"
+        "from local.services.processes import interrupts_held, take_interrupts\n"
+        "parent = os.getpid()\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(parent, signal.SIGINT))\n"
+        "try:\n"
+        "    with interrupts_held():\n"
+        "        child = subprocess.Popen(['sleep', '60'], preexec_fn=take_interrupts)\n"
+        "except KeyboardInterrupt:\n"
+        "    child.send_signal(signal.SIGTERM)\n"
+        "    print('interrupted', child.wait(20))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"interrupted {-signal.SIGTERM}\n", "")
