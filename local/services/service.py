@@ -86,9 +86,9 @@ class Service(ABC):
             )
         self.data.mkdir(parents=True, exist_ok=True)
         self._log_start = processes.size(self.log)
-        self.process = processes.spawn(
-            self.command(), cwd=self.data, log=self.log, environment=self.environment()
-        )
+        command, environment = self.command(), self.environment()
+        with processes.interrupts_held():  # so that what was started is known
+            self.process = processes.spawn(command, cwd=self.data, log=self.log, environment=environment)
 
     def environment(self) -> dict[str, str]:
         """Only what any program needs: credentials of the caller's shell must not reach the servers."""
