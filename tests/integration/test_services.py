@@ -157,6 +157,7 @@ def test_an_interrupt_while_a_child_is_forked_is_neither_lost_nor_kept_from_the_
     script = (
         "import os, signal, subprocess, sys\n"
         "from local.services.processes import interrupts_held, take_interrupts\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it\n"
         "parent = os.getpid()\n"
         "os.register_at_fork(after_in_parent=lambda: os.kill(parent, signal.SIGINT))\n"
         "try:\n"
