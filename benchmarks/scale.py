@@ -139,7 +139,7 @@ def write(figures: dict[str, Any]) -> None:
     night = Night(figures)
     tb = night.bytes / 1e12
     transfer_seconds = night.moving_seconds
-    puts = night.parts + SITES * PROVIDERS * 2
+    puts = night.parts + SITES * (PROVIDERS * 2 + 1)
     pollers = math.ceil(night.concurrency / INVOCATIONS_PER_POLLER)
     units = math.ceil(pollers / POLLERS_PER_UNIT)
     costs = {
@@ -194,7 +194,7 @@ def write(figures: dict[str, Any]) -> None:
                  f"{night.mongo_writes_per_second:,.0f}"],
                 ["Kafka records", f"{night.kafka_per_second * night.seconds:,.0f}",
                  f"{night.kafka_per_second:,.0f}"],
-                ["S3 PUTs, creations and completions", f"{puts:,}", f"{puts / night.seconds:,.0f}"],
+                ["S3 PUTs, creations, completions and manifests", f"{puts:,}", f"{puts / night.seconds:,.0f}"],
                 ["export requests", f"{night.parts:,}", f"{night.parts_per_second:,.0f}"],
             ],
         ),
@@ -252,7 +252,7 @@ def _clean_up(figures: dict[str, Any]) -> list[str]:
     rate = CLEAN_UP_MB / VCPU_MB / cpu
     day, night = EXPIRIES_A_DAY / 86400, EXPIRIES_A_DAY / HOURS / 3600
     dollars = EXPIRIES_A_DAY * cpu * VCPU_MB / 1024 * LAMBDA_GB_SECOND
-    lists = EXPIRIES_A_DAY * PROVIDERS * 2 * S3_LIST
+    lists = EXPIRIES_A_DAY * (PROVIDERS + 1) * 2 * S3_LIST
     return [
         "## Clean-up",
         "",
@@ -267,7 +267,7 @@ def _clean_up(figures: dict[str, Any]) -> list[str]:
                 [f"a second, all in the {HOURS} hours of the night", f"{night:.1f}"],
                 ["CPU of one from its expiry to its end, ms", f"{cpu * 1000:.0f}"],
                 ["MongoDB commands of one", f"{mongo:.0f}"],
-                ["S3 requests of one: two lists and one deletion a provider", PROVIDERS * 3],
+                ["S3 requests of one: 2 lists and 1 deletion for each object and the manifest", (PROVIDERS + 1) * 3],
                 [f"a second that one pass of {CLEAN_UP_MB} MB has the CPU for", f"{rate:.0f}"],
                 [f"a second that {CLEAN_UP_PASSES} passes have it for, the most at once",
                  f"{rate * CLEAN_UP_PASSES:.0f}"],
@@ -276,7 +276,7 @@ def _clean_up(figures: dict[str, Any]) -> list[str]:
             ],
         ),
         "",
-        "What comes faster than that waits: it is removed later, and nothing else waits behind it. More memory makes",
+        "Expiries that come faster wait and are removed later; nothing else waits behind them. More memory makes",
         "each pass faster in proportion, up to a whole processor.",
         "",
     ]  # fmt: skip
@@ -307,7 +307,7 @@ def _breaks(
         f"{night.bytes / night.seconds / 1e9:.1f} GB a second reach them. `partsInFlight` bounds a task; schedules "
         "spread over the night, each site at a minute of its own, bound the sum.",
         "**S3.** A prefix takes 3,500 PUTs a second and splits under load. Keys begin with the user's id, so that "
-        f"{puts / night.seconds:,.0f} a second spread by themselves. PUTs are {put_share:.0%} of the price: "
+        f"{puts / night.seconds:,.0f} a second are spread over prefixes. PUTs are {put_share:.0%} of the price: "
         "larger parts make it smaller, and cost no memory here.",
     ]
     wrapped = [

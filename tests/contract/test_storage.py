@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,6 +280,35 @@ def test_a_completion_of_an_aborted_upload_beside_an_object_makes_nothing(
     with suppress(ObjectExists, NoSuchUpload):  # versitygw answers 200
         writing.complete(key, upload_id, PLAN, parts, CRC)
     assert writing.head(key) == first
+
+
+def test_what_is_put_once_is_never_replaced(server: Server, writing: ObjectStorage, key: str) -> None:
+    writing.put_once(key, b"first")
+    for again in (b"first", b"other"):
+        with pytest.raises(ObjectExists):
+            writing.put_once(key, again)
+    assert server.read(key) == b"first"
+    (version,) = writing.at_key(key).versions
+    writing.delete_version(key, version)
+    writing.put_once(key, b"other")
+    assert server.read(key) == b"other"
+
+
+def test_of_many_that_put_an_object_once_at_the_same_time_one_does(
+    server: Server, writing: ObjectStorage, key: str
+) -> None:
+    def put(number: int) -> int:
+        try:
+            writing.put_once(key, str(number).encode())
+        except (ObjectExists, Transient):
+            return 0
+        return number
+
+    numbers = range(1, 9)
+    with ThreadPoolExecutor(len(numbers)) as pool:
+        (winner,) = filter(None, pool.map(put, numbers))
+    assert server.read(key) == str(winner).encode()
+    assert len(writing.at_key(key).versions) == 1
 
 
 def test_a_wrong_checksum_of_the_whole_makes_no_object(

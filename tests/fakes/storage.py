@@ -90,6 +90,12 @@ class MemoryStorage(Fake):
         return _stored(key, self.add_version(key, content), content)
 
     @port_call
+    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
+        if self.versions.get(key):
+            raise ObjectExists
+        self.add_version(key, data)
+
+    @port_call
     def complete(
         self,
         key: str,

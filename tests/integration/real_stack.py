@@ -25,6 +25,7 @@ from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, Runtime
 from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import Job
+from sitebackup.domain.manifest import manifest_of
 from sitebackup.ports import (
     Clock,
     ExportApi,
@@ -171,7 +172,7 @@ class Stack(Bootstrap):
             case PartUpdated():
                 self.finish_task()(event, self.deadline())
             case TaskUpdated():
-                self.finish_job()(event)
+                self.finish_job()(event, self.deadline())
 
     def sweep(self) -> int:
         """One pass."""
@@ -194,3 +195,15 @@ class Stack(Bootstrap):
         assert self.s3 is not None
         answer = self.s3.get_object(Bucket=BUCKET, Key=stored.key, VersionId=stored.version_id)
         assert answer["Body"].read() == self.served.by_provider["site"].content
+        assert self.manifests(self.job(job_id)) == [manifest_of(self.job(job_id))]
+
+    def manifests(self, job: Job) -> list[bytes]:
+        """All versions of the job's manifest."""
+        assert self.s3 is not None
+        listing = self.s3.list_object_versions(Bucket=BUCKET, Prefix=job.manifest_key)
+        return [
+            self.s3.get_object(Bucket=BUCKET, Key=job.manifest_key, VersionId=found["VersionId"])[
+                "Body"
+            ].read()
+            for found in listing.get("Versions", [])
+        ]

@@ -286,7 +286,7 @@ class SimulatedService:
                 case PartUpdated():
                     self.finish_task(event, deadline)
                 case TaskUpdated():
-                    self.finish_job(event)
+                    self.finish_job(event, deadline)
             acknowledged.append(True)
         if not acknowledged:
             self.bus.bag.append(event)

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from sitebackup.domain.job import Job, Status
+from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.reason import Code
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
@@ -90,6 +91,8 @@ def check_end(service: SimulatedService) -> Job:
     assert left.status is job.status
     assert not service.storage.mistakes, service.storage.mistakes
     assert not service.storage.uploads, "an upload stayed open"
+    described = list(service.storage.versions.get(left.manifest_key, {}).values())
+    assert described == ([manifest_of(left)] if left.status is Status.DONE else []), "I18"
     for name, task in left.tasks.items():
         versions = service.storage.versions.get(left.key(name), {})
         if left.status is Status.DONE:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
+from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.policy import Policy, seconds
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
@@ -213,6 +214,8 @@ class SiteMachine(RuleBasedStateMachine):
         self._check_newest(jobs)
 
     def _check_objects(self, job: Job) -> None:
+        manifests = self.service.storage.versions.get(job.manifest_key, {})
+        assert list(manifests.values()) == [manifest_of(job)], "a done job has one manifest, its own (I18)"
         for name, task in job.tasks.items():
             assert task.object is not None
             versions = self.service.storage.versions.get(task.object.key, {})
@@ -280,6 +283,9 @@ class SiteMachine(RuleBasedStateMachine):
             for task in job.tasks.values()
             if task.object
         }
+        for job in self._jobs():
+            if job.status is Status.DONE:
+                recorded |= set(self.service.storage.versions[job.manifest_key])
         there = {version for versions in self.service.storage.versions.values() for version in versions}
         assert there <= recorded, "something stayed in S3 that is no good backup"
 

@@ -240,7 +240,7 @@ class Bootstrap:
         """For `functions/finish_job`."""
         from .backup.finish_job import FinishJob
 
-        return FinishJob(self.job_store)
+        return FinishJob(self.job_store, self.adapters.storage, self._retry, self.runtime.clock)
 
     # --- schedules
 

@@ -296,6 +296,9 @@ class ObjectStorage(Protocol):
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         """Stores a whole object. Each call makes a version: after a lost answer one is left at the key."""
 
+    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
+        """Stores an object where there is none. Raises ObjectExists, also if a lost answer's call has stored it."""
+
     def complete(
         self,
         key: str,

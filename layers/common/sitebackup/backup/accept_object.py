@@ -38,7 +38,7 @@ class AcceptObject:
     def _look_into(self, ref: TaskRef, stored: StoredObject) -> StoredObject:
         """The object with its number of members."""
         if provider_of(ref, self.providers).format == "any":
-            return stored
+            return stored.replace(format="any")
         length = min(stored.size, zip_end.TAIL_BYTES)
         tail = self.storage.read(stored, stored.size - length, length) if length else b""
         head = tail if length == stored.size else self.storage.read(stored, 0, zip_end.HEAD_BYTES)

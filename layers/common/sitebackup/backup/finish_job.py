@@ -1,9 +1,16 @@
-"""Settles a job whose tasks are all done; a failed task has settled its job already."""
+"""Finishes a job whose tasks are all done: its manifest comes first. A failed task has settled its job already."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from ..domain.errors import ObjectExists, Permanent, Transient
 from ..domain.events import TaskUpdated
+from ..domain.job import Job
+from ..domain.manifest import manifest_of
 from ..domain.transitions.endings import finish_job
+from ..ports import Clock, ObjectStorage
+from ..telemetry import count, log_context, logger
+from ..transfer.retrying import RetryInProcess
 from .recorder import JobStore
 
 
@@ -12,8 +19,39 @@ class FinishJob:
     """One record: a task of the job has ended."""
 
     store: JobStore
+    storage: ObjectStorage
+    retry: RetryInProcess
+    clock: Clock
 
-    def __call__(self, event: TaskUpdated) -> None:
-        """Raises RepositoryUnavailable (or Conflict) if the outcome can't be stored."""
-        attempt = event.task.attempt
-        self.store.store(event.task.job_id, lambda job, moment: finish_job(job, moment, attempt))
+    def __call__(self, event: TaskUpdated, deadline: datetime) -> None:
+        """Raises RepositoryUnavailable (or Conflict) if the outcome can't be stored.
+
+        While S3 does not take the manifest the job stays sealed, and the sweep asks again (I16).
+        """
+        ref = event.task
+        job = self.store.jobs.get(ref.job_id)
+        if job is None or not job.awaits_finish(ref.attempt):
+            return
+        try:
+            if not self.retry(lambda: self._is_described(job, deadline), ref, deadline):
+                count("ManifestConflicts")
+                logger.error("another manifest is in the way", extra=log_context(ref))
+                return
+        except (Transient, Permanent) as error:
+            logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
+            return
+        self.store.store(job.id, lambda job, moment: finish_job(job, moment, ref.attempt), known=job)
+
+    def _is_described(self, job: Job, deadline: datetime) -> bool:
+        """Whether the job's manifest is in the bucket (I18): written now, or by a call whose answer was lost."""
+        manifest = manifest_of(job)
+        try:
+            self.storage.put_once(job.manifest_key, manifest, self.clock.left_until(deadline))
+        except ObjectExists:
+            stored = self.storage.head(job.manifest_key)
+            if stored is None:
+                raise Transient("S3 refuses the manifest, but shows none.") from None
+            if stored.size != len(manifest):
+                return False
+            return self.storage.read(stored, 0, stored.size) == manifest
+        return True

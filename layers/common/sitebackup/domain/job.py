@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -81,6 +81,12 @@ class StoredObject(Model, frozen=True, kw_only=True):
     version_id: str | None = None
     members: int | None = None
     """Of the zip; None if the provider's format is `any`."""
+    format: Literal["zip", "any"] = "zip"
+    """What its provider was said to send."""
+    parts: int = 1
+    """Of the upload that made it."""
+    validator: str | None = None
+    """The ETag under which a ranged export was read."""
 
 
 class LastError(Model, frozen=True, kw_only=True):
@@ -195,6 +201,15 @@ class Job(Model, frozen=True, kw_only=True):
     def with_next_check(self) -> Self:
         """As it is stored: what the sweep's index is on is derived from the rest (I8)."""
         return self.replace(next_check_at=self.earliest_check)
+
+    def awaits_finish(self, attempt: int) -> bool:
+        """Whether all tasks of this attempt are done, and the job is not yet."""
+        return self.attempt == attempt and self.is_active and self.sealed_at is not None
+
+    @property
+    def manifest_key(self) -> str:
+        """Where the job's manifest is stored; no name of a provider has a dot."""
+        return f"{self.user_id}/{self.site_id}/{self.id}/manifest.json"
 
     def ref(self, provider: str) -> TaskRef:
         """The task of the attempt that the job is in."""

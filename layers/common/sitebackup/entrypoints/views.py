@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from ..domain.job import RETRYABLE, Job, Status, Task
+from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task
 from ..domain.reason import Reason
 from ..domain.retention import Decision
 from ..domain.schedule import Schedule
@@ -86,7 +86,20 @@ def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
             "nextTryAt": _time(task.next_try_at) if waits else None,
             "startedAnew": task.started_anew or None,
             "finishedAt": _time(task.finished_at),
-            "object": task.object.to_document() if task.object and not gone else None,
+            "object": _object(task.object) if task.object and not gone else None,
+        }
+    )
+
+
+def _object(stored: StoredObject) -> dict[str, Any]:
+    return _known(
+        {
+            "bucket": stored.bucket,
+            "key": stored.key,
+            "size": stored.size,
+            "checksumCRC64NVME": stored.checksum_crc64nvme,
+            "versionId": stored.version_id,
+            "members": stored.members,
         }
     )
 

@@ -122,6 +122,8 @@ class CleanUp:
         claimed = self.store.store_seen(job, lifecycle.begin_removal)
         if claimed is None:
             return False
+        if job.sealed_at is not None:  # first, so that no manifest speaks of what is gone
+            self._delete({job.manifest_key: self.storage.at_key(job.manifest_key)})
         self._delete(self._at_keys(job))
         self.store.store_seen(claimed.after, lifecycle.end_removal)
         return True

@@ -89,6 +89,15 @@ class S3Storage:
             raise Transient("S3 does not show the object that it took.")
         return stored
 
+    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
+        """Stores an object where there is none. Raises ObjectExists, Transient or Permanent.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+        """
+        headers = {"Content-Type": "application/json", "If-None-Match": "*"}
+        with _translated(), timed("StorageLatency"):
+            self._put.held(key, memoryview(data), headers=headers, time_left=time_left)
+
     def complete(
         self,
         key: str,

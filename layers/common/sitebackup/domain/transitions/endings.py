@@ -15,6 +15,8 @@ def finish_task(job: Job, moment: Moment, ref: TaskRef, stored: StoredObject, pa
     task = job.live_task(ref)
     if task is None:
         return None
+    plan = task.upload.plan if task.upload else None
+    stored = stored.replace(parts=parts, validator=plan.validator if plan else None)
     done = _over(task, moment, Status.DONE).replace(
         object=stored,
         progress=Progress(parts=parts, bytes=stored.size, watermark=parts, watermark_bytes=stored.size),
@@ -40,7 +42,7 @@ def fail_task(job: Job, moment: Moment, ref: TaskRef, reason: Reason) -> Change 
 
 def finish_job(job: Job, moment: Moment, attempt: int) -> Change | None:
     """A sealed job is done, and its life as a backup begins."""
-    if job.attempt != attempt or not job.is_active or job.sealed_at is None:
+    if not job.awaits_finish(attempt):
         return None
     done = job.replace(
         status=Status.DONE, finished_at=job.sealed_at, finish_check_at=None, updated_at=moment.now

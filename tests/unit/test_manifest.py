@@ -1,0 +1,69 @@
+"""The manifest of a done job: the same bytes whoever makes it, and every field that a reader needs."""
+
+import json
+
+import pytest
+
+from sitebackup.domain.job import Job
+from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
+from sitebackup.domain.transitions.endings import finish_job, finish_task
+from tests.unit.jobs import DB, MOMENT, SITE, changed, planned, stored
+
+SIZE = 1000
+PARTS = 5
+
+
+def sealed() -> Job:
+    """Its tasks got done in the order of their names."""
+    job = changed(finish_task(planned(), MOMENT, DB, stored(SIZE), 1))
+    return changed(finish_task(job, MOMENT, SITE, stored(SIZE), PARTS))
+
+
+def test_a_manifest_says_what_each_object_is_and_how_it_was_read() -> None:
+    job = sealed()
+    upload = planned().tasks["site"].upload
+    assert upload is not None
+    assert upload.plan is not None
+    manifest = read_manifest(manifest_of(job))
+    assert manifest == Manifest(
+        job_id=job.id,
+        user_id=job.user_id,
+        site_id=job.site_id,
+        attempt=1,
+        created_at=job.created_at,
+        sealed_at=MOMENT.now,
+        expires_after_days=None,
+        objects={
+            "site": stored(SIZE).replace(parts=PARTS, validator=upload.plan.validator),
+            "db": stored(SIZE),
+        },
+    )
+
+
+def test_every_field_of_the_manifest_itself_is_written() -> None:
+    written = json.loads(manifest_of(sealed()))
+    assert set(written) == {
+        "schema", "jobId", "userId", "siteId", "attempt", "createdAt", "sealedAt", "expiresAfterDays", "objects",
+    }  # fmt: skip
+    assert written["schema"] == 1
+
+
+def test_a_manifest_is_the_same_bytes_before_and_after_the_job_is_done_and_in_any_order_of_tasks() -> None:
+    job = sealed()
+    turned = job.replace(tasks=dict(reversed(job.tasks.items())))
+    assert list(turned.tasks) != list(job.tasks)
+    assert manifest_of(turned) == manifest_of(job)
+    assert manifest_of(changed(finish_job(job, MOMENT, 1))) == manifest_of(job)
+
+
+def test_a_job_that_is_not_sealed_has_no_manifest() -> None:
+    half = changed(finish_task(planned(), MOMENT, DB, stored(SIZE), 1))
+    for job in (planned(), half):
+        with pytest.raises(ValueError, match=f"job {job.id} is not sealed"):
+            manifest_of(job)
+
+
+def test_no_name_of_a_provider_has_its_object_at_the_key_of_the_manifest() -> None:
+    job = planned()
+    assert job.manifest_key == f"{job.user_id}/{job.site_id}/{job.id}/manifest.json"
+    assert job.key("manifest") != job.manifest_key
