@@ -47,7 +47,7 @@ def test_every_field_of_the_policy_can_be_set(name: str) -> None:
 
 
 @pytest.mark.parametrize("mebibytes", [5, 16, 64])
-def test_any_part_size_that_s3_takes_can_be_set(mebibytes: int) -> None:
+def test_any_part_size_of_the_template_can_be_set(mebibytes: int) -> None:
     settings = Settings.from_env(GOOD | {"PART_SIZE_MIB": str(mebibytes)})
     assert settings.part_size == mebibytes * MIB
 

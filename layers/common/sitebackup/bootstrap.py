@@ -25,7 +25,7 @@ from .ports import (
     Pool,
     ScheduleRepository,
 )
-from .settings import Settings, SettingsError
+from .settings import Settings
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -286,6 +286,3 @@ class Bootstrap:
         from .upkeep.get_retention import GetRetention
 
         return GetRetention(self.job_store)
-
-
-__all__ = ["Bootstrap", "Runtime", "SettingsError", "deadline", "now"]

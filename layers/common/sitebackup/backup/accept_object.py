@@ -1,4 +1,4 @@
-"""Takes a stored object for a task's: looks into it, records it, and removes what else lies at its key."""
+"""Accepts a stored object as a task's result: looks into it, records it, and removes what else lies at its key."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from ..domain import zip_end
 from ..domain.errors import Permanent, Transient
 from ..domain.job import StoredObject
-from ..domain.provider import Provider
+from ..domain.provider import Provider, provider_of
 from ..domain.task_ref import TaskRef
 from ..domain.transitions import endings
 from ..ports import ObjectStorage
 from ..telemetry import log_context, logger
 from .recorder import Recorder
-from .task_recorder import provider_of
 
 
 @dataclass(frozen=True)

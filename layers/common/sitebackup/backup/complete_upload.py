@@ -64,8 +64,9 @@ class CompleteUpload:
         return wrong
 
     def _make_way(self, ref: TaskRef, upload: Upload, found: StoredObject | None) -> None:
-        """Removes an object that is not the upload's; returns if the upload is no longer the task's.
+        """Removes an object that is not the upload's; returns only if the upload is no longer the task's.
 
+        Raises Transient otherwise, so that the upload is completed again.
         `found` was seen before this look at the task: a task that is still on this upload has no later object.
         """
         job = self.jobs.get(ref.job_id)

@@ -9,7 +9,7 @@ from ..domain.errors import ExportChanged, NoSuchUpload, Permanent, TaskEnded, T
 from ..domain.events import PartUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, Task, Upload
 from ..domain.plan import plan_parts
-from ..domain.provider import Provider
+from ..domain.provider import Provider, provider_of
 from ..domain.transitions import runs
 from ..ports import Clock, Export, ExportApi, ObjectStorage, PartRepository, TimeLeft
 from ..telemetry import log_context, logger
@@ -19,7 +19,7 @@ from ..transfer.retrying import RetryInProcess
 from .accept_object import AcceptObject
 from .run_lease import RunLease
 from .stream import MoveStream, StreamRun
-from .task_recorder import TaskRecorder, provider_of
+from .task_recorder import TaskRecorder
 
 LONGEST_PART_1 = timedelta(minutes=1)
 """If it is not read by then it is left to upload_part: other jobs wait behind this record."""
@@ -50,10 +50,10 @@ class ProcessProvider:
         if recorder.apply_to_task(ref, runs.start_task, event.redelivery, owner) is None:
             return
         lease = RunLease(recorder, ref, owner)
-        tries = count()
+        openings = count()
 
         def move() -> None:
-            if next(tries) and recorder.apply_to_task(ref, runs.run_again, owner) is None:
+            if next(openings) and recorder.apply_to_task(ref, runs.run_again, owner) is None:
                 raise TaskEnded
             self._move(lease, deadline)
 
@@ -69,7 +69,7 @@ class ProcessProvider:
             self.tasks.retry_later(ref, error, event.redelivery, owner)
 
     def _move(self, lease: RunLease, deadline: datetime) -> None:
-        """The way that fits what the export turns out to be."""
+        """Moves the export in the way that its size and its validator allow."""
         ref = lease.ref
         provider = provider_of(ref, self.providers)
         job = self.tasks.recorder.jobs.get(ref.job_id)
@@ -105,9 +105,7 @@ class ProcessProvider:
     def _go_on(self, job: Job, task: Task, upload: Upload, lease: RunLease) -> None:
         """An earlier attempt has planned this upload: what it lacks is sent, if S3 still has it."""
         ref = lease.ref
-        missing = list(
-            self.parts.missing(upload.upload_id, range(task.progress.watermark + 1, upload.dispatched + 1))
-        )
+        missing = list(self.parts.missing(upload.upload_id, task.handed_out))
         if missing and not self.storage.has_upload(job.key(ref.provider), upload.upload_id):
             self.tasks.replan_lost(ref, upload.upload_id)
         else:

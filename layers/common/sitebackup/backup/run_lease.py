@@ -13,7 +13,7 @@ RENEW_EVERY = timedelta(seconds=10)
 
 @dataclass
 class RunLease:
-    """Of one invocation, `owner`; `start_task` took it."""
+    """Held by one invocation, `owner`, since `start_task`."""
 
     recorder: Recorder
     ref: TaskRef

@@ -1,6 +1,6 @@
 """Stores what becomes of a task that a worker is at: errors, failures, and plans that no longer hold."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -8,8 +8,7 @@ from ..domain.backoff import pause
 from ..domain.errors import Permanent, Transient, Unavailable
 from ..domain.events import UploadPartCreated
 from ..domain.job import Job, PartWait
-from ..domain.provider import Provider
-from ..domain.reason import Code, Reason
+from ..domain.reason import Reason
 from ..domain.task_ref import TaskRef
 from ..domain.transitions import endings, errors, uploads
 from ..ports import ObjectStorage, PartRepository
@@ -98,11 +97,3 @@ class TaskRecorder:
     def _after_loss(self, job: Job, ref: TaskRef) -> datetime:
         task = job.tasks.get(ref.provider)
         return self.recorder.now() + pause(task.losses if task else 0, self.random())
-
-
-def provider_of(ref: TaskRef, providers: Mapping[str, Provider]) -> Provider:
-    """Raises Permanent if the settings no longer list it."""
-    provider = providers.get(ref.provider)
-    if provider is None:
-        raise Permanent(Code.PROVIDER_UNKNOWN, f"No provider {ref.provider} is configured.")
-    return provider

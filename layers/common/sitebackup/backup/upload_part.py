@@ -17,14 +17,14 @@ from ..domain.errors import (
 from ..domain.events import PartUpdated, UploadPartCreated
 from ..domain.job import Job, Part, PartWait
 from ..domain.plan import PartRange
-from ..domain.provider import Provider
+from ..domain.provider import Provider, provider_of
 from ..domain.reason import Code
 from ..domain.task_ref import TaskRef
 from ..ports import Clock, Export, ExportApi, JobRepository, ObjectStorage, PartRepository, Pool
 from ..telemetry import log_context, logger
 from ..transfer.readers import LOOK_EVERY, DeadlineReader, ResumingReader
 from ..transfer.retrying import RetryInProcess
-from .task_recorder import TaskRecorder, provider_of
+from .task_recorder import TaskRecorder
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,11 @@ class Task(Model, frozen=True, kw_only=True):
     finished_at: datetime | None = None
 
     @property
+    def handed_out(self) -> range:
+        """The parts of its upload that were handed out and are not done for sure."""
+        return range(self.progress.watermark + 1, (self.upload.dispatched if self.upload else 0) + 1)
+
+    @property
     def size(self) -> int | None:
         """Bytes of the export, once known."""
         if self.object:
@@ -163,7 +168,7 @@ class Job(Model, frozen=True, kw_only=True):
     finish_check_at: datetime | None = None
     """When the sweep looks whether a sealed job was finished."""
     next_check_at: datetime | None = None
-    """When the sweep looks at the job next. The repository derives it: see `earliest_check`."""
+    """When the sweep looks at the job next. `with_next_check` derives it when the job is stored."""
     clean_up_at: datetime | None = None
     """When a final job is looked at next, to expire it or to remove what it left; None: never again."""
     cleaning_at: datetime | None = None

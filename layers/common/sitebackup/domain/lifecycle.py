@@ -23,7 +23,7 @@ def begin(job: Job, moment: Moment, providers: Sequence[str]) -> Change:
 def retry(job: Job, moment: Moment) -> Change | None:
     """Opens the next attempt: done tasks stay done, the others keep a planned upload and its done parts.
 
-    The upload of a stream that was not read to its end is of no use: the next run clears the task's key of it.
+    The upload of a stream that was not read to its end is of no use: the next run cleans the task's key of it.
     Nor is an export that was no whole zip: it is read anew.
     Once what the attempt left in S3 was removed nothing can be kept: then every task starts anew. While that removal
     is under way there is no retry: it could adopt an object that is about to be removed.

@@ -1,10 +1,14 @@
 """A provider as the PROVIDERS setting describes it."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
 
+from .errors import Permanent
 from .model import Model, ProviderName
+from .reason import Code
+from .task_ref import TaskRef
 
 HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+\Z", description="a host, without a port")]
 
@@ -31,3 +35,11 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
             .replace("{siteId}", site_id)
             .replace("{chunkSize}", str(chunk_size))
         )
+
+
+def provider_of(ref: TaskRef, providers: Mapping[str, Provider]) -> Provider:
+    """Raises Permanent if the settings no longer list it."""
+    provider = providers.get(ref.provider)
+    if provider is None:
+        raise Permanent(Code.PROVIDER_UNKNOWN, f"No provider {ref.provider} is configured.")
+    return provider

@@ -82,7 +82,7 @@ def depends_on_newest(job: Job, now: datetime, policy: Policy) -> bool:
 def decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) -> Decision:
     """`holds_newest_good`: an object of the job is the newest good one of its provider for this site (I19).
 
-    A job that is kept, for whatever reason and however long, is cleared of what it left.
+    A job that is kept, for whatever reason and however long, is cleaned of what it left.
     """
     decision = _decide(job, holds_newest_good, now, policy)
     clean = clean_at(job, policy)

@@ -8,7 +8,7 @@ from .model import Id, Model, ProviderName
 
 Attempt = Annotated[int, msgspec.Meta(ge=1)]
 CORRELATION = ("jobId", "taskId", "attempt")
-"""Under these names records, logs and metrics of a backup are found."""
+"""Under these names the records and log lines of a backup are found."""
 
 
 class TaskRef(Model, frozen=True, kw_only=True):
@@ -25,5 +25,5 @@ class TaskRef(Model, frozen=True, kw_only=True):
 
     @property
     def correlation(self) -> dict[str, str]:
-        """What log lines and the headers of Kafka records carry."""
+        """What the headers of Kafka records carry."""
         return dict(zip(CORRELATION, (self.job_id, self.task_id, str(self.attempt)), strict=True))

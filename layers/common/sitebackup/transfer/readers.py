@@ -14,7 +14,7 @@ LOOK_EVERY = timedelta(seconds=3)
 PAUSES = (0.0, 1.0)
 """Seconds before a range is opened again: so often without a new byte.
 
-S3 is said to bear a body that pauses for about 20 s.
+S3 is said, though not by AWS, to close a body that pauses for about 20 s.
 """
 
 
@@ -66,7 +66,7 @@ class DeadlineReader:
 
 
 class ResumingReader:
-    """Reads a range on at the byte where its connection broke.
+    """Goes on reading a range at the byte where its connection broke.
 
     So a break costs a request, and not the bytes of the range that S3 has already.
     """

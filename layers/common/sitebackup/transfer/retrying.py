@@ -37,7 +37,9 @@ class RetryInProcess:
         def report(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None
             count("RetriesInProcess")
-            logger.warning("tried again at once", extra={**log_context(ref), "error": str(error)})
+            logger.warning(
+                "tried again within the invocation", extra={**log_context(ref), "error": str(error)}
+            )
 
         retrying = Retrying(
             retry=retry_if_exception(is_worth_it),

@@ -12,7 +12,7 @@ from ..domain.job import DeleteCause, Job
 from ..domain.retention import Action
 from ..ports import KeyContents, ObjectStorage, Pool
 from ..telemetry import count, logger
-from .get_retention import decide_now
+from .get_retention import decide_at
 from .work_off import work_off
 
 AT_ONCE = 16
@@ -53,7 +53,7 @@ class CleanUp:
 
     def _clean_up(self, job: Job) -> None:
         """Carries out what retention decides."""
-        decision = decide_now(job, self.store)
+        decision = decide_at(job, self.store.moment(), self.store.jobs)
         try:
             match decision.action:
                 case Action.KEEP:

@@ -3,14 +3,16 @@
 from dataclasses import dataclass
 
 from ..backup.recorder import JobStore
+from ..domain.change import Moment
 from ..domain.job import Job
 from ..domain.retention import Decision, decide, depends_on_newest
+from ..ports import JobRepository
 
 
-def decide_now(job: Job, store: JobStore) -> Decision:
-    """What is to be done with the job now; reads about other jobs only if that matters."""
-    now, policy = store.moment()
-    newest = depends_on_newest(job, now, policy) and store.jobs.holds_newest_good(job)
+def decide_at(job: Job, moment: Moment, jobs: JobRepository) -> Decision:
+    """What is to be done with the job then; reads about other jobs only if that matters."""
+    now, policy = moment
+    newest = depends_on_newest(job, now, policy) and jobs.holds_newest_good(job)
     return decide(job, newest, now, policy)
 
 
@@ -28,5 +30,6 @@ class GetRetention:
         Raises RepositoryUnavailable.
         """
         jobs = self.store.jobs.page({"siteId": site_id}, limit + 1, before)
-        decisions = [(job, decide_now(job, self.store)) for job in jobs[:limit]]
+        moment = self.store.moment()
+        decisions = [(job, decide_at(job, moment, self.store.jobs)) for job in jobs[:limit]]
         return decisions, jobs[limit - 1].id if len(jobs) > limit else None

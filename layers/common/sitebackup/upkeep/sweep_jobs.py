@@ -47,9 +47,7 @@ class SweepJobs:
         """Sends what is due. The next checks are stored first, so of several sweeps one sends."""
         moment = self.recorder.moment()
         missing = {
-            name: self.parts.missing(
-                upload.upload_id, range(job.tasks[name].progress.watermark + 1, upload.dispatched + 1)
-            )
+            name: self.parts.missing(upload.upload_id, job.tasks[name].handed_out)
             for name, upload in uploads_to_check(job, moment.now).items()
         }
         # At the moment of the read: nobody has read what is missing of a task that came due since.

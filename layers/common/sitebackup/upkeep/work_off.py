@@ -21,8 +21,8 @@ def work_off(
 ) -> int:
     """How many jobs `work` took on before nothing was due or the time was up.
 
-    `work` claims a job first, so that it is due no more, and answers False at once if another pass was quicker. What
-    is wrong with one job then neither stops the others nor takes their places. `each` may use threads.
+    `work` claims a job first, so that it is no longer due, and answers False at once if another pass was quicker.
+    What is wrong with one job then neither stops nor displaces the others. `each` may use threads.
     Raises Unavailable.
     """
 

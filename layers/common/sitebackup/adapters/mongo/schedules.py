@@ -61,7 +61,7 @@ class MongoSchedules:
         after = schedule.replace(version=seen.version + 1)
         try:
             return self._compare_and_set(seen, after)
-        except AnswerLost:  # as in `Repository`
+        except AnswerLost:  # as in `MongoJobs.replace`
             return self._compare_and_set(seen, after) or self.get(seen.site_id) == after
 
     def _compare_and_set(self, seen: Schedule, after: Schedule) -> bool:
