@@ -1,10 +1,10 @@
-"""What an export does: its size, its revision and the faults it shows. The JSON of the control API.
+"""What an export and an import do: size, revision and the faults they show. The JSON of the control API.
 
 A fault that may end has `times`: how often it still happens. Without it the fault stays. A flag is `true` or
 `{"times": n}`. Positions and sizes are bytes of the response's body, times are seconds.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -113,13 +113,97 @@ class Faults(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields
     drip: Drip | None = None
 
 
+Method = Literal["OPTIONS", "POST", "HEAD", "PATCH", "GET", "DELETE"]
+Extension = Literal["creation", "checksum", "termination"]
+
+
+class FromByte(Fault, kw_only=True):
+    """A fault that shows once the upload holds `from` bytes."""
+
+    start: Count = msgspec.field(name="from", default=0)
+
+
+class Refusal(FromByte, kw_only=True):
+    """The answer is this status; with `close` the connection ends behind it, and the request's body is unread."""
+
+    code: Annotated[int, Meta(ge=400, le=599)]
+    retry_after: Count | HeaderValue | None = None
+    close: bool = False
+
+
+class SlowAnswer(FromByte, kw_only=True):
+    """The answer comes so many seconds after the request was carried out."""
+
+    seconds: Seconds
+
+
+class WrongOffset(FromByte, kw_only=True):
+    """The answer's Upload-Offset is wrong by so many bytes."""
+
+    by: int
+
+
+class WrongLocation(Fault):
+    """The upload is there, but the answer says that it is here."""
+
+    location: HeaderValue
+
+
+class Forget(FromByte, kw_only=True):
+    """The upload is unknown from the next request on, which is answered so."""
+
+    code: Literal[404, 410] = 404
+
+
+class LoseBytes(FromByte, kw_only=True):
+    """The upload falls back by so many bytes before the next request is looked at."""
+
+    bytes: Annotated[int, Meta(ge=1)]
+
+
+class FailedImport(Fault):
+    """All bytes are there, and the import fails for this reason."""
+
+    message: str = "the provider could not import the archive"
+
+
+class ImportBehaviour(
+    msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True
+):
+    """What the import API of one site offers, and all that can go wrong with it.
+
+    Positions are bytes of the upload, however many requests they came in.
+    """
+
+    max_size: Count | None = None
+    extensions: tuple[Extension, ...] = get_args(Extension)
+    import_seconds: Seconds = 0
+    # before the request is carried out
+    refuse: dict[Method, Refusal] = {}
+    forget: Forget | None = None
+    lose_bytes: LoseBytes | None = None
+    # while the bytes come
+    drip: Drip | None = None
+    hang: Hang | None = None
+    cut_at: AtByte | None = None
+    # when all are there
+    import_fails: FailedImport | None = None
+    # the answer
+    relative_location: Flag = False
+    wrong_location: WrongLocation | None = None
+    wrong_offset: dict[Method, WrongOffset] = {}
+    slow_answer: dict[Method, SlowAnswer] = {}
+    lose_answer: dict[Method, FromByte] = {}
+
+
 class Behaviour(msgspec.Struct, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """What the export of one site is like: `size` is in bytes."""
+    """What the export and the import of one site are like: `size` is in bytes."""
 
     size: Annotated[int, Meta(ge=0, le=LARGEST)]
     revision: Count = 1
     require_token: HeaderValue | None = None
     faults: Faults = msgspec.field(default_factory=Faults)
+    imports: ImportBehaviour = msgspec.field(default_factory=ImportBehaviour)
 
 
 def happens(fault: Flag | Fault | None) -> bool:

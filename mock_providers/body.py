@@ -3,8 +3,10 @@
 import asyncio
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 from starlette.types import Receive, Send
 
@@ -12,7 +14,8 @@ from mock_providers.behaviour import Faults
 from mock_providers.sites import Statistics
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close() sends RST
-_DRIPS_PER_SECOND = 10
+DRIPS_PER_SECOND = 10
+_LOOK_SECONDS = 0.05
 
 
 class ConnectionEndedError(Exception):
@@ -35,6 +38,22 @@ class Connection:
             return
         raise ConnectionEndedError
 
+    async def close(self) -> NoReturn:
+        """Ends the connection; what is written still leaves."""
+        self._transport.close()
+        await self._end()
+
+    async def stall(self, seconds: float) -> None:
+        """Waits while the request's body is still to come, and reads nothing of it.
+
+        That the client has left is noticed only where it had not sent more than the server's buffers take.
+        """
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self._transport.is_closing():
+                raise ConnectionEndedError
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+
     async def write_head(self, status: int, headers: dict[str, str]) -> None:
         """Writes the head. Without content-length the server uses chunked coding (RFC 9112, 7.1)."""
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
@@ -44,7 +63,7 @@ class Connection:
         """Writes the body and its end. A fault at byte n happens only if the body goes on behind n."""
         drip = faults.drip if faults.drip and faults.drip.take() else None
         if drip:
-            chunks = _split(chunks, max(1, drip.bytes_per_second // _DRIPS_PER_SECOND))
+            chunks = split(chunks, max(1, drip.bytes_per_second // DRIPS_PER_SECOND))
         positions = _positions(faults)
         sent = 0
         for chunk in chunks:
@@ -73,8 +92,7 @@ class Connection:
             await self.pause(faults.hang.seconds)
         for fault in (faults.truncate_at, faults.truncate_chunked):
             if fault and fault.bytes == position and fault.take():
-                self._transport.close()  # what is written still leaves
-                await self._end()
+                await self.close()
         if faults.reset and faults.reset.bytes == position and faults.reset.take():
             self._transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE
@@ -82,7 +100,7 @@ class Connection:
             self._transport.abort()
             await self._end()
 
-    async def _end(self) -> None:
+    async def _end(self) -> NoReturn:
         await self._disconnected()
         raise ConnectionEndedError
 
@@ -125,7 +143,8 @@ def _positions(faults: Faults) -> list[int]:
     return sorted(positions | ({faults.hang.after_bytes} if faults.hang else set()))
 
 
-def _split(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+def split(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same body in chunks of at most `size` bytes."""
     for chunk in chunks:
         for at in range(0, len(chunk), size):
             yield chunk[at : at + size]

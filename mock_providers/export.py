@@ -21,7 +21,8 @@ from mock_providers.conditions import (
     parse_range,
 )
 from mock_providers.fields import check_chunk_size, check_id, check_provider
-from mock_providers.sites import Sites, Statistics
+from mock_providers.held import Content
+from mock_providers.sites import Site, Sites, Statistics
 
 _WRITE_SIZES = (16 << 10, 1 << 20)  # what a chunkSize is cut to: bounds system calls and memory
 _DEFAULT_WRITE_SIZE = 256 << 10
@@ -30,8 +31,25 @@ _REVISION_0 = 1_767_225_600  # 1 January 2026; every revision is a minute later
 _archive = lru_cache(maxsize=1024)(Archive)
 
 
+def content_of(site: Site, ids: tuple[str, str, str], number: int = 0) -> Archive | Content:
+    """What the site exports to its `number`th request: what the user has imported, or else its archive.
+
+    ids are those of provider, user and site.
+    """
+    behaviour, imported = site.behaviour, site.imports.content
+    revision = _revision(behaviour, number)
+    if imported and imported.user_id == ids[1] and revision == behaviour.revision:
+        return imported
+    return _archive(*ids, behaviour.size, revision)
+
+
+def _revision(behaviour: Behaviour, number: int) -> int:
+    after = behaviour.faults.change_content_after
+    return behaviour.revision + (after is not None and number > after)
+
+
 @dataclass(frozen=True)
-class Content:
+class Body:
     """A response with the export's bytes; chunked if its headers have no Content-Length."""
 
     status: int
@@ -43,7 +61,7 @@ class Content:
 class Export:
     """What one request sees of the export: faults may change it from one request to the next."""
 
-    archive: Archive
+    content: Archive | Content
     etag: str | None
     last_modified: str | None
     gzip: bool
@@ -78,12 +96,13 @@ class ExportEndpoint:
         behaviour, statistics = site.behaviour, site.statistics
         site.requests += 1
         number = site.requests
+        content = content_of(site, ids, number)
         connection = Connection(scope["state"]["transport"], receive, send, statistics)
         with statistics.in_progress():
             try:
                 if behaviour.faults.slow_first_byte and behaviour.faults.slow_first_byte.take():
                     await connection.pause(behaviour.faults.slow_first_byte.seconds)
-                answer = _answer(request, behaviour, number, ids, write_size, statistics)
+                answer = _answer(request, behaviour, number, content, write_size, statistics)
                 if isinstance(answer, Response):
                     statistics.by_status[answer.status_code] += 1
                     await answer(scope, receive, send)
@@ -99,20 +118,20 @@ def _answer(
     request: Request,
     behaviour: Behaviour,
     number: int,
-    ids: tuple[str, str, str],
+    content: Archive | Content,
     write_size: int,
     statistics: Statistics,
-) -> Response | Content:
+) -> Response | Body:
     asked = None
     if "range" in request.headers and request.method == "GET":  # RFC 9110, 14.2: of GET alone
         statistics.range_requests += 1
-        asked = parse_range(request.headers["range"], behaviour.size)
+        asked = parse_range(request.headers["range"], content.size)
         if asked and asked.satisfiable:
             statistics.ranges.append((asked.start, asked.end))
     refusal = _refusal(request, behaviour, asked)
     if refusal:
         return refusal
-    export = _export(request, behaviour, number, ids)
+    export = _export(request, behaviour, number, content)
     if not if_match_holds(request.headers.get("if-match", "*"), export.etag):
         return _problem(412, "the export has another ETag", export.headers())
     if_range = request.headers.get("if-range")
@@ -120,7 +139,7 @@ def _answer(
     if not (export.takes_ranges and held):
         asked = None
     if asked and not asked.satisfiable:
-        return _problem(416, "the range is behind the end", {"content-range": f"bytes */{behaviour.size}"})
+        return _problem(416, "the range is behind the end", {"content-range": f"bytes */{content.size}"})
     return _content(export, behaviour, asked, write_size, with_body=request.method == "GET")
 
 
@@ -139,11 +158,8 @@ def _refusal(request: Request, behaviour: Behaviour, asked: Range | None) -> Res
     return None
 
 
-def _export(request: Request, behaviour: Behaviour, number: int, ids: tuple[str, str, str]) -> Export:
+def _export(request: Request, behaviour: Behaviour, number: int, content: Archive | Content) -> Export:
     faults = behaviour.faults
-    changed = faults.change_content_after is not None and number > faults.change_content_after
-    revision = behaviour.revision + changed
-    archive = _archive(*ids, behaviour.size, revision)
     gzip = faults.gzip == "always" or (
         faults.gzip == "ifAsked" and accepts_gzip(request.headers.get("accept-encoding", ""))
     )
@@ -152,8 +168,8 @@ def _export(request: Request, behaviour: Behaviour, number: int, ids: tuple[str,
         suffix += f"-{number}"
     if faults.change_etag_after is not None and number > faults.change_etag_after:
         suffix += "-changed"
-    etag: str | None = f'{archive.etag[:-1]}{suffix}"'
-    last_modified: str | None = formatdate(_REVISION_0 + 60 * revision, usegmt=True)
+    etag: str | None = f'{content.etag[:-1]}{suffix}"'
+    last_modified: str | None = formatdate(_changed_at(behaviour, number, content), usegmt=True)
     if happens(faults.weak_etag):
         etag = f"W/{etag}"
     if happens(faults.last_modified_only):
@@ -163,7 +179,13 @@ def _export(request: Request, behaviour: Behaviour, number: int, ids: tuple[str,
     chunked = faults.truncate_chunked is not None and faults.truncate_chunked.times != 0
     has_length = not (happens(faults.no_length) or chunked or gzip)
     takes_ranges = has_length and not happens(faults.no_range)
-    return Export(archive, etag, last_modified, gzip, takes_ranges, has_length)
+    return Export(content, etag, last_modified, gzip, takes_ranges, has_length)
+
+
+def _changed_at(behaviour: Behaviour, number: int, content: Archive | Content) -> int:
+    """Unix time at which the content became what it is: an import is some seconds behind the revision."""
+    imported = content.number if isinstance(content, Content) else 0
+    return _REVISION_0 + 60 * _revision(behaviour, number) + imported
 
 
 def _status(fault: Status) -> Response:
@@ -177,16 +199,16 @@ def _problem(code: int, detail: str, headers: dict[str, str]) -> Response:
 
 def _content(
     export: Export, behaviour: Behaviour, asked: Range | None, write_size: int, *, with_body: bool
-) -> Content:
-    faults, archive = behaviour.faults, export.archive
+) -> Body:
+    faults, content = behaviour.faults, export.content
     headers = export.headers() | {"content-type": "application/zip"}
-    start, length = 0, archive.size
+    start, length = 0, content.size
     if asked:
         if happens(faults.wrong_range):
-            asked = _shifted(asked, archive.size)
+            asked = _shifted(asked, content.size)
         start, length = asked.start, asked.end + 1 - asked.start
-        headers["content-range"] = f"bytes {asked.start}-{asked.end}/{archive.size}"
-    chunks: Iterable[bytes] = archive.chunks(start, start + length, write_size) if with_body else ()
+        headers["content-range"] = f"bytes {asked.start}-{asked.end}/{content.size}"
+    chunks: Iterable[bytes] = content.chunks(start, start + length, write_size) if with_body else ()
     if with_body and length and happens(faults.wrong_body):
         chunks = flipped(chunks, length // 2)
     if with_body and faults.long_body and faults.long_body.take():
@@ -197,7 +219,7 @@ def _content(
         chunks = gzipped(chunks) if with_body else ()
     elif export.has_length:
         headers["content-length"] = str(length)
-    return Content(206 if asked else 200, headers, chunks)
+    return Body(206 if asked else 200, headers, chunks)
 
 
 def _shifted(asked: Range, size: int) -> Range:

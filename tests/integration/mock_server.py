@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """Runs the server on a free port; yields its URL."""
+def serve(*arguments: str) -> Iterator[str]:
+    """Runs the server on a free port, with these arguments; yields its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -30,6 +30,7 @@ def serve() -> Iterator[str]:
         str(port),
         "--default-size",
         "db=2MiB,tiny=7",
+        *arguments,
     ]
     process = subprocess.Popen(command, cwd=ROOT)
     url = f"http://127.0.0.1:{port}"

@@ -204,8 +204,14 @@ def test_control_shows_what_is_set_and_delete_resets_it(site: MockSite) -> None:
     get(site)
     shown = requests.get(site.control_url, timeout=10).json()
     expected_faults = {"status": {"times": 1, "code": 503}, "noRange": True}
-    assert shown == {"size": 500, "revision": 3, "requireToken": None, "faults": expected_faults}
-    reset: dict[str, object] = {"size": MIB, "revision": 1, "requireToken": None, "faults": {}}
+    assert shown == {
+        "size": 500,
+        "revision": 3,
+        "requireToken": None,
+        "faults": expected_faults,
+        "imports": {},
+    }
+    reset: dict[str, object] = {"size": MIB, "revision": 1, "requireToken": None, "faults": {}, "imports": {}}
     assert requests.delete(site.control_url, timeout=10).json() == reset
     assert get(site, "0-9").status_code == 206
 
