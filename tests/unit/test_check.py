@@ -163,3 +163,29 @@ def test_a_job_of_which_nothing_is_due_is_left_as_it_is() -> None:
     assert check(new_job(2), early, {}) is None
     final = changed(endings.cancel(new_job(2), MOMENT))
     assert check(final, at(final.deadline_at), {}) is None
+
+
+def test_a_task_whose_run_still_holds_the_export_is_looked_at_when_its_lease_is_over() -> None:
+    checked = swept(started(next_check_at=START), START)
+    assert checked.events == []
+    assert checked.job.tasks["site"].next_check_at == START + LEASE
+
+
+def test_a_task_that_is_looked_at_before_its_stall_with_nothing_missing_is_left_until_then() -> None:
+    job = planned()
+    early = job.tasks["site"].replace(next_check_at=START)
+    checked = swept(job.replace(tasks={**job.tasks, "site": early}), START)
+    assert checked.events == []
+    assert checked.job.tasks["site"].next_check_at == START + STALL
+
+
+def test_of_the_errors_of_parts_within_seconds_one_is_written_to_the_job() -> None:
+    error = errors.Postponed(UNAVAILABLE, START + SOON)
+    job = changed(errors.note_part_error(planned(), MOMENT, SITE, UPLOAD_ID, error))
+    assert errors.note_part_error(job, MOMENT, SITE, UPLOAD_ID, error) is None
+    sooner = error._replace(next_try_at=START + SOON / 2)
+    assert changed(errors.note_part_error(job, MOMENT, SITE, UPLOAD_ID, sooner)).tasks[
+        "site"
+    ].next_check_at == (sooner.next_try_at)
+    later = at(START + errors.WRITTEN_EVERY)
+    assert errors.note_part_error(job, later, SITE, UPLOAD_ID, error) is not None
