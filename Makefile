@@ -90,11 +90,11 @@ mutate: .venv-mutate/.mutate ## Change the domain piece by piece and see whether
 	@cd $(MUTATE) && nice $(CURDIR)/.venv-mutate/bin/mutmut run --max-children 2 \
 	  'sitebackup.domain$(if $(MODULE),.$(MODULE)).*'
 	@cd $(MUTATE) && $(CURDIR)/.venv-mutate/bin/mutmut results --all true | awk -F '[.: ]+' ' \
-	  $$6 == "not" { next } \
-	  { all[$$4]++ } \
-	  $$6 == "killed" || $$6 == "timeout" { noticed[$$4]++; next } \
+	  $$NF == "checked" { next } \
+	  { module = $$5 ~ /^x/ ? $$4 : $$4 "/" $$5; all[module]++ } \
+	  $$NF == "killed" || $$NF == "timeout" { noticed[module]++; next } \
 	  { print } \
-	  END { for (module in all) printf "%-12s %4d of %4d are noticed\n", module, noticed[module], all[module] }'
+	  END { for (module in all) printf "%-22s %4d of %4d are noticed\n", module, noticed[module], all[module] }'
 	@echo "See one: cd $(MUTATE) && ../../.venv-mutate/bin/mutmut show NAME. Those known: docs/mutation.md"
 
 rehearsal: .venv/.test .venv-tools/.tools .venv-rehearsal/.rehearsal ## Deploy with sam to an emulated AWS, and back up there, about 2 minutes
