@@ -22,7 +22,14 @@ from local.services.service import Service
 from sitebackup.adapters import topics
 from sitebackup.adapters.kafka import KafkaBus, msk_iam
 from sitebackup.domain.errors import BusUnavailable
-from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.events import (
+    Event,
+    PartUpdated,
+    TaskEvent,
+    TaskUpdated,
+    UploadJobCreated,
+    UploadPartCreated,
+)
 from sitebackup.domain.task_ref import TaskRef
 from sitebackup.ports import EventBus
 from tests.fakes.bus import MemoryBus
@@ -60,7 +67,7 @@ def stored(address: str, events: Sequence[TaskEvent], count: int) -> list[Any]:
     return records
 
 
-def decoded(records: Sequence[Any]) -> list[TaskEvent]:
+def decoded(records: Sequence[Any]) -> list[Event]:
     kinds = {topic: kind for kind, topic in topics.TOPICS.items()}
     return [msgspec.json.decode(record.value, type=kinds[record.topic]) for record in records]
 
@@ -194,7 +201,7 @@ class Refused(TaskEvent, frozen=True, kw_only=True):
 def test_an_event_that_is_refused_is_told_in_seconds_and_costs_no_other(
     kafka: Service, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(topics.TOPICS, Refused, topic)  # type: ignore[misc]
+    monkeypatch.setitem(topics.TOPICS, Refused, topic)
     admin = KafkaAdminClient(bootstrap_servers=kafka.address)
     with suppress(TopicAlreadyExistsError):
         admin.create_topics([NewTopic(SMALL_RECORDS, 1, 1, topic_configs={"max.message.bytes": "64"})])

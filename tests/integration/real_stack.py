@@ -23,7 +23,13 @@ from sitebackup.adapters.production import ProductionAdapters
 from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, Runtime
-from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.events import (
+    Event,
+    PartUpdated,
+    TaskUpdated,
+    UploadJobCreated,
+    UploadPartCreated,
+)
 from sitebackup.domain.job import Job
 from sitebackup.domain.manifest import manifest_of
 from sitebackup.ports import (
@@ -162,7 +168,7 @@ class Stack(Bootstrap):
                 return
             self.deliver_one(self.bag.bag.pop(0))
 
-    def deliver_one(self, event: TaskEvent) -> None:
+    def deliver_one(self, event: Event) -> None:
         """One invocation."""
         match event:
             case UploadJobCreated():

@@ -230,7 +230,7 @@ def test_two_schedulers_at_once_start_every_backup_once(stacks: tuple[Stack, Sta
         assert now.version == 2, "it was moved on twice"
         assert now.last_tick == seen.next_tick
         assert now.last_job_id in {job.id for job in started if job.site_id == seen.site_id}
-    emitted = [event for stack in stacks for event in stack.bag.bag]
+    emitted = [event for stack in stacks for event in stack.bag.of_jobs]
     once = {(job.id, provider): 1 for job in started for provider in job.tasks}
     assert Counter((event.task.job_id, event.task.provider) for event in emitted) == once
 
@@ -376,7 +376,7 @@ def test_without_kafka_the_jobs_exist_and_the_sweep_emits(
     assert {job.status for job in jobs(one)} == {Status.PENDING}
     other.pass_time(timedelta(minutes=10))
     assert other.sweep() == 5
-    assert {event.task.job_id for event in other.bag.bag} == {job.id for job in jobs(one)}
+    assert {event.task.job_id for event in other.bag.of_jobs} == {job.id for job in jobs(one)}
     assert all(isinstance(event, UploadJobCreated) for event in other.bag.bag)
 
 

@@ -124,7 +124,7 @@ def test_two_of_each_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> 
     for job in jobs:
         assert one.job(job.id).cleaned_at is not None
         assert one.at_key(job) == ([], [])
-    pushed = Counter(event.task.job_id for stack in stacks for event in stack.bag.bag)
+    pushed = Counter(event.task.job_id for stack in stacks for event in stack.bag.of_jobs)
     assert pushed == dict.fromkeys(stalled, 1), "a stalled job was sent twice, or not at all"
     assert all(isinstance(event, UploadJobCreated) for event in one.bag.bag + other.bag.bag)
     assert done[0] + done[2] == 15
@@ -163,7 +163,7 @@ def test_three_thousand_removals_that_are_due_do_not_delay_the_check_of_a_stalle
     one.bag.bag.clear()
     one.pass_time(SOON)
     assert one.sweep() == 1
-    assert [event.task.job_id for event in one.bag.bag] == [stalled.id]
+    assert [event.task.job_id for event in one.bag.of_jobs] == [stalled.id]
     assert watched(one).calls == 0, "the sweep removes"
 
 

@@ -23,7 +23,14 @@ from sitebackup.domain.errors import (
     Transient,
     Unavailable,
 )
-from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.events import (
+    Event,
+    PartUpdated,
+    TaskEvent,
+    TaskUpdated,
+    UploadJobCreated,
+    UploadPartCreated,
+)
 from sitebackup.domain.job import UNFINISHED, Job
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.provider import Provider
@@ -157,7 +164,7 @@ class SimulatedService:
         self.calls: list[str] = []
         """Every call of a port so far, as `port.name`."""
         self.happened: list[tuple[int, str, Fault]] = []
-        self.last: TaskEvent | None = None
+        self.last: Event | None = None
         self.history = {name: [export.content] for name, export in self.served.items()}
         self.invocations = 0
         self._depth = 0
@@ -258,7 +265,7 @@ class SimulatedService:
         with self._unexpected.watching():
             return self.create_job(request, None)
 
-    def take(self, choice: int) -> TaskEvent | None:
+    def take(self, choice: int) -> Event | None:
         """Takes an event out of the bag."""
         return self.bus.bag.pop(choice % len(self.bus.bag)) if self.bus.bag else None
 
@@ -270,7 +277,7 @@ class SimulatedService:
                 return event
         return None
 
-    def deliver(self, event: TaskEvent | None) -> None:
+    def deliver(self, event: Event | None) -> None:
         """One invocation for one event; what it does not acknowledge is delivered again."""
         if event is None:
             return

@@ -92,9 +92,9 @@ class Clockwork:
     def pass_a_minute(self) -> None:
         """And the sweep comes."""
         self.service.pass_time(MINUTE)
-        before = len(self.service.bus.bag)
+        before = len(self.service.bus.of_jobs)
         self.service.sweep()
-        self._check_sent(self.service.bus.bag[before:])
+        self._check_sent(self.service.bus.of_jobs[before:])
         self._check_waits()
 
     def _check_sent(self, events: list[TaskEvent]) -> None:

@@ -176,7 +176,7 @@ def test_one_job_that_cannot_be_checked_does_not_stop_the_sweep(error: Exception
         "jobs.replace", failing(error), times=1
     )  # the first job's, as it is the first that was due
     service.sweep()
-    assert {event.task.job_id for event in service.bus.bag} == {other}
+    assert {event.task.job_id for event in service.bus.of_jobs} == {other}
 
 
 def test_a_sweep_without_mongo_says_so() -> None:

@@ -59,6 +59,7 @@ DONE = changed(endings.finish_job(SEALED, MOMENT, 1))
 MARKED = changed(lifecycle.mark_deleted(DONE, MOMENT, START, REQUESTED))
 CLEANING = changed(lifecycle.begin_cleaning(FAILED, MOMENT))
 REMOVING = changed(lifecycle.begin_removal(MARKED, MOMENT))
+PINNED = changed(lifecycle.pin(DONE, MOMENT, "download", STALL))
 HALF_DONE = changed(endings.cancel(changed(endings.finish_task(planned(), MOMENT, DB, stored(3), 1)), MOMENT))
 """Cancelled, when one of its two tasks was done."""
 RUN_AFTER_RETRY = changed(runs.start_task(changed(lifecycle.retry(FAILED, MOMENT)), MOMENT, NEXT_SITE, 0, ME))
@@ -263,6 +264,8 @@ SILENT = [
     Case("a done job is clean", lifecycle.mark_clean, DONE, (MOMENT,)),
     Case("a job is marked for deletion", lifecycle.mark_deleted, DONE, (MOMENT, START, REQUESTED)),
     Case("a mark is taken back", lifecycle.undelete, MARKED, (MOMENT,)),
+    Case("a backup is pinned", lifecycle.pin, DONE, (MOMENT, "download", STALL)),
+    Case("a pin is taken out", lifecycle.unpin, PINNED, (MOMENT, "download")),
     Case("a removal begins", lifecycle.begin_removal, MARKED, (MOMENT,)),
     Case("a removal ends", lifecycle.end_removal, REMOVING, (MOMENT,)),
 ]

@@ -15,11 +15,11 @@ Common to all:
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
-from .domain.events import TaskEvent
+from .domain.events import Event
 from .domain.job import Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
 from .domain.provider import Provider
@@ -254,6 +254,91 @@ class ExportApi(Protocol):
         """
 
 
+# --- import APIs
+
+
+class ImportTarget(NamedTuple):
+    """What an upload to an import API is for; the provider is told all of it."""
+
+    user_id: str
+    site_id: str
+    """Of the site that is restored, which need not be the one that was backed up."""
+    job_id: str
+    """The backup that is given back."""
+    restore_id: str
+    """An import is carried out once for each (restoreId, provider): that is the contract with providers."""
+    crc64nvme: str
+    """Of the whole, base64 of the big-endian CRC."""
+
+
+class ImportOffer(NamedTuple):
+    """What an import API says of itself."""
+
+    max_size: int | None
+    """Bytes that one upload may have; None: it does not say."""
+
+
+class ImportOutcome(NamedTuple):
+    """What became of an import whose bytes are all there."""
+
+    state: Literal["done", "failed", "processing"]
+    message: str | None = None
+    """What the provider says of it, cut to a length that can be shown."""
+    retry_after: timedelta | None = None
+    """When it asks to be asked again."""
+
+
+class ImportApi(Protocol):
+    """The providers' import APIs: tus 1.0.0, core and creation.
+
+    https://tus.io/protocols/resumable-upload
+
+    Every call may raise Transient (a broken connection, 408, 423, 425, 429, 5xx, with what `Retry-After` asked for)
+    or Permanent (`import_forbidden`, `import_refused`, `import_invalid`). After a Transient the outcome is unknown:
+    `offset` tells what has arrived. Redirects are not followed. The adapter repeats nothing but a request whose
+    token was refused, once.
+    """
+
+    def offer(
+        self, provider: Provider, user_id: str, site_id: str, time_left: TimeLeft = no_deadline
+    ) -> ImportOffer:
+        """What a dry run asks. Raises Permanent `import_not_found` as well."""
+
+    def create(
+        self, provider: Provider, target: ImportTarget, size: int, time_left: TimeLeft = no_deadline
+    ) -> str:
+        """The URL of a new upload of `size` bytes. Each call makes one: after a lost answer one is left there.
+
+        The URL is secret like a token (it may be all that is needed to write): it stands in no log and no view.
+        Raises Permanent `import_not_found` or `import_too_large` as well. An upload of 0 bytes is whole at once.
+        """
+
+    def offset(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> int:
+        """How many bytes have arrived. Raises NoSuchImport."""
+
+    def send(
+        self,
+        provider: Provider,
+        url: str,
+        offset: int,
+        data: memoryview,
+        time_left: TimeLeft = no_deadline,
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> int:
+        """Sends `data`, which stands at `offset`, and returns how many bytes have arrived by now.
+
+        It carries a checksum of `data` if the API offers to compare one. Between writes, at least every second, it
+        asks whether it `goes_on`; if not it breaks the connection off and raises TaskEnded. Raises NoSuchImport;
+        Transient also for an offset (409) or a checksum (460) that is refused.
+        """
+
+    def outcome(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> ImportOutcome:
+        """For a provider with `importStatus`. Raises NoSuchImport."""
+
+    def delete(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> None:
+        """Ends an upload that nobody goes on with. One that is gone, or an API that has no such call, is no error."""
+
+
 # --- S3
 
 
@@ -341,7 +426,7 @@ class ObjectStorage(Protocol):
 class EventBus(Protocol):
     """Where events go."""
 
-    def emit(self, events: Sequence[TaskEvent]) -> None:
+    def emit(self, events: Sequence[Event]) -> None:
         """Returns once every event is stored by the brokers.
 
         Raises BusUnavailable if one may not be; then each may arrive once, twice or never (I7). Who emits leaves it

@@ -11,7 +11,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from .domain.job import Job
-from .domain.task_ref import TaskRef
+from .domain.task_ref import AnyTaskRef
 
 logger = Logger(service="site-backup")
 metrics = Metrics(namespace="SiteBackup", service="site-backup")
@@ -38,9 +38,9 @@ def timed(name: str) -> Iterator[None]:
         count(name, (perf_counter() - started) * 1000, MetricUnit.Milliseconds)
 
 
-def log_context(ref: TaskRef) -> dict[str, Any]:
+def log_context(ref: AnyTaskRef) -> dict[str, Any]:
     """The fields that every log line about a task carries."""
-    return {"jobId": ref.job_id, "taskId": ref.task_id, "attempt": ref.attempt}
+    return {**ref.correlation, "attempt": ref.attempt}
 
 
 def job_failed(job: Job) -> None:

@@ -10,7 +10,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from ..domain.errors import BusUnavailable
-from ..domain.events import TaskEvent
+from ..domain.events import Event
 from ..telemetry import logger
 from .topics import key_of, topic_of
 
@@ -51,7 +51,7 @@ class KafkaBus:
         self._used_at = self._refused_at = time()
         self._lock = Lock()
 
-    def emit(self, events: Sequence[TaskEvent]) -> None:
+    def emit(self, events: Sequence[Event]) -> None:
         """Raises BusUnavailable if any event may not have been stored."""
         if not events:
             return

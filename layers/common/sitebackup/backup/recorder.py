@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from ..domain.change import Change, Moment, Transition
 from ..domain.errors import BusUnavailable, Conflict
-from ..domain.events import TaskEvent
+from ..domain.events import Event
 from ..domain.job import Job, Status
 from ..domain.policy import Policy
 from ..domain.task_ref import TaskRef
@@ -24,7 +24,7 @@ class Recorded(NamedTuple):
 
     before: Job
     after: Job
-    events: Sequence[TaskEvent]
+    events: Sequence[Event]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Recorder(JobStore):
 
     bus: EventBus
 
-    def create(self, job: Job, events: Sequence[TaskEvent]) -> None:
+    def create(self, job: Job, events: Sequence[Event]) -> None:
         """Stores a new job. Raises DuplicateJob, or RepositoryUnavailable."""
         self.jobs.add(job)
         count("JobsCreated")
@@ -98,7 +98,7 @@ class Recorder(JobStore):
         """As `apply`, for a transition of this task, which is called with the arguments."""
         return self.apply(ref.job_id, lambda job, moment: transition(job, moment, ref, *arguments, **more))
 
-    def emit(self, events: Sequence[TaskEvent]) -> None:
+    def emit(self, events: Sequence[Event]) -> None:
         """Emits; if Kafka does not take the events, the sweep will send them (I8)."""
         if not events:
             return

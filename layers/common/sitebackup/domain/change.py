@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from .events import TaskEvent
+from .events import Event
 from .job import Job
 from .policy import Policy
 
@@ -24,7 +24,7 @@ class Change(NamedTuple):
     """The changed job, and the events that follow once it is stored (I8)."""
 
     job: Job
-    events: Sequence[TaskEvent] = ()
+    events: Sequence[Event] = ()
 
 
 type Transition = Callable[[Job, Moment], Change | None]

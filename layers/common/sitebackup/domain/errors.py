@@ -45,6 +45,10 @@ class ObjectExists(SiteBackupError):
     """S3 refuses to complete an upload because its key holds an object already (409 or 412)."""
 
 
+class NoSuchImport(SiteBackupError):
+    """The import API does not know the upload (any more)."""
+
+
 class Unavailable(SiteBackupError):
     """A system that the service itself stands on does not answer: no outcome can be stored now."""
 

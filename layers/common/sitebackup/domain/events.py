@@ -6,7 +6,7 @@ import msgspec
 
 from .model import Model
 from .plan import MAX_PARTS
-from .task_ref import TaskRef
+from .task_ref import RestoreTaskRef, TaskRef
 
 Redelivery = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 """How often the sweep has sent this work again; 0 is the first emission."""
@@ -43,3 +43,13 @@ class PartUpdated(TaskEvent, frozen=True, kw_only=True):
 
 class TaskUpdated(TaskEvent, frozen=True, kw_only=True):
     """A task reached a final status, or all tasks of its job are done."""
+
+
+class RestoreTaskCreated(Model, frozen=True, kw_only=True):
+    """A provider's object is to be given back, or what its restore waited for has ended."""
+
+    task: RestoreTaskRef
+    redelivery: Redelivery = 0
+
+
+type Event = TaskEvent | RestoreTaskCreated

@@ -10,7 +10,7 @@ from .model import Id, Model, ProviderName
 from .plan import Plan
 from .progress import Progress
 from .reason import Reason
-from .task_ref import TaskRef
+from .task_ref import RestoreRef, TaskRef
 
 
 class Status(StrEnum):
@@ -182,6 +182,10 @@ class Job(Model, frozen=True, kw_only=True):
     """The data is being removed: too late to undelete."""
     deleted_at: datetime | None = None
     """The data is gone."""
+    pins: dict[str, datetime] = msgspec.field(default_factory=dict)
+    """By owner, until when its data must not be removed (I19)."""
+    safety_for: RestoreRef | None = None
+    """The restore before which it was made, and under whose claim of the site it runs (I10)."""
     max_bytes: int | None = None
     expires_after_days: int | None = None
     idempotency_key: str | None = None
@@ -200,8 +204,13 @@ class Job(Model, frozen=True, kw_only=True):
 
     @property
     def is_active(self) -> bool:
-        """Whether it is the site's active job, of which there is one at most (I10)."""
+        """Whether it goes on."""
         return self.status in UNFINISHED
+
+    @property
+    def claims_site(self) -> bool:
+        """Whether no other backup or restore of the site may be active beside it (I10)."""
+        return self.is_active and self.safety_for is None
 
     def with_next_check(self) -> Self:
         """As it is stored: what the sweep's index is on is derived from the rest (I8)."""

@@ -7,7 +7,7 @@ from .change import Change, Moment
 from .events import UploadJobCreated
 from .job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status, Task
 from .reason import USELESS
-from .retention import record_until
+from .retention import pinned_until, record_until
 from .transitions.timing import new_task
 
 CLAIM = timedelta(minutes=10)
@@ -121,9 +121,30 @@ def undelete(job: Job, moment: Moment) -> Change | None:
     )
 
 
+def pin(job: Job, moment: Moment, owner: str, until: datetime) -> Change | None:
+    """Keeps the data of a done job until then, or longer if the owner had asked for that (I19).
+
+    None: it is not done, or its removal has begun. Pins that are over go.
+    """
+    if job.status is not Status.DONE or job.removing_at is not None:
+        return None
+    kept = {name: end for name, end in job.pins.items() if end > moment.now}
+    kept[owner] = max(until, kept.get(owner, until))
+    return Change(job.replace(pins=kept, updated_at=moment.now)) if kept != job.pins else Change(job)
+
+
+def unpin(job: Job, moment: Moment, owner: str) -> Change | None:
+    """The owner no longer needs the data; what waited for that is looked at now."""
+    if owner not in job.pins:
+        return None
+    kept = {name: end for name, end in job.pins.items() if name != owner}
+    due = moment.now if job.delete_at is not None else job.clean_up_at
+    return Change(job.replace(pins=kept, updated_at=moment.now, clean_up_at=due))
+
+
 def begin_removal(job: Job, moment: Moment) -> Change | None:
-    """Claims the removal of the data: from here on there is no way back."""
-    if job.status not in FINISHED or job.delete_at is None:
+    """Claims the removal of the data: from here on there is no way back. None as well while it is pinned (I19)."""
+    if job.status not in FINISHED or job.delete_at is None or pinned_until(job, moment.now):
         return None
     now = moment.now
     return Change(job.replace(removing_at=job.removing_at or now, updated_at=now, clean_up_at=now + CLAIM))

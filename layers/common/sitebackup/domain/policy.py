@@ -27,6 +27,10 @@ class Policy(Model, frozen=True, kw_only=True):
     """Records of backups whose data is gone are kept so long."""
     failed_record_days: int = 30
     """Records of failed and cancelled jobs are kept so long."""
+    safety_backup_days: int = 7
+    """Backups that restores make before they begin expire after so long."""
+    restore_seconds: int = 24 * 3600
+    """A restore that is not over so long after it began to send fails."""
     day_seconds: int = 24 * 3600
     """The length of a day in every retention rule; only tests shorten it."""
     max_tries: int = 5

@@ -14,13 +14,17 @@ HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+\Z", descriptio
 
 
 class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a provider's exports come from, and what they may cost."""
+    """Where a provider's exports come from, what they may cost, and where they can be given back."""
 
     name: ProviderName
     export_url: Annotated[str, msgspec.Meta(pattern="^https?://")]
     """May hold `{userId}`, `{siteId}` and `{chunkSize}` (bytes)."""
     format: Literal["zip", "any"] = "zip"
     """`zip`: an export that is no whole zip fails. `any`: nobody looks into it, and 0 bytes are an export."""
+    import_url: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None
+    """Of its import API (tus 1.0.0); may hold `{userId}` and `{siteId}`. None: it can't take data back."""
+    import_status: bool = False
+    """Whether the URL of an upload tells, once all bytes are there, what became of the import."""
     auth_secret_arn: str | None = None
     """A Secrets Manager secret whose text is sent as a bearer token."""
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -35,6 +39,12 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
             .replace("{siteId}", site_id)
             .replace("{chunkSize}", str(chunk_size))
         )
+
+    def import_target(self, user_id: str, site_id: str) -> str:
+        """Where an import of one site is created. Raises ValueError without `import_url`."""
+        if self.import_url is None:
+            raise ValueError(f"{self.name} has no import API")
+        return self.import_url.replace("{userId}", user_id).replace("{siteId}", site_id)
 
 
 def provider_of(ref: TaskRef, providers: Mapping[str, Provider]) -> Provider:

@@ -38,6 +38,7 @@ class Why(StrEnum):
     MARKED = "marked"
     IN_GRACE = "in_grace"
     GRACE_OVER = "grace_over"
+    PINNED = "pinned"
     RECORD_KEPT = "record_kept"
     RECORD_OVER = "record_over"
 
@@ -74,6 +75,11 @@ def first_look(job: Job, policy: Policy) -> datetime | None:
     return _sooner(expires_at(job, policy), clean_at(job, policy))
 
 
+def pinned_until(job: Job, now: datetime) -> datetime | None:
+    """Until when somebody needs the data (I19); None: nobody does."""
+    return max((until for until in job.pins.values() if until > now), default=None)
+
+
 def depends_on_newest(job: Job, now: datetime, policy: Policy) -> bool:
     """Whether what is done hangs on `holds_newest_good`; else nobody needs to read it."""
     return decide(job, False, now, policy).action is not decide(job, True, now, policy).action
@@ -103,7 +109,7 @@ def _decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) ->
         return _record(record_until(job, job.deleted_at or now, policy), now)
     if job.removing_at is not None:
         return Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)
-    protected = bool(policy.keep_newest) and holds_newest_good
+    protected = bool(policy.keep_newest) and holds_newest_good and job.safety_for is None
     if job.delete_at is not None and not (protected and job.delete_cause is DeleteCause.EXPIRED):
         return _marked(job, job.delete_at, now, policy)
     if job.status in RETRYABLE:
@@ -124,6 +130,8 @@ def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Dec
         return _keep(Why.MARKED, remove_at)
     if now < remove_at:
         return _keep(Why.IN_GRACE, remove_at)
+    if pinned := pinned_until(job, now):
+        return _keep(Why.PINNED, pinned)
     return Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)
 
 

@@ -13,13 +13,13 @@ from aws_lambda_powertools.utilities.data_classes import KafkaEvent
 from aws_lambda_powertools.utilities.data_classes.kafka_event import KafkaEventRecord
 
 from ..domain.errors import Conflict, Unavailable
-from ..domain.events import TaskEvent
+from ..domain.events import Event
 from ..domain.task_ref import CORRELATION
 from ..telemetry import log_context, logger
 
 
 @dataclass(frozen=True)
-class Batch[E: TaskEvent]:
+class Batch[E: Event]:
     """The records of one invocation; those that can't be read are failed from the start."""
 
     good: list[tuple[KafkaEventRecord, E]]
@@ -63,7 +63,7 @@ class Batch[E: TaskEvent]:
         return self.response(position for position, event in enumerate(self.events) if event in failed)
 
 
-def read[E: TaskEvent](event: dict[str, Any], kind: type[E]) -> Batch[E]:
+def read[E: Event](event: dict[str, Any], kind: type[E]) -> Batch[E]:
     """Decodes and validates every record of an `aws:kafka` event."""
     batch: Batch[E] = Batch([], [])
     for record in KafkaEvent(event).records:

@@ -8,11 +8,11 @@ from ...domain.model import Model
 
 
 def job_document(job: Job) -> dict[str, Any]:
-    """`active` is there only while the job is its site's active one: the unique index is on it (I10).
+    """`active` is there only while the job claims its site: the unique index is on it (I10).
 
     The next check is the job's own: whoever stores a job has derived it with `with_next_check`.
     """
-    return to_document(job, "id") | ({"active": True} if job.is_active else {})
+    return to_document(job, "id") | ({"active": True} if job.claims_site else {})
 
 
 def to_document(model: Model, id_field: str) -> dict[str, Any]:
