@@ -16,7 +16,7 @@ from local.services import processes
 from local.services.mongo import Mongo
 from local.services.service import Service
 from sitebackup.adapters.mongo.connection import connect
-from sitebackup.adapters.mongo.documents import job_document
+from sitebackup.adapters.mongo.documents import site_document
 from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.backup.recorder import Recorder
@@ -28,7 +28,7 @@ from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
 from sitebackup.domain.transitions.endings import cancel
 from sitebackup.domain.transitions.runs import start_task
-from sitebackup.ports import JobRepository
+from sitebackup.ports import JobRepository, SiteClaim
 from tests.builders import NOW, a_job, a_task, an_id, touch, touched, touches
 from tests.contract.conftest import Client
 from tests.fakes.bus import MemoryBus
@@ -82,14 +82,14 @@ def test_a_job_comes_back_as_it_was_added(jobs: JobRepository) -> None:
     )
     jobs.add(job)
     assert jobs.get(job.id) == job
-    assert jobs.active(job.user_id, job.site_id) == job
+    assert jobs.claim_of(job.user_id, job.site_id) == SiteClaim("backup", job.id, job.status)
     assert jobs.by_idempotency_key("once") == job
     assert jobs.version(job.id) == 1
 
 
 def test_what_is_not_there_is_none(jobs: JobRepository) -> None:
     assert jobs.get(an_id()) is None
-    assert jobs.active(an_id(), an_id()) is None
+    assert jobs.claim_of(an_id(), an_id()) is None
     assert jobs.by_idempotency_key("never") is None
     assert jobs.version(an_id()) is None
 
@@ -107,14 +107,14 @@ def test_the_end_of_a_job_frees_its_site_and_a_retry_takes_it_again(jobs: JobRep
     first = a_job()
     jobs.add(first)
     assert recorder(jobs).apply(first.id, cancel)
-    assert jobs.active(first.user_id, first.site_id) is None
+    assert jobs.claim_of(first.user_id, first.site_id) is None
     second = a_job(user_id=first.user_id, site_id=first.site_id)
     jobs.add(second)
     with pytest.raises(DuplicateJob):
         recorder(jobs).apply(first.id, lifecycle.retry)
     assert recorder(jobs).apply(second.id, cancel)
     assert recorder(jobs).apply(first.id, lifecycle.retry)
-    assert jobs.active(first.user_id, first.site_id) == jobs.get(first.id)
+    assert jobs.claim_of(first.user_id, first.site_id) == SiteClaim("backup", first.id, "pending")
 
 
 def test_an_idempotency_key_has_one_job(jobs: JobRepository) -> None:
@@ -462,7 +462,7 @@ BROKEN: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
 def test_documents_that_cannot_be_read_neither_stop_the_sweep_nor_count_against_its_limit(
     in_mongo: MongoJobs, database: Database[dict[str, Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    broken = [spoil(job_document(a_job(tasks={"site": a_task(0)}))) for spoil in BROKEN]
+    broken = [spoil(site_document(a_job(tasks={"site": a_task(0)}))) for spoil in BROKEN]
     database.jobs.insert_many(broken)
     good = a_job()
     in_mongo.add(good)
@@ -477,7 +477,7 @@ def test_documents_that_cannot_be_read_are_left_out_of_pages_and_do_not_end_them
     jobs = [a_job(site_id=site, status=Status.DONE) for _ in range(2)]
     for job in jobs:
         in_mongo.add(job)
-    broken = [spoil(job_document(a_job(site_id=site))) | {"siteId": site} for spoil in BROKEN]
+    broken = [spoil(site_document(a_job(site_id=site))) | {"siteId": site} for spoil in BROKEN]
     database.jobs.insert_many(broken)
     last = a_job(site_id=site)
     in_mongo.add(last)
@@ -500,7 +500,7 @@ def behind_proxy(client_behind_proxy: Client, database: Database[dict[str, Any]]
 CALLS: dict[str, Callable[[JobRepository, Job, Job], object]] = {
     "add": lambda jobs, old, new: jobs.add(new),
     "get": lambda jobs, old, new: jobs.get(old.id),
-    "active": lambda jobs, old, new: jobs.active(old.user_id, old.site_id),
+    "claim_of": lambda jobs, old, new: jobs.claim_of(old.user_id, old.site_id),
     "by_idempotency_key": lambda jobs, old, new: jobs.by_idempotency_key(str(old.idempotency_key)),
     "version": lambda jobs, old, new: jobs.version(old.id),
     "page": lambda jobs, old, new: jobs.page({"siteId": old.site_id}, 5, None),

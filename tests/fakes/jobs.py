@@ -1,72 +1,85 @@
-"""Jobs in memory, as the contract suite of the JobRepository asks for them."""
+"""Backups and restores in memory, as the contract suite of their repositories asks for them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from sitebackup.domain.errors import DuplicateJob
 from sitebackup.domain.job import DeleteCause, Job, Status, Task
+from sitebackup.domain.restore import Restore
+from sitebackup.ports import SiteClaim
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 
-type Stored = Callable[[Job, Job], None]
-"""Told of every change that is stored: the job before and after it."""
+type Claimed = dict[str, Job | Restore]
+"""By id, what is active: shared by all kinds, since a site has one claim."""
 
 
-class MemoryJobs(Fake):
-    """Documents, as they would be written: what a job does not store is not read again."""
+class MemoryDocuments[D: (Job, Restore)](Fake):
+    """Documents, as they would be written: what one does not store is not read again."""
 
-    port = "jobs"
-
-    def __init__(self, faults: FaultInjector = no_faults) -> None:
+    def __init__(
+        self, model: type[D], faults: FaultInjector = no_faults, claimed: Claimed | None = None
+    ) -> None:
         super().__init__(faults)
+        self.model: type[D] = model
+        self.claimed: Claimed = {} if claimed is None else claimed
         self.documents: dict[str, dict[str, Any]] = {}
-        self.on_stored: Stored = lambda before, after: None
+        self.on_stored: Callable[[D, D], None] = lambda before, after: None
+        """Told of every change that is stored: the document before and after it."""
 
-    def all(self) -> list[Job]:
-        """Every job, in the order of their creation; no call of the port."""
-        return [Job.from_document(document) for document in self.documents.values()]
+    def all(self) -> list[D]:
+        """Every one, in the order of their creation; no call of the port."""
+        return [self.model.from_document(document) for document in self.documents.values()]
 
-    def put(self, job: Job) -> None:
-        """Stores a job in any state, whatever is there; no call of the port."""
-        self.documents[job.id] = job.to_document()
+    def put(self, document: D) -> None:
+        """Stores one in any state, whatever is there; no call of the port."""
+        self.documents[document.id] = document.to_document()
+        self._claim_site(document)
+
+    def _claim_site(self, document: D) -> None:
+        self.claimed.pop(document.id, None)
+        if document.claims_site:
+            self.claimed[document.id] = document
 
     @port_call
-    def add(self, job: Job) -> None:
-        if job.id in self.documents:
+    def add(self, document: D) -> None:
+        if document.id in self.documents:
             raise DuplicateJob
-        self._refuse_duplicate(job)
-        self.put(job.with_next_check())
+        self._refuse_duplicate(document)
+        self.put(document.with_next_check())
 
     @port_call
-    def get(self, job_id: str) -> Job | None:
-        return self._get(job_id)
+    def get(self, document_id: str) -> D | None:
+        return self._get(document_id)
 
     @port_call
-    def active(self, user_id: str, site_id: str) -> Job | None:
-        site = (user_id, site_id)
-        return next((job for job in self.all() if job.is_active and (job.user_id, job.site_id) == site), None)
+    def claim_of(self, user_id: str, site_id: str) -> SiteClaim | None:
+        for found in self.claimed.values():
+            if _site(found) == (user_id, site_id):
+                return SiteClaim(found.kind, found.id, found.status)
+        return None
 
     @port_call
-    def by_idempotency_key(self, key: str) -> Job | None:
-        return next((job for job in self.all() if job.idempotency_key == key), None)
+    def by_idempotency_key(self, key: str) -> D | None:
+        return next((found for found in self.all() if found.idempotency_key == key), None)
 
     @port_call
-    def version(self, job_id: str) -> int | None:
-        job = self._get(job_id)
-        return job.version if job else None
+    def version(self, document_id: str) -> int | None:
+        found = self._get(document_id)
+        return found.version if found else None
 
     @port_call
-    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
+    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
         found = [
-            Job.from_document(document)
-            for job_id, document in sorted(self.documents.items(), reverse=True)
+            self.model.from_document(document)
+            for document_id, document in sorted(self.documents.items(), reverse=True)
             if all(document.get(name) == value for name, value in filters.items())
-            and (before is None or job_id < before)
+            and (before is None or document_id < before)
         ]
         return found[:limit]
 
     @port_call
-    def replace(self, before: Job, after: Job) -> bool:
+    def replace(self, before: D, after: D) -> bool:
         if self._version(before.id) != before.version:
             return False
         self._refuse_duplicate(after)
@@ -74,38 +87,76 @@ class MemoryJobs(Fake):
         document.update({name: value for name, value in new.items() if old.get(name) != value})
         for name in old.keys() - new.keys():
             document.pop(name, None)
+        self._claim_site(after)
         self.on_stored(before, after)
         return True
 
     @port_call
-    def due(self, now: datetime, limit: int) -> list[Job]:
+    def due(self, now: datetime, limit: int) -> list[D]:
         return self._due("nextCheckAt", now, limit)
 
-    @port_call
-    def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
-        return self._due("cleanUpAt", now, limit)
-
-    def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
+    def _due(self, field: str, now: datetime, limit: int) -> list[D]:
         due = [
             document for document in self.documents.values() if field in document and document[field] <= now
         ]
         due.sort(key=lambda document: document[field])
-        return [Job.from_document(document) for document in due[:limit]]
+        return [self.model.from_document(document) for document in due[:limit]]
 
     @port_call
-    def claim_check(self, job: Job, until: datetime) -> Job | None:
-        return self._claim("nextCheckAt", job, job.replace(next_check_at=until))
+    def claim_check(self, seen: D, until: datetime) -> D | None:
+        return self._claim("nextCheckAt", seen, seen.replace(next_check_at=until))
 
-    @port_call
-    def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
-        return self._claim("cleanUpAt", job, job.replace(clean_up_at=until))
-
-    def _claim(self, field: str, seen: Job, claimed: Job) -> Job | None:
+    def _claim(self, field: str, seen: D, claimed: D) -> D | None:
         document = self.documents.get(seen.id, {})
         if document.get("version") != seen.version or document.get(field) != seen.to_document()[field]:
             return None
         document[field] = claimed.to_document()[field]
         return claimed
+
+    def _get(self, document_id: str) -> D | None:
+        document = self.documents.get(document_id)
+        return self.model.from_document(document) if document else None
+
+    def _version(self, document_id: str) -> int | None:
+        document = self.documents.get(document_id)
+        return int(document["version"]) if document else None
+
+    def _refuse_duplicate(self, new: D) -> None:
+        if new.claims_site and any(
+            found.id != new.id and _site(found) == _site(new) for found in self.claimed.values()
+        ):
+            raise DuplicateJob
+        key = new.idempotency_key
+        if key is not None and any(
+            found.idempotency_key == key for found in self.all() if found.id != new.id
+        ):
+            raise DuplicateJob
+
+
+class MemoryRestores(MemoryDocuments[Restore]):
+    """Restores, whose claims are those of `jobs` as well."""
+
+    port = "restores"
+
+    def __init__(self, jobs: "MemoryJobs", faults: FaultInjector = no_faults) -> None:
+        super().__init__(Restore, faults, jobs.claimed)
+
+
+class MemoryJobs(MemoryDocuments[Job]):
+    """Backups."""
+
+    port = "jobs"
+
+    def __init__(self, faults: FaultInjector = no_faults) -> None:
+        super().__init__(Job, faults)
+
+    @port_call
+    def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
+        return self._due("cleanUpAt", now, limit)
+
+    @port_call
+    def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
+        return self._claim("cleanUpAt", job, job.replace(clean_up_at=until))
 
     @port_call
     def holds_newest_good(self, job: Job) -> bool:
@@ -128,26 +179,25 @@ class MemoryJobs(Fake):
         del self.documents[job.id]
         return True
 
-    def _get(self, job_id: str) -> Job | None:
-        document = self.documents.get(job_id)
-        return Job.from_document(document) if document else None
+    @port_call
+    def newest_good(
+        self, user_id: str, site_id: str, before: datetime, providers: Collection[str]
+    ) -> Job | None:
+        fitting = [
+            job
+            for job in self.all()
+            if (job.user_id, job.site_id, job.status) == (user_id, site_id, Status.DONE)
+            and job.finished_at is not None
+            and job.finished_at <= before
+            and job.removing_at is None
+            and job.safety_for is None
+            and job.tasks.keys() >= set(providers)
+        ]
+        return max(fitting, key=lambda job: job.id, default=None)
 
-    def _version(self, job_id: str) -> int | None:
-        document = self.documents.get(job_id)
-        return int(document["version"]) if document else None
 
-    def _refuse_duplicate(self, new: Job) -> None:
-        for other in self.all():
-            if other.id == new.id:
-                continue
-            if other.is_active and new.is_active and _site(other) == _site(new):
-                raise DuplicateJob
-            if other.idempotency_key is not None and other.idempotency_key == new.idempotency_key:
-                raise DuplicateJob
-
-
-def _site(job: Job) -> tuple[str, str]:
-    return job.user_id, job.site_id
+def _site(found: Job | Restore) -> tuple[str, str]:
+    return found.user_id, found.site_id
 
 
 def _rank(task: Task) -> tuple[bool, datetime]:

@@ -14,7 +14,7 @@ from pymongo import MongoClient
 from local.services.s3 import BUCKET, s3_client
 from mock_providers.archive import Archive
 from sitebackup.adapters.mongo.connection import connect
-from sitebackup.adapters.mongo.documents import job_document
+from sitebackup.adapters.mongo.documents import site_document
 from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.adapters.mongo.parts import MongoParts
@@ -133,7 +133,7 @@ class Stack(Bootstrap):
 
     def insert_jobs(self, jobs: Iterable[Job]) -> None:
         """Many at once, as they are."""
-        for some in batched(map(job_document, jobs), 100):
+        for some in batched(map(site_document, jobs), 100):
             self.database["jobs"].insert_many(some)
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from .domain.events import Event
 from .domain.job import Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
 from .domain.provider import Provider
+from .domain.restore import Restore
 
 if TYPE_CHECKING:
     from .domain.schedule import Schedule  # it brings cron and time zones, which few functions need
@@ -68,58 +69,73 @@ class Reader(Protocol):
 # --- MongoDB
 
 
-class JobRepository(Protocol):
-    """Jobs, one document each. Every call may raise RepositoryUnavailable.
+class SiteClaim(NamedTuple):
+    """What is active on a site, of which there is one at most (I10)."""
 
-    Whoever stores a job stores `job.with_next_check()`: the sweep's index can't be forgotten (I8).
+    kind: Literal["backup", "restore"]
+    id: str
+    status: str
+
+
+ID_NAMES = {"backup": "jobId", "restore": "restoreId"}
+"""What the id of each kind is called in logs and in the API."""
+
+
+class SiteDocuments[D: (Job, Restore)](Protocol):
+    """Backups or restores, one document each. Every call may raise RepositoryUnavailable.
+
+    Whoever stores one stores its `with_next_check()`: the sweep's index can't be forgotten (I8).
     """
 
-    def add(self, job: Job) -> None:
-        """Stores a new job. Raises DuplicateJob if the site has an active job (I10), or the idempotency key is taken.
+    def add(self, document: D) -> None:
+        """Stores a new one. Raises DuplicateJob if the site is claimed (I10), or the idempotency key is taken.
 
-        After a lost answer within the call, the job that it has stored is no duplicate of itself. A second call is
-        refused.
+        After a lost answer within the call, what it has stored is no duplicate of itself. A second call is refused.
         """
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, document_id: str) -> D | None:
         """By id. Raises msgspec.ValidationError if the document can't be read."""
 
-    def active(self, user_id: str, site_id: str) -> Job | None:
-        """The site's active job."""
+    def claim_of(self, user_id: str, site_id: str) -> SiteClaim | None:
+        """What is active on the site, of whichever kind."""
 
-    def by_idempotency_key(self, key: str) -> Job | None:
-        """The job that was created under this key."""
+    def by_idempotency_key(self, key: str) -> D | None:
+        """The one that was created under this key."""
 
-    def version(self, job_id: str) -> int | None:
-        """The job's version alone: what a long poll reads twice a second."""
+    def version(self, document_id: str) -> int | None:
+        """The version alone: what a long poll reads twice a second."""
 
-    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
-        """Up to `limit` jobs, newest first, from just before the id `before`; filters are equalities on fields.
+    def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
+        """Up to `limit`, newest first, from just before the id `before`; filters are equalities on fields.
 
         A document that can't be read is logged and left out.
         """
 
-    def replace(self, before: Job, after: Job) -> bool:
+    def replace(self, before: D, after: D) -> bool:
         """Compare-and-set: stores `after` if the stored version is still `before`'s (I2).
 
         False: somebody else was faster. After a lost answer True says that `after` is stored, whichever call did it.
-        Raises DuplicateJob if `after` is active while another job of the site is.
+        Raises DuplicateJob if `after` claims the site while something else does.
         """
 
-    def due(self, now: datetime, limit: int) -> list[Job]:
-        """Unfinished jobs whose next check has come, the longest due first.
+    def due(self, now: datetime, limit: int) -> list[D]:
+        """Those whose next check has come, the longest due first.
 
         A document that can't be read is logged and does not count against `limit`.
         """
 
+    def claim_check(self, seen: D, until: datetime) -> D | None:
+        """Hides what `due` gave from other sweeps until then; None: it is no longer as it was read.
+
+        A claim does not change the version. A change of the document that moves its next check ends the claim.
+        """
+
+
+class JobRepository(SiteDocuments[Job], Protocol):
+    """Backups."""
+
     def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
         """Final jobs whose clean-up has come; otherwise as `due`."""
-
-    def claim_check(self, job: Job, until: datetime) -> Job | None:
-        """Hides a job that `due` gave from other sweeps until then; None: it is no longer as it was read.
-
-        A claim does not change the version. A change of the job that moves its next check ends the claim.
-        """
 
     def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
         """As `claim_check`, for a job that `due_for_clean_up` gave."""
@@ -131,8 +147,20 @@ class JobRepository(Protocol):
         than one with members.
         """
 
+    def newest_good(
+        self, user_id: str, site_id: str, before: datetime, providers: Collection[str]
+    ) -> Job | None:
+        """The site's newest backup that was done by then, has all of these providers, and whose data is there.
+
+        Backups that a restore made first do not count.
+        """
+
     def delete_record(self, job: Job) -> bool:
         """Removes the document if its version is still the job's. False after a lost answer, even if it is gone."""
+
+
+class RestoreRepository(SiteDocuments[Restore], Protocol):
+    """Restores, one document each, under one claim with the backups (I10)."""
 
 
 class PartRepository(Protocol):

@@ -5,11 +5,11 @@ from datetime import datetime, timedelta
 
 from ..domain import lifecycle
 from ..domain.change import Change, Moment, Transition
-from ..domain.errors import ActiveJob, BadRequest, Conflict, DuplicateJob, NotFound, StateForbids, TooLate
+from ..domain.errors import BadRequest, DuplicateJob, NotFound, StateForbids, TooLate
 from ..domain.job import RETRYABLE, DeleteCause, Job, Status
 from ..domain.transitions import endings
 from ..telemetry import logger
-from .create_job import MAX_DAYS
+from .create_job import MAX_DAYS, site_claimed
 from .recorder import Recorder
 
 
@@ -24,7 +24,9 @@ class ChangeJob:
         try:
             return self._change(job_id, "retried", lifecycle.retry)
         except DuplicateJob:
-            raise self._other_active(job_id) from None
+            job = self.recorder.jobs.get(job_id)
+            claim = self.recorder.jobs.claim_of(job.user_id, job.site_id) if job else None
+            raise site_claimed(claim) from None
 
     def cancel(self, job_id: str) -> Job:
         """Stops what has not started; what runs stops at its next step. Raises TooLate once all tasks are done."""
@@ -67,13 +69,6 @@ class ChangeJob:
         logger.info(f"job {what}", extra={"jobId": job_id, "attempt": changed.after.attempt})
         return changed.after
 
-    def _other_active(self, job_id: str) -> ActiveJob | Conflict:
-        job = self.recorder.jobs.get(job_id)
-        active = self.recorder.jobs.active(job.user_id, job.site_id) if job else None
-        if active is None:
-            return Conflict("the site's active backup has just ended")
-        return ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)
-
 
 def _why_not(job: Job, what: str, now: datetime) -> str:
     """What about this job forbids a change."""
@@ -88,6 +83,8 @@ def _why_not(job: Job, what: str, now: datetime) -> str:
     if what == "retried" and job.status in RETRYABLE:
         if job.delete_at:
             return "it is marked for deletion; undelete it first"
+        if job.safety_for:
+            return f"restore {job.safety_for.restore_id} made it for itself; retry that"
         if lifecycle.is_being_cleaned(job, now):
             return "the remains of its last attempt are being removed right now; try again in some minutes"
     return f"it is {job.status}"

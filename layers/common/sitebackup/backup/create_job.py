@@ -13,6 +13,7 @@ from ..domain.lifecycle import begin
 from ..domain.model import Id, Model, ProviderNames
 from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.provider import Provider
+from ..ports import ID_NAMES, SiteClaim
 from .recorder import Recorder
 
 MAX_DAYS = 3650
@@ -95,10 +96,7 @@ class CreateJob:
         """The job that stands in the way: the same request's, or another one."""
         if same := self._repeated(job.idempotency_key, job.request_digest):
             return same
-        active = self.recorder.jobs.active(job.user_id, job.site_id)
-        if active is None:
-            raise Conflict("the site's active backup has just ended")
-        raise ActiveJob(f"Backup {active.id} of this site is still {active.status}.", jobId=active.id)
+        raise site_claimed(self.recorder.jobs.claim_of(job.user_id, job.site_id))
 
     def _repeated(self, key: str | None, digest: str | None) -> Job | None:
         """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request."""
@@ -116,6 +114,15 @@ def _digest(request: CreateBackup) -> str:
     """Of what was asked; the order of the providers says nothing."""
     asked = request.replace(providers=sorted(request.providers) if request.providers else None)
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
+
+
+def site_claimed(claim: SiteClaim | None) -> ActiveJob | Conflict:
+    """What to raise if a site was claimed a moment ago, and `claim` is what holds it now (I10)."""
+    if claim is None:
+        return Conflict("what was active on the site has just ended")
+    status = claim.status.replace("_", " ")
+    message = f"{claim.kind.capitalize()} {claim.id} of this site is still {status}."
+    return ActiveJob(message, **{ID_NAMES[claim.kind]: claim.id})
 
 
 def check_providers(names: Sequence[str], known: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import msgspec
 
@@ -150,6 +150,7 @@ class Task(Model, frozen=True, kw_only=True):
 class Job(Model, frozen=True, kw_only=True):
     """One backup of one site: one document."""
 
+    kind: ClassVar[Literal["backup"]] = "backup"
     id: Id
     user_id: Id
     site_id: Id

@@ -26,9 +26,12 @@ def retry(job: Job, moment: Moment) -> Change | None:
     The upload of a stream that was not read to its end is of no use: the next run cleans the task's key of it.
     Nor is an export that was no whole zip: it is read anew.
     Once what the attempt left in S3 was removed nothing can be kept: then every task starts anew. While that removal
-    is under way there is no retry: it could adopt an object that is about to be removed.
+    is under way there is no retry: it could adopt an object that is about to be removed. A restore does not wait for
+    its safety backup any longer, and a retry of it makes a new one.
     """
     if job.status not in RETRYABLE or job.delete_at is not None or is_being_cleaned(job, moment.now):
+        return None
+    if job.safety_for is not None:
         return None
 
     def reopened(task: Task) -> Task:

@@ -1,18 +1,20 @@
-"""How jobs and schedules are stored: what MongoDB's ids and indexes need is added here, and known nowhere else."""
+"""How documents are stored: what MongoDB's ids and indexes need is added here, and known nowhere else."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from ...domain.job import Job
 from ...domain.model import Model
+from ...domain.restore import Restore
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    """`active` is there only while the job claims its site: the unique index is on it (I10).
+def site_document(document: Job | Restore) -> dict[str, Any]:
+    """`active` is there only while it claims its site: the unique index is on it (I10).
 
-    The next check is the job's own: whoever stores a job has derived it with `with_next_check`.
+    The next check is its own: whoever stores a document has derived it with `with_next_check`.
     """
-    return to_document(job, "id") | ({"active": True} if job.claims_site else {})
+    claim = {"active": True} if document.claims_site else {}
+    return {**to_document(document, "id"), "kind": document.kind, **claim}
 
 
 def to_document(model: Model, id_field: str) -> dict[str, Any]:

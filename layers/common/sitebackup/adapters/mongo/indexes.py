@@ -1,4 +1,4 @@
-"""The indexes of jobs and parts."""
+"""The indexes of jobs, restores and parts."""
 
 from typing import Any
 
@@ -33,11 +33,16 @@ def create_job_indexes(database: Database[dict[str, Any]]) -> None:
             partialFilterExpression={"idempotencyKey": {"$exists": True}},
         )
         # Not sparse: see docs/decisions/0053-what-is-due-is-in-a-plain-index.md
-        jobs.create_index([("nextCheckAt", ASCENDING)], name="due")
-        jobs.create_index([("cleanUpAt", ASCENDING)], name="due_for_clean_up")
+        jobs.create_index([("kind", ASCENDING), ("nextCheckAt", ASCENDING)], name="due")
+        jobs.create_index([("kind", ASCENDING), ("cleanUpAt", ASCENDING)], name="due_for_clean_up")
         jobs.create_index(SITE_NEWEST_FIRST, name="site_newest_first")
         jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
-        jobs.create_index([("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first")
+        jobs.create_index([("kind", ASCENDING), ("_id", DESCENDING)], name="kind_newest_first")
+        jobs.create_index(
+            [("kind", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first"
+        )
+        jobs.create_index([("jobId", ASCENDING), ("_id", DESCENDING)], name="restores_of_job", sparse=True)
+        jobs.create_index("forgetAt", name="forget", expireAfterSeconds=0)
         database["parts"].create_index(
             "writtenAt", name="forget", expireAfterSeconds=PART_RECORDS_KEPT_SECONDS
         )

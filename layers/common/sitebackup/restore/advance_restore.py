@@ -1,0 +1,129 @@
+"""Takes a restore from one step to the next: pin the backup, back up the site, begin to send, and take the pin out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..backup.recorder import Recorder
+from ..domain import lifecycle, restoring
+from ..domain.errors import DuplicateJob
+from ..domain.job import UNFINISHED, Job, Status
+from ..domain.reason import Code, Reason
+from ..domain.restore import Restore, RestoreStatus
+from ..domain.transitions import endings
+from ..telemetry import logger
+from .recorder import RestoreRecorder
+
+
+@dataclass(frozen=True)
+class AdvanceRestore:
+    """Each step is safe to repeat, by whoever and at whatever time: by the call that asks for it, by the event that the
+    safety backup's end sends, and by the sweep.
+    """
+
+    recorder: RestoreRecorder
+    backups: Recorder
+    new_id: Callable[[], str]
+
+    def __call__(self, restore_id: str) -> None:
+        """As far as it goes now. Raises RepositoryUnavailable or Conflict."""
+        restore = self.recorder.restores.get(restore_id)
+        while restore and restore.status is not RestoreStatus.RUNNING:
+            match restore.status:
+                case RestoreStatus.PENDING:
+                    restore = self._prepare(restore)
+                case RestoreStatus.BACKING_UP:
+                    restore = self._watch_safety_backup(restore)
+                case _:
+                    self._release(restore)
+                    return
+
+    def _prepare(self, restore: Restore) -> Restore | None:
+        """Pins the backup; then the site is backed up, or the sending begins."""
+        if restore.safety_backup:
+            if not self._is_pinned(restore):
+                return self._give_up(restore, _GONE)
+            safety_job_id = self.new_id()
+            return self.recorder.apply(
+                restore.id, lambda restore, moment: restoring.back_up(restore, moment, safety_job_id)
+            )
+        return self._start_sending(restore)
+
+    def _watch_safety_backup(self, restore: Restore) -> Restore | None:
+        """Goes on once it is done; None while it is not."""
+        assert restore.safety_job_id is not None
+        job = self.backups.jobs.get(restore.safety_job_id)
+        if job is None:
+            self._make_safety_backup(restore, restore.safety_job_id)
+        elif job.status is Status.DONE:
+            return self._start_sending(restore)
+        elif job.status not in UNFINISHED:
+            return self._give_up(restore, _safety_failed(job))
+        self.recorder.apply(restore.id, restoring.look_again)
+        return None
+
+    def _make_safety_backup(self, restore: Restore, safety_job_id: str) -> None:
+        """Under the claim that the restore has on the site (I10)."""
+        moment = self.backups.moment()
+        job, events = lifecycle.begin(
+            Job(
+                id=safety_job_id,
+                user_id=restore.user_id,
+                site_id=restore.site_id,
+                status=Status.PENDING,
+                version=1,
+                tasks={},
+                created_at=moment.now,
+                updated_at=moment.now,
+                deadline_at=moment.in_seconds(moment.policy.attempt_seconds),
+                expires_after_days=moment.policy.safety_backup_days,
+                safety_for=restore.ref,
+            ),
+            moment,
+            [name for name, task in restore.tasks.items() if task.status in UNFINISHED],
+        )
+        try:
+            self.backups.create(job, events)
+        except DuplicateJob:
+            logger.info("the safety backup is there already", extra={"jobId": job.id, "restoreId": restore.id})
+
+    def _start_sending(self, restore: Restore) -> Restore | None:
+        """Pins the backup for all the time that this may take, then begins."""
+        if not self._is_pinned(restore):
+            return self._give_up(restore, _GONE)
+        return self.recorder.apply(restore.id, restoring.start_sending)
+
+    def _is_pinned(self, restore: Restore) -> bool:
+        """Whether the backup is there, and stays until the restore is over (I19)."""
+        until = restoring.pin_until(restore, self.recorder.moment())
+        pinned = self.backups.store(
+            restore.job_id, lambda job, moment: lifecycle.pin(job, moment, restore.pin_owner, until)
+        )
+        return pinned is not None
+
+    def _give_up(self, restore: Restore, reason: Reason) -> Restore | None:
+        return self.recorder.apply(
+            restore.id, lambda restore, moment: restoring.give_up(restore, moment, reason)
+        )
+
+    def _release(self, restore: Restore) -> None:
+        """Takes the pin out, and ends a safety backup that nobody waits for any longer."""
+        if not restore.is_pinning:
+            return
+        if restore.safety_job_id is not None:
+            self.backups.apply(restore.safety_job_id, endings.cancel)
+        self.backups.store(
+            restore.job_id, lambda job, moment: lifecycle.unpin(job, moment, restore.pin_owner)
+        )
+        self.recorder.apply(restore.id, restoring.release)
+
+
+_GONE = Reason(code=Code.BACKUP_GONE, message="The data of the backup is being removed, or gone.")
+
+
+def _safety_failed(job: Job) -> Reason:
+    why = job.reason.message if job.reason else f"It is {job.status}."
+    message = (
+        f"The safety backup {job.id} did not get done: {why} "
+        'A restore with "safetyBackup": false goes without one.'
+    )
+    return Reason(code=Code.SAFETY_BACKUP_FAILED, message=message)
