@@ -6,7 +6,9 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.domain.job import Job
 from sitebackup.entrypoints import http
+from sitebackup.entrypoints.views import job_view
 from sitebackup.telemetry import logger, metrics
 
 app = http.resolver({"DELETE /backup/{jobId}": ("at",)})
@@ -16,13 +18,13 @@ change_job = Bootstrap.from_env().change_job()
 @app.post("/backup/<job_id>/retry")
 def post_retry(job_id: str) -> Response[str]:
     """The next attempt of a failed or cancelled job."""
-    return http.accepted(change_job.retry(job_id), now())
+    return _accepted(change_job.retry(job_id))
 
 
 @app.post("/backup/<job_id>/cancel")
 def post_cancel(job_id: str) -> Response[str]:
     """Ends an unfinished job."""
-    return http.accepted(change_job.cancel(job_id), now())
+    return _accepted(change_job.cancel(job_id))
 
 
 @app.delete("/backup/<job_id>")
@@ -30,13 +32,17 @@ def delete(job_id: str) -> Response[str]:
     """Marks a final job for deletion, now or `at` a time; its data goes after the grace period."""
     query = app.current_event.query_string_parameters
     at = http.parse_time(query["at"], "at") if "at" in query else None
-    return http.accepted(change_job.delete(job_id, at), now())
+    return _accepted(change_job.delete(job_id, at))
 
 
 @app.post("/backup/<job_id>/undelete")
 def post_undelete(job_id: str) -> Response[str]:
     """Takes the mark back."""
-    return http.accepted(change_job.undelete(job_id), now())
+    return _accepted(change_job.undelete(job_id))
+
+
+def _accepted(job: Job) -> Response[str]:
+    return http.accepted(job_view(job, now()), f"/backup/{job.id}")
 
 
 @logger.inject_lambda_context

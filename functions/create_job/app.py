@@ -7,7 +7,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.domain.job import Job
 from sitebackup.entrypoints import http
+from sitebackup.entrypoints.views import job_view
 from sitebackup.telemetry import logger, metrics
 
 app = http.resolver()
@@ -18,7 +20,11 @@ create_job = Bootstrap.from_env().create_job()
 def post_backup() -> Response[str]:
     """202 at once; the backup goes on in the background."""
     request = http.body(app.current_event, CreateBackup)
-    return http.accepted(create_job(request, app.current_event.headers.get("idempotency-key")), now())
+    return _accepted(create_job(request, app.current_event.headers.get("idempotency-key")))
+
+
+def _accepted(job: Job) -> Response[str]:
+    return http.accepted(job_view(job, now()), f"/backup/{job.id}")
 
 
 @logger.inject_lambda_context

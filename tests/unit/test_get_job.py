@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from sitebackup.backup.get_job import MAX_WAIT_SECONDS, POLL_SECONDS, GetJob
+from sitebackup.backup.get_job import MAX_WAIT_SECONDS, POLL_SECONDS, GetDocument
 from sitebackup.domain.errors import NotFound
 from sitebackup.domain.job import Job
 from sitebackup.ports import Clock, JobRepository
@@ -59,8 +59,8 @@ class OneJob:
         return JOB.replace(version=SEEN + 1) if self.seconds >= self.changed_at else JOB
 
 
-def get_job_of(repository: OneJob) -> GetJob:
-    return GetJob(cast(JobRepository, repository), repository.clock())
+def get_job_of(repository: OneJob) -> GetDocument[Job]:
+    return GetDocument(cast(JobRepository, repository), "backup", repository.clock())
 
 
 def test_a_full_wait_reads_the_version_50_times_and_the_job_once() -> None:

@@ -19,10 +19,12 @@ from .ports import (
     Clock,
     EventBus,
     ExportApi,
+    ImportApi,
     JobRepository,
     ObjectStorage,
     PartRepository,
     Pool,
+    RestoreRepository,
     ScheduleRepository,
 )
 from .settings import Settings
@@ -35,17 +37,26 @@ if TYPE_CHECKING:
     from .backup.create_job import CreateJob
     from .backup.finish_job import FinishJob
     from .backup.finish_task import FinishTask
-    from .backup.get_job import GetJob
+    from .backup.get_job import GetDocument
     from .backup.process_provider import ProcessProvider
     from .backup.recorder import JobStore, Recorder
     from .backup.task_recorder import TaskRecorder
     from .backup.upload_part import UploadPart
+    from .domain.job import Job
+    from .domain.restore import Restore
+    from .restore.advance_restore import AdvanceRestore
+    from .restore.change_restore import ChangeRestore
+    from .restore.create_restore import CreateRestore
+    from .restore.recorder import RestoreRecorder
+    from .restore.rehearse_restore import RehearseRestore
+    from .restore.restore_provider import RestoreProvider
     from .schedules.manage_schedule import ManageSchedule
     from .schedules.run_schedule import RunSchedule
     from .transfer.retrying import RetryInProcess
     from .upkeep.clean_up import CleanUp
     from .upkeep.get_retention import GetRetention
     from .upkeep.sweep_jobs import SweepJobs
+    from .upkeep.sweep_restores import SweepRestores
 
 SPARE = timedelta(seconds=25)
 """Kept of an invocation for a last call of S3 that began in time, 13 s at most, and for storing its outcome."""
@@ -86,6 +97,10 @@ class Adapters(Protocol):
     def storage(self) -> ObjectStorage: ...
     @property
     def bus(self) -> EventBus: ...
+    @property
+    def restores(self) -> RestoreRepository: ...
+    @property
+    def imports(self) -> ImportApi: ...
 
 
 @dataclass(frozen=True)
@@ -171,11 +186,11 @@ class Bootstrap:
 
         return ChangeJob(self.recorder)
 
-    def get_job(self) -> "GetJob":
+    def get_job(self) -> "GetDocument[Job]":
         """For `functions/get_job`."""
-        from .backup.get_job import GetJob
+        from .backup.get_job import GetDocument
 
-        return GetJob(self.adapters.jobs, self.runtime.clock)
+        return GetDocument(self.adapters.jobs, "backup", self.runtime.clock)
 
     def process_provider(self) -> "ProcessProvider":
         """For `functions/process_provider`."""
@@ -240,7 +255,81 @@ class Bootstrap:
         """For `functions/finish_job`."""
         from .backup.finish_job import FinishJob
 
-        return FinishJob(self.job_store, self.adapters.storage, self._retry, self.runtime.clock)
+        return FinishJob(self.recorder, self.adapters.storage, self._retry, self.runtime.clock)
+
+    # --- restores
+
+    @cached_property
+    def restore_recorder(self) -> "RestoreRecorder":
+        """Stores what becomes of restores, and emits the events that follow."""
+        from .restore.recorder import RestoreRecorder
+
+        return RestoreRecorder(
+            restores=self.adapters.restores,
+            policy=self.settings.policy,
+            now=self.runtime.clock.now,
+            bus=self.adapters.bus,
+        )
+
+    @cached_property
+    def advance_restore(self) -> "AdvanceRestore":
+        """Takes restores from step to step."""
+        from .restore.advance_restore import AdvanceRestore
+
+        return AdvanceRestore(self.restore_recorder, self.recorder, self.runtime.new_id)
+
+    def create_restore(self) -> "CreateRestore":
+        """For `functions/create_restore`."""
+        from .restore.create_restore import CreateRestore
+
+        return CreateRestore(
+            recorder=self.restore_recorder,
+            jobs=self.adapters.jobs,
+            advance=self.advance_restore,
+            providers=self.settings.providers,
+            new_id=self.runtime.new_id,
+        )
+
+    def rehearse_restore(self) -> "RehearseRestore":
+        """For `functions/create_restore`."""
+        from .restore.rehearse_restore import RehearseRestore
+
+        return RehearseRestore(
+            create_restore=self.create_restore(),
+            storage=self.adapters.storage,
+            imports=self.adapters.imports,
+            providers=self.settings.providers,
+            clock=self.runtime.clock,
+            pool=self.runtime.pool,
+        )
+
+    def change_restore(self) -> "ChangeRestore":
+        """For `functions/change_restore`."""
+        from .restore.change_restore import ChangeRestore
+
+        return ChangeRestore(self.restore_recorder, self.advance_restore)
+
+    def get_restore(self) -> "GetDocument[Restore]":
+        """For `functions/get_restore`."""
+        from .backup.get_job import GetDocument
+
+        return GetDocument(self.adapters.restores, "restore", self.runtime.clock)
+
+    def restore_provider(self) -> "RestoreProvider":
+        """For `functions/restore_provider`."""
+        from .restore.restore_provider import RestoreProvider
+
+        return RestoreProvider(
+            recorder=self.restore_recorder,
+            advance=self.advance_restore,
+            imports=self.adapters.imports,
+            storage=self.adapters.storage,
+            providers=self.settings.providers,
+            retry=self._retry,
+            clock=self.runtime.clock,
+            pool=self.runtime.pool,
+            random=self.runtime.random,
+        )
 
     # --- schedules
 
@@ -274,6 +363,12 @@ class Bootstrap:
         from .upkeep.sweep_jobs import SweepJobs
 
         return SweepJobs(self.recorder, self.adapters.parts)
+
+    def sweep_restores(self) -> "SweepRestores":
+        """For `functions/sweep_jobs`."""
+        from .upkeep.sweep_restores import SweepRestores
+
+        return SweepRestores(self.restore_recorder, self.advance_restore)
 
     def clean_up(self) -> "CleanUp":
         """For `functions/clean_up`."""

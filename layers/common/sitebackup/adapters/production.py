@@ -13,7 +13,15 @@ from ..settings import Settings, SettingsError
 if TYPE_CHECKING:
     from pymongo import MongoClient
 
-    from ..ports import EventBus, ExportApi, JobRepository, ObjectStorage, PartRepository, ScheduleRepository
+    from ..ports import (
+        EventBus,
+        ExportApi,
+        JobRepository,
+        ObjectStorage,
+        PartRepository,
+        RestoreRepository,
+        ScheduleRepository,
+    )
     from .secrets import Secrets
 
 
@@ -30,6 +38,13 @@ class ProductionAdapters:
         from .mongo.jobs import MongoJobs
 
         return MongoJobs(self._mongo, self._settings.mongo_database)
+
+    @cached_property
+    def restores(self) -> "RestoreRepository":
+        """Restores, in MongoDB."""
+        from .mongo.restores import MongoRestores
+
+        return MongoRestores(self._mongo, self._settings.mongo_database)
 
     @cached_property
     def parts(self) -> "PartRepository":

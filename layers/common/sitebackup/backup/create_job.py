@@ -52,9 +52,7 @@ class CreateJob:
 
         Raises BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
-        if idempotency_key is not None and not _is_key(idempotency_key):
-            raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} printable ASCII characters")
-        return self.once(request, f"{request.user_id}:{idempotency_key}" if idempotency_key else None)
+        return self.once(request, checked_key(request.user_id, idempotency_key))
 
     def once(self, request: CreateBackup, key: str | None) -> Job:
         """The one job of this key. Raises what the call itself does."""
@@ -106,8 +104,13 @@ class CreateJob:
         return same
 
 
-def _is_key(text: str) -> bool:
-    return 1 <= len(text) <= MAX_KEY_LENGTH and text.isascii() and text.isprintable()
+def checked_key(scope: str, key: str | None) -> str | None:
+    """The idempotency key within its scope; None if the caller sent none. Raises BadRequest."""
+    if key is None:
+        return None
+    if not (1 <= len(key) <= MAX_KEY_LENGTH and key.isascii() and key.isprintable()):
+        raise BadRequest(f"Idempotency-Key: must have 1 to {MAX_KEY_LENGTH} printable ASCII characters")
+    return f"{scope}:{key}"
 
 
 def _digest(request: CreateBackup) -> str:

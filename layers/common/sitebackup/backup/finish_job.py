@@ -11,14 +11,14 @@ from ..domain.transitions.endings import finish_job
 from ..ports import Clock, ObjectStorage
 from ..telemetry import count, log_context, logger
 from ..transfer.retrying import RetryInProcess
-from .recorder import JobStore
+from .recorder import Recorder
 
 
 @dataclass(frozen=True)
 class FinishJob:
     """One record: a task of the job has ended."""
 
-    store: JobStore
+    recorder: Recorder
     storage: ObjectStorage
     retry: RetryInProcess
     clock: Clock
@@ -29,7 +29,7 @@ class FinishJob:
         While S3 does not take the manifest the job stays sealed, and the sweep asks again (I16).
         """
         ref = event.task
-        job = self.store.jobs.get(ref.job_id)
+        job = self.recorder.jobs.get(ref.job_id)
         if job is None or not job.awaits_finish(ref.attempt):
             return
         try:
@@ -40,7 +40,7 @@ class FinishJob:
         except (Transient, Permanent) as error:
             logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
             return
-        self.store.store(job.id, lambda job, moment: finish_job(job, moment, ref.attempt), known=job)
+        self.recorder.apply(job.id, lambda job, moment: finish_job(job, moment, ref.attempt), known=job)
 
     def _is_described(self, job: Job, deadline: datetime) -> bool:
         """Whether the job's manifest is in the bucket (I18): written now, or by a call whose answer was lost."""

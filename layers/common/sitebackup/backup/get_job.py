@@ -1,11 +1,12 @@
-"""Reads jobs; can wait for a change instead of being polled."""
+"""Reads backups and restores; can wait for a change instead of being polled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..domain.errors import NotFound
 from ..domain.job import Job
-from ..ports import Clock, JobRepository
+from ..domain.restore import Restore
+from ..ports import Clock, SiteDocuments
 
 POLL_SECONDS = 0.5
 """Each look costs one read of one field by `_id`."""
@@ -14,36 +15,37 @@ MAX_WAIT_SECONDS = 25
 
 
 @dataclass(frozen=True)
-class GetJob:
-    """One job, or a page of them."""
+class GetDocument[D: (Job, Restore)]:
+    """One, or a page of them."""
 
-    jobs: JobRepository
+    documents: SiteDocuments[D]
+    kind: str
     clock: Clock
 
-    def __call__(self, job_id: str, wait: int = 0, since: int | None = None) -> Job:
-        """The job, as soon as its version is past `since` or `wait` seconds are over.
+    def __call__(self, document_id: str, wait: int = 0, since: int | None = None) -> D:
+        """The one of this id, as soon as its version is past `since` or `wait` seconds are over.
 
         Raises NotFound or RepositoryUnavailable.
         """
         end = self.clock.monotonic() + min(wait, MAX_WAIT_SECONDS)
         if since is not None:
             while self.clock.monotonic() < end:
-                version = self.jobs.version(job_id)
+                version = self.documents.version(document_id)
                 if version is None or version > since:
                     break
                 self.clock.sleep(min(POLL_SECONDS, max(end - self.clock.monotonic(), 0)))
-        job = self.jobs.get(job_id)
-        if job is None:
-            raise NotFound(f"There is no backup {job_id}.")
-        return job
+        found = self.documents.get(document_id)
+        if found is None:
+            raise NotFound(f"There is no {self.kind} {document_id}.")
+        return found
 
     def page(
         self, filters: Mapping[str, str | None], limit: int, before: str | None
-    ) -> tuple[list[Job], str | None]:
+    ) -> tuple[list[D], str | None]:
         """Newest first, and the cursor of the next page; a filter that is None does not count.
 
         Raises RepositoryUnavailable.
         """
         asked = {name: value for name, value in filters.items() if value is not None}
-        jobs = self.jobs.page(asked, limit + 1, before)
-        return jobs[:limit], jobs[limit - 1].id if len(jobs) > limit else None
+        found = self.documents.page(asked, limit + 1, before)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None

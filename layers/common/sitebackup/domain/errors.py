@@ -101,7 +101,11 @@ class StateForbids(RequestError):
 
 
 class TooLate(RequestError):
-    """All tasks of the job are done: nothing but finishing it is possible."""
+    """All tasks of the job are done, or their last bytes sent: nothing but finishing is possible."""
+
+
+class RestoreUnsupported(RequestError):
+    """A provider has no import API; `downloads` tells where its backup can be had instead."""
 
 
 class IdempotencyKeyReused(RequestError):

@@ -140,8 +140,8 @@ class Restore(Model, frozen=True, kw_only=True):
 
     @property
     def pin_owner(self) -> str:
-        """Under this name the backup is pinned."""
-        return f"restore:{self.id}"
+        """Under this name the backup is pinned: each attempt has its own, so that none takes out another's."""
+        return f"restore:{self.id}:{self.attempt}"
 
     @property
     def ref(self) -> RestoreRef:

@@ -14,11 +14,9 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from ..domain.errors import BadRequest, RequestError
-from ..domain.job import Job
 from ..domain.model import to_milliseconds
 from ..telemetry import logger
 from .problems import INTERNAL, Problem, problem
-from .views import job_view
 
 MAX_DIGITS = 18
 MAX_NAME_SHOWN = 100
@@ -122,9 +120,9 @@ def reject_unknown(query: Mapping[str, str], names: Collection[str]) -> None:
             raise BadRequest(f"{name[:MAX_NAME_SHOWN]}: unknown parameter; {there_are}")
 
 
-def accepted(job: Job, at: datetime) -> Response[str]:
-    """202, and where the job can be followed."""
-    return _json(HTTPStatus.ACCEPTED, job_view(job, at), {"Location": f"/backup/{job.id}"})
+def accepted(view: Mapping[str, Any], location: str) -> Response[str]:
+    """202, and where what was accepted can be followed."""
+    return _json(HTTPStatus.ACCEPTED, view, {"Location": location})
 
 
 def ok(document: Mapping[str, Any]) -> Response[str]:

@@ -8,6 +8,7 @@ from ..domain.errors import (
     Conflict,
     IdempotencyKeyReused,
     NotFound,
+    RestoreUnsupported,
     StateForbids,
     TooLate,
     Unavailable,
@@ -28,13 +29,14 @@ class Problem:
 PROBLEMS: dict[type[Exception], Problem] = {
     BadRequest: Problem(400, "bad-request", "The request is not valid."),
     NotFound: Problem(404, "not-found", "There is no such resource."),
-    ActiveJob: Problem(409, "active-job", "The site has an active backup."),
-    StateForbids: Problem(409, "state-forbids", "The state of the backup does not allow this."),
-    TooLate: Problem(409, "too-late", "The backup can't be stopped any more."),
+    ActiveJob: Problem(409, "active-job", "The site has an active backup or restore."),
+    StateForbids: Problem(409, "state-forbids", "The state of the backup or restore does not allow this."),
+    TooLate: Problem(409, "too-late", "It is too late to stop this."),
+    RestoreUnsupported: Problem(409, "restore-unsupported", "A provider can't take its data back."),
     IdempotencyKeyReused: Problem(
         422, "idempotency-key-reused", "The Idempotency-Key belongs to another request."
     ),
-    Conflict: Problem(503, "busy", "The backup is being changed by others.", retry_after=1),
+    Conflict: Problem(503, "busy", "The backup or restore is being changed by others.", retry_after=1),
     Unavailable: Problem(
         503, "unavailable", "A system that this service needs does not answer.", retry_after=5
     ),

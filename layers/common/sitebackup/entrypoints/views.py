@@ -13,34 +13,35 @@ def job_view(job: Job, now: datetime) -> dict[str, Any]:
     """JSON-ready, in camelCase, as it stands `now`; what is not known is left out."""
     gone = job.deleted_at is not None or (job.status in RETRYABLE and job.cleaning_at is not None)
     tasks = {name: _task_view(task, gone, now) for name, task in job.tasks.items()}
-    return _known(
+    return known(
         {
             "jobId": job.id,
             "userId": job.user_id,
             "siteId": job.site_id,
             "status": job.status,
-            "reason": _reason(job.reason),
+            "reason": reason_view(job.reason),
             "attempt": job.attempt,
             "version": job.version,
             "progress": _total([task["progress"] for task in tasks.values()]),
             "tasks": tasks,
-            "createdAt": _time(job.created_at),
-            "startedAt": _time(job.started_at),
-            "updatedAt": _time(job.updated_at),
-            "finishedAt": _time(job.finished_at),
-            "deadlineAt": _time(job.deadline_at) if job.is_active else None,
+            "createdAt": time_text(job.created_at),
+            "startedAt": time_text(job.started_at),
+            "updatedAt": time_text(job.updated_at),
+            "finishedAt": time_text(job.finished_at),
+            "deadlineAt": time_text(job.deadline_at) if job.is_active else None,
             "maxBytes": job.max_bytes,
             "expiresAfterDays": job.expires_after_days,
-            "deleteAt": _time(job.delete_at),
+            "deleteAt": time_text(job.delete_at),
             "deleteCause": job.delete_cause,
-            "deletedAt": _time(job.deleted_at),
+            "deletedAt": time_text(job.deleted_at),
+            "safetyFor": job.safety_for.restore_id if job.safety_for else None,
         }
     )
 
 
 def schedule_view(schedule: Schedule, next_runs: list[datetime]) -> dict[str, Any]:
     """JSON-ready, with a preview of the next runs."""
-    return _known(
+    return known(
         {
             "siteId": schedule.site_id,
             "userId": schedule.user_id,
@@ -49,26 +50,26 @@ def schedule_view(schedule: Schedule, next_runs: list[datetime]) -> dict[str, An
             "expiresAfterDays": schedule.expires_after_days,
             "providers": schedule.providers,
             "paused": schedule.paused,
-            "nextRuns": [_time(run) for run in next_runs],
-            "lastTick": _time(schedule.last_tick),
+            "nextRuns": [time_text(run) for run in next_runs],
+            "lastTick": time_text(schedule.last_tick),
             "lastJobId": schedule.last_job_id,
             "lastError": schedule.last_error,
-            "createdAt": _time(schedule.created_at),
-            "updatedAt": _time(schedule.updated_at),
+            "createdAt": time_text(schedule.created_at),
+            "updatedAt": time_text(schedule.updated_at),
         }
     )
 
 
 def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
     """What retention would do with a job now, and why."""
-    return _known(
+    return known(
         {
             "jobId": job.id,
             "status": job.status,
-            "finishedAt": _time(job.finished_at),
+            "finishedAt": time_text(job.finished_at),
             "action": decision.action,
             "reason": decision.reason,
-            "until": _time(decision.until),
+            "until": time_text(decision.until),
         }
     )
 
@@ -76,23 +77,23 @@ def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
 def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
     error = task.last_error
     waits = task.next_try_at is not None and task.next_try_at > now
-    return _known(
+    return known(
         {
             "status": task.status,
-            "reason": _reason(task.reason),
+            "reason": reason_view(task.reason),
             "progress": _progress(task),
             "retries": error.count if error else None,
-            "lastError": {"message": error.message, "at": _time(error.at)} if error else None,
-            "nextTryAt": _time(task.next_try_at) if waits else None,
+            "lastError": {"message": error.message, "at": time_text(error.at)} if error else None,
+            "nextTryAt": time_text(task.next_try_at) if waits else None,
             "startedAnew": task.started_anew or None,
-            "finishedAt": _time(task.finished_at),
+            "finishedAt": time_text(task.finished_at),
             "object": _object(task.object) if task.object and not gone else None,
         }
     )
 
 
 def _object(stored: StoredObject) -> dict[str, Any]:
-    return _known(
+    return known(
         {
             "bucket": stored.bucket,
             "key": stored.key,
@@ -107,13 +108,13 @@ def _object(stored: StoredObject) -> dict[str, Any]:
 def _progress(task: Task) -> dict[str, Any]:
     plan = task.upload.plan if task.upload else None
     parts_total = task.progress.parts if task.status is Status.DONE else plan.parts if plan else None
-    return _known(
+    return known(
         {
             "bytesDone": task.progress.bytes,
             "bytesTotal": task.size,
             "partsDone": task.progress.parts,
             "partsTotal": parts_total,
-            "percent": _percent(task.progress.bytes, task.size, task.status is Status.DONE),
+            "percent": percent_of(task.progress.bytes, task.size, task.status is Status.DONE),
         }
     )
 
@@ -128,34 +129,36 @@ def _total(tasks: list[dict[str, Any]]) -> dict[str, Any]:
     size = total("bytesTotal")
     done = total("bytesDone") or 0
     finished = all(task.get("percent") == 100 for task in tasks)
-    return _known(
+    return known(
         {
             "bytesDone": done,
             "bytesTotal": size,
             "partsDone": total("partsDone"),
             "partsTotal": total("partsTotal"),
-            "percent": _percent(done, size, finished),
+            "percent": percent_of(done, size, finished),
         }
     )
 
 
-def _percent(done: int, total: int | None, finished: bool) -> float | None:
+def percent_of(done: int, total: int | None, finished: bool) -> float | None:
     """100 only once it is finished: the last byte moved is not yet verified."""
     if finished:
         return 100
     return min(round(done * 100 / total, 1), 99.9) if total else None
 
 
-def _reason(reason: Reason | None) -> dict[str, Any] | None:
+def reason_view(reason: Reason | None) -> dict[str, Any] | None:
+    """Of a final failure."""
     return {"code": reason.code, "message": reason.message} if reason else None
 
 
-def _time(moment: datetime | None) -> str | None:
+def time_text(moment: datetime | None) -> str | None:
     """RFC 3339, UTC, milliseconds."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _known(fields: dict[str, Any]) -> dict[str, Any]:
+def known(fields: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not known."""
     return {name: value for name, value in fields.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Takes a restore from one step to the next: pin the backup, back up the site, begin to send, and take the pin out."""
+"""Takes a restore from step to step: pins the backup, backs up the site, begins to send, takes the pin out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +16,9 @@ from .recorder import RestoreRecorder
 
 @dataclass(frozen=True)
 class AdvanceRestore:
-    """Each step is safe to repeat, by whoever and at whatever time: by the call that asks for it, by the event that the
-    safety backup's end sends, and by the sweep.
+    """Each step is safe to repeat, whoever takes it.
+
+    The call that creates the restore does, the event that follows the safety backup's end, and the sweep.
     """
 
     recorder: RestoreRecorder
@@ -54,9 +55,12 @@ class AdvanceRestore:
         job = self.backups.jobs.get(restore.safety_job_id)
         if job is None:
             self._make_safety_backup(restore, restore.safety_job_id)
-        elif job.status is Status.DONE:
+            if self.recorder.apply(restore.id, restoring.look_again) is None:  # it was cancelled meanwhile
+                self.backups.apply(restore.safety_job_id, endings.cancel)
+            return None
+        if job.status is Status.DONE:
             return self._start_sending(restore)
-        elif job.status not in UNFINISHED:
+        if job.status not in UNFINISHED:
             return self._give_up(restore, _safety_failed(job))
         self.recorder.apply(restore.id, restoring.look_again)
         return None
@@ -84,7 +88,9 @@ class AdvanceRestore:
         try:
             self.backups.create(job, events)
         except DuplicateJob:
-            logger.info("the safety backup is there already", extra={"jobId": job.id, "restoreId": restore.id})
+            logger.info(
+                "the safety backup is there already", extra={"jobId": job.id, "restoreId": restore.id}
+            )
 
     def _start_sending(self, restore: Restore) -> Restore | None:
         """Pins the backup for all the time that this may take, then begins."""

@@ -4,11 +4,17 @@ https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object-integrity.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from awscrt import checksums
 
 from ..domain.checksum import decode_crc, encode_crc
 from ..domain.job import Part
+
+
+def extend_crc(crc64nvme: str, data: bytes | memoryview) -> str:
+    """The checksum of what has this one, followed by `data`."""
+    return encode_crc(checksums.crc64nvme(cast(bytes, data), decode_crc(crc64nvme)))
 
 
 def combine_crcs(parts: Sequence[Part]) -> str:

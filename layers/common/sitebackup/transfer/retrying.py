@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from ..domain.errors import Transient
-from ..domain.task_ref import TaskRef
+from ..domain.task_ref import AnyTaskRef
 from ..ports import Clock
 from ..telemetry import count, log_context, logger
 
@@ -23,7 +23,7 @@ class RetryInProcess:
 
     clock: Clock
 
-    def __call__[T](self, call: Callable[[], T], ref: TaskRef, deadline: datetime) -> T:
+    def __call__[T](self, call: Callable[[], T], ref: AnyTaskRef, deadline: datetime) -> T:
         """The call's result. Each retry is logged and counted; the task records only what outlives them.
 
         Raises the last Transient, and whatever else the call raises at once.

@@ -1,40 +1,44 @@
-"""Works off what is due, however many passes are at it: each job is claimed before anything else is done."""
+"""Works off what is due, however many passes are at it: each document is claimed before anything else is done."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from ..domain.errors import Unavailable
 from ..domain.job import Job
+from ..domain.restore import Restore
+from ..ports import ID_NAMES
 from ..telemetry import logger
 
 PAGE = 100
 
-type Each = Callable[[Callable[[Job], bool], Iterable[Job]], Iterable[bool]]
+type Each[D] = Callable[[Callable[[D], bool], Iterable[D]], Iterable[bool]]
 
 
-def work_off(
-    due: Callable[[datetime, int], list[Job]],
-    work: Callable[[Job], bool],
+def work_off[D: (Job, Restore)](
+    due: Callable[[datetime, int], list[D]],
+    work: Callable[[D], bool],
     deadline: datetime,
     now: Callable[[], datetime],
-    each: Each = map,
+    each: Each[D] = map,
 ) -> int:
-    """How many jobs `work` took on before nothing was due or the time was up.
+    """How many backups or restores `work` took on before nothing was due or the time was up.
 
-    `work` claims a job first, so that it is no longer due, and answers False at once if another pass was quicker.
-    What is wrong with one job then neither stops nor displaces the others. `each` may use threads.
+    `work` claims one first, so that it is no longer due, and answers False at once if another pass was quicker.
+    What is wrong with one then neither stops nor displaces the others. `each` may use threads.
     Raises Unavailable.
     """
 
-    def taken(job: Job) -> bool:
+    def taken(found: D) -> bool:
         if now() >= deadline:
             return False
         try:
-            return work(job)
+            return work(found)
         except Unavailable:
             raise
         except Exception:  # noqa: BLE001 - told in full, and tried again when the claim is over
-            logger.exception("job left", extra={"jobId": job.id, "attempt": job.attempt})
+            logger.exception(
+                f"{found.kind} left", extra={ID_NAMES[found.kind]: found.id, "attempt": found.attempt}
+            )
             return True
 
     count = 0

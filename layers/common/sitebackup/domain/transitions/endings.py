@@ -1,7 +1,7 @@
 """How tasks and jobs end."""
 
 from ..change import Change, Moment
-from ..events import TaskUpdated
+from ..events import RestoreTaskCreated, TaskUpdated
 from ..job import UNFINISHED, Job, Status, StoredObject, Task
 from ..progress import Progress
 from ..reason import Code, Reason
@@ -37,7 +37,8 @@ def fail_task(job: Job, moment: Moment, ref: TaskRef, reason: Reason) -> Change 
         return None
     sibling = Reason(code=Code.SIBLING_FAILED, message=f"Cancelled because {ref.provider} failed.")
     job = with_task(job, moment, ref, _over(task, moment, Status.FAILED, reason))
-    return Change(_end(job, moment, Status.FAILED, reason, sibling), [TaskUpdated(task=ref)])
+    ended = _end(job, moment, Status.FAILED, reason, sibling)
+    return Change(ended, [TaskUpdated(task=ref), *_restore_goes_on(ended)])
 
 
 def finish_job(job: Job, moment: Moment, attempt: int) -> Change | None:
@@ -47,7 +48,7 @@ def finish_job(job: Job, moment: Moment, attempt: int) -> Change | None:
     done = job.replace(
         status=Status.DONE, finished_at=job.sealed_at, finish_check_at=None, updated_at=moment.now
     )
-    return Change(done.replace(clean_up_at=first_look(done, moment.policy)))
+    return Change(done.replace(clean_up_at=first_look(done, moment.policy)), _restore_goes_on(done))
 
 
 def time_out(job: Job, moment: Moment) -> Change | None:
@@ -56,7 +57,8 @@ def time_out(job: Job, moment: Moment) -> Change | None:
         return None
     message = f"Not finished after {moment.policy.attempt_seconds} seconds."
     reason = Reason(code=Code.TIMED_OUT, message=message)
-    return Change(_end(job, moment, Status.FAILED, reason, reason))
+    ended = _end(job, moment, Status.FAILED, reason, reason)
+    return Change(ended, _restore_goes_on(ended))
 
 
 def cancel(job: Job, moment: Moment) -> Change | None:
@@ -64,7 +66,13 @@ def cancel(job: Job, moment: Moment) -> Change | None:
     if not job.is_active or job.sealed_at is not None:
         return None
     reason = Reason(code=Code.CANCELLED, message="Cancelled on request.")
-    return Change(_end(job, moment, Status.CANCELLED, reason, reason))
+    ended = _end(job, moment, Status.CANCELLED, reason, reason)
+    return Change(ended, _restore_goes_on(ended))
+
+
+def _restore_goes_on(job: Job) -> list[RestoreTaskCreated]:
+    """The restore that has waited for this safety backup goes on; one event is enough for it."""
+    return [RestoreTaskCreated(task=job.safety_for.task(next(iter(job.tasks))))] if job.safety_for else []
 
 
 def _over(task: Task, moment: Moment, status: Status, reason: Reason | None = None) -> Task:

@@ -1,0 +1,58 @@
+"""What people ask of a restore: cancel, retry."""
+
+from dataclasses import dataclass
+
+from ..backup.create_job import site_claimed
+from ..domain import restoring
+from ..domain.change import Moment
+from ..domain.errors import Conflict, DuplicateJob, NotFound, StateForbids, TooLate, Unavailable
+from ..domain.restore import Restore
+from ..domain.restoring import RestoreChange, RestoreTransition
+from ..telemetry import logger
+from .advance_restore import AdvanceRestore
+from .recorder import RestoreRecorder
+
+
+@dataclass(frozen=True)
+class ChangeRestore:
+    """Each call raises NotFound, StateForbids, RepositoryUnavailable or Conflict."""
+
+    recorder: RestoreRecorder
+    advance: AdvanceRestore
+
+    def cancel(self, restore_id: str) -> Restore:
+        """Stops every task whose provider has not got all bytes. Raises TooLate if there is none."""
+        return self._change(restore_id, "cancelled", restoring.cancel)
+
+    def retry(self, restore_id: str) -> Restore:
+        """Opens the next attempt. Raises ActiveJob as well if something else is active on the site."""
+        try:
+            return self._change(restore_id, "retried", restoring.retry)
+        except DuplicateJob:
+            restores = self.recorder.restores
+            restore = restores.get(restore_id)
+            claim = restores.claim_of(restore.user_id, restore.site_id) if restore else None
+            raise site_claimed(claim) from None
+
+    def _change(self, restore_id: str, what: str, transition: RestoreTransition) -> Restore:
+        seen: list[Restore] = []
+
+        def decide(restore: Restore, moment: Moment) -> RestoreChange | None:
+            seen.append(restore)
+            return transition(restore, moment)
+
+        changed = self.recorder.apply(restore_id, decide)
+        if changed is None:
+            if not seen:
+                raise NotFound(f"There is no restore {restore_id}.")
+            if what == "cancelled" and seen[-1].is_active:
+                raise TooLate("All bytes are at the providers; nothing can be stopped.", restoreId=restore_id)
+            status = seen[-1].status.replace("_", " ")
+            raise StateForbids(f"Restore {restore_id} can't be {what}: it is {status}.", restoreId=restore_id)
+        logger.info(f"restore {what}", extra={"restoreId": restore_id, "attempt": changed.attempt})
+        try:
+            self.advance(restore_id)
+        except (Unavailable, Conflict) as error:
+            extra = {"restoreId": restore_id, "error": str(error)}
+            logger.warning("the restore's next step is left to the sweep", extra=extra)
+        return self.recorder.restores.get(restore_id) or changed
