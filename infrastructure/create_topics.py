@@ -20,6 +20,7 @@ PARTITIONS = {
     "upload-part-created": 128,
     "part-updated": 32,
     "task-updated": 16,
+    "restore-task-created": 16,
     "dead-letters": 1,
 }
 SECURITY: dict[str, dict[str, Any]] = {

@@ -20,6 +20,7 @@ TOPICS = {
     "upload-part-created": 8,  # parallelism is bounded by partitions, and parts are most of the work
     "part-updated": 4,
     "task-updated": 4,
+    "restore-task-created": 4,
     "dead-letters": 1,
 }
 

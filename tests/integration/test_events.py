@@ -11,16 +11,24 @@ import pytest
 
 from local.services.service import Service
 from sitebackup.adapters.topics import key_of
-from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, UploadJobCreated, UploadPartCreated
+from sitebackup.domain.events import (
+    Event,
+    PartUpdated,
+    RestoreTaskCreated,
+    TaskUpdated,
+    UploadJobCreated,
+    UploadPartCreated,
+)
 from tests.integration.lambda_harness import Harness, running
 
 ROOT = Path(__file__).parents[2]
 EVENTS = {path.stem: path for path in sorted((ROOT / "events").glob("*.json"))}
-KINDS: dict[str, type[TaskEvent]] = {
+KINDS: dict[str, type[Event]] = {
     "upload-job-created": UploadJobCreated,
     "upload-part-created": UploadPartCreated,
     "part-updated": PartUpdated,
     "task-updated": TaskUpdated,
+    "restore-task-created": RestoreTaskCreated,
 }
 
 
@@ -43,6 +51,10 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "upload_part": nothing_failed,
     "finish_task": nothing_failed,
     "finish_job": nothing_failed,
+    "create_restore": status(404),
+    "get_restore": status(404),
+    "change_restore": status(404),
+    "restore_provider": nothing_failed,
     "clean_up": lambda answer: answer["looked"] == 0,
     "sweep_jobs": lambda answer: answer["checked"] == 0,
     "run_schedule": lambda answer: answer["moved"] == 0,
