@@ -5,7 +5,8 @@ from itertools import count
 from typing import Any
 
 from sitebackup.domain.change import Change, Moment
-from sitebackup.domain.job import Job, Part, Status, Task
+from sitebackup.domain.job import Job, Part, Status, StoredObject, Task
+from sitebackup.domain.restore import Restore, RestoreStatus, RestoreTask
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 _numbers = count(1)
@@ -36,6 +37,31 @@ def a_task(minute: int) -> Task:
     """One that the sweep looks at so many minutes from now."""
     check_at = NOW + timedelta(minutes=minute)
     return Task(stalls_at=check_at, next_check_at=check_at)
+
+
+def a_restore(**changes: Any) -> Restore:
+    """A new restore of two objects of 100 bytes, on a site of its own, as it is stored."""
+    fields: dict[str, Any] = {
+        "id": an_id(),
+        "user_id": an_id(),
+        "site_id": an_id(),
+        "job_id": an_id(),
+        "source_site_id": an_id(),
+        "status": RestoreStatus.PENDING,
+        "version": 1,
+        "tasks": {name: RestoreTask(object=an_object(name)) for name in ("site", "db")},
+        "safety_backup": True,
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return Restore(**fields | changes).with_next_check()
+
+
+def an_object(provider: str, size: int = 100) -> StoredObject:
+    """A verified object."""
+    return StoredObject(
+        bucket="b", key=f"{provider}.zip", size=size, checksum_crc64nvme="AAAAAAAAAAA=", version_id="v"
+    )
 
 
 def a_part(number: int, length: int = 5) -> Part:
