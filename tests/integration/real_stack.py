@@ -35,6 +35,7 @@ from sitebackup.domain.manifest import manifest_of
 from sitebackup.ports import (
     Clock,
     ExportApi,
+    ImportApi,
     JobRepository,
     ObjectStorage,
     PartRepository,
@@ -70,6 +71,7 @@ class StackAdapters:
     parts: PartRepository
     schedules: ScheduleRepository
     exports: ExportApi
+    imports: ImportApi
     storage: ObjectStorage
     bus: MemoryBus
 
@@ -120,6 +122,7 @@ class Stack(Bootstrap):
             parts=MongoParts(self.mongo, database),
             schedules=MongoSchedules(self.mongo, database),
             exports=self.served if export_url is None else production.exports,
+            imports=production.imports,
             storage=S3Storage(at_s3, BUCKET) if at_s3 else production.storage,
             bus=self.bag,
         )

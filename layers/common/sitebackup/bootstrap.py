@@ -19,6 +19,7 @@ from .ports import (
     Clock,
     EventBus,
     ExportApi,
+    ImportApi,
     JobRepository,
     ObjectStorage,
     PartRepository,
@@ -82,6 +83,8 @@ class Adapters(Protocol):
     def schedules(self) -> ScheduleRepository: ...
     @property
     def exports(self) -> ExportApi: ...
+    @property
+    def imports(self) -> ImportApi: ...
     @property
     def storage(self) -> ObjectStorage: ...
     @property

@@ -156,6 +156,11 @@ class ProviderHttp:
         return retry_after(response.headers.get("Retry-After"), self._now())
 
 
+def prepared(url: str) -> str:
+    """The URL as it is asked for: quoted, its host in ASCII. Raises ValueError."""
+    return requests.Request("GET", url).prepare().url or ""
+
+
 def linked(provider: Provider, own: str, response: requests.Response) -> str:
     """The URL that `Location` leads to, as it will be asked for.
 
@@ -164,7 +169,7 @@ def linked(provider: Provider, own: str, response: requests.Response) -> str:
     """
     try:
         location = response.headers.get("Location", "").encode("latin-1").decode()
-        url = requests.Request("GET", urljoin(response.url, location)).prepare().url or ""
+        url = prepared(urljoin(response.url, location))
         to = urlsplit(url)
     except ValueError as error:  # every kind of malformed URL is one
         raise UnsafeLink("to a URL that is not valid") from error
