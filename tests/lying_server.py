@@ -1,4 +1,4 @@
-"""An export server on a raw socket: what it answers to requests is in the test's hands, byte by byte."""
+"""A provider's server on a raw socket: what it answers to requests is in the test's hands, byte by byte."""
 
 import contextlib
 import socket
@@ -20,6 +20,8 @@ class Asked:
     target: str
     headers: Mapping[str, str]
     """By their names in lower case."""
+    method: str = "GET"
+    body: bytes = b""
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -144,13 +146,19 @@ def _not_found(asked: Asked) -> Answer:
 
 
 def _read(client: socket.socket) -> Asked | None:
-    """The next request, which has no body; None if there is none."""
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        data = client.recv(_HEAD_LIMIT)
-        if not data or len(head) > _HEAD_LIMIT:
+    """The next request; None if there is none."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = client.recv(_HEAD_LIMIT)
+        if not more or len(data) > _HEAD_LIMIT:
             return None
-        head += data
-    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
+        data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
     fields = (line.partition(":") for line in lines)
-    return Asked(first.split(" ")[1], {name.lower(): value.strip() for name, _, value in fields})
+    headers = {name.lower(): value.strip() for name, _, value in fields}
+    length = int(headers.get("content-length", 0))
+    while len(body) < length and (more := client.recv(_HEAD_LIMIT)):
+        body += more
+    method, target, _ = first.split(" ")
+    return Asked(target, headers, method, body)

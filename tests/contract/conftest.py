@@ -1,6 +1,7 @@
-"""MongoDB for the contract suites: a database of each test's own, and a way to it whose connections can die."""
+"""What contract suites share: a MongoDB database of each test's own, a way to it that can die, and tusd."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -10,6 +11,7 @@ from pymongo.database import Database
 
 from local.services.service import Service
 from sitebackup.adapters.mongo.connection import connect
+from tests.contract.tusd import build_tusd
 from tests.tcp_proxy import TcpProxy
 
 type Client = MongoClient[dict[str, Any]]
@@ -45,3 +47,9 @@ def client_behind_proxy(proxy: TcpProxy) -> Iterator[Client]:
     connected = connect(f"mongodb://{proxy.address}/?directConnection=true")
     yield connected
     connected.close()
+
+
+@pytest.fixture(scope="session")
+def tusd() -> Path:
+    """The program of tus's reference server."""
+    return build_tusd()

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sitebackup.adapters.http_exports.exports import HttpExports
-from sitebackup.adapters.http_exports.framing import retry_after
 from sitebackup.adapters.http_exports.redirects import MAX_REDIRECTS
+from sitebackup.adapters.provider_http import retry_after
 from sitebackup.adapters.secrets import Secrets
 from sitebackup.domain.errors import Permanent, Transient
 from sitebackup.domain.provider import Provider

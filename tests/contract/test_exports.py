@@ -14,7 +14,7 @@ import pytest
 from local.services import processes
 from mock_providers.client import MockSite
 from sitebackup.adapters.http_exports.exports import HttpExport, HttpExports
-from sitebackup.adapters.http_exports.framing import retry_after
+from sitebackup.adapters.provider_http import retry_after
 from sitebackup.domain.errors import ExportChanged, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code

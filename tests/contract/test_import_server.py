@@ -1,26 +1,16 @@
 """What an import API does on the wire, step by step: the mock providers', and tusd, tus's reference server."""
 
-import fcntl
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 import requests
 
-from local.services.processes import free_port
 from mock_providers.client import MockSite
-from tests.integration.mock_server import ROOT, serve, wait_until
+from tests.contract.tusd import MAX_SIZE, serve_tusd
+from tests.integration.mock_server import serve, wait_until
 from tests.tus import BYTES, Tus, an_id, checksum, crc64nvme, metadata
 
-TUSD = "github.com/tus/tusd/v2/cmd/tusd@v2.9.1"
-TUSD_FOLDER = ROOT / ".local/tusd-2.9.1"
-BUILD_SECONDS = 240
-MAX_SIZE = 64 << 20
 DATA = MockSite("", site_id="0" * 24, size=100_000).content
 
 
@@ -71,62 +61,6 @@ class TusdServer(ImportServer):
 
     def held(self, upload: str) -> bytes:
         return requests.get(upload, timeout=10).content
-
-
-@pytest.fixture(scope="session")
-def tusd() -> Path:
-    """The server's program, built on first use and kept under .local/."""
-    program = TUSD_FOLDER / "tusd"
-    TUSD_FOLDER.mkdir(parents=True, exist_ok=True)
-    with (TUSD_FOLDER / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the same test run may be building it
-        if program.is_file():
-            return program
-        if shutil.which("go") is None:
-            pytest.skip("tusd can't be built: there is no go command")
-        command = ["go", "install", TUSD]
-        environment = {**os.environ, "GOBIN": str(TUSD_FOLDER)}
-        try:
-            subprocess.run(
-                command,
-                env=environment,
-                cwd=TUSD_FOLDER,
-                capture_output=True,
-                text=True,
-                timeout=BUILD_SECONDS,
-                check=True,
-            )
-        except subprocess.TimeoutExpired:
-            pytest.skip(
-                f"tusd was not built within {BUILD_SECONDS} s; the next run goes on with what is built"
-            )
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"tusd can't be built: {error.stderr[-500:]}")
-    return program
-
-
-@contextmanager
-def serve_tusd(program: Path, folder: Path) -> Iterator[str]:
-    """Yields the URL at which uploads are created."""
-    port = free_port()
-    command = [str(program), "-host", "127.0.0.1", "-port", str(port), "-upload-dir", str(folder)]
-    with (folder.parent / "tusd.log").open("wb") as log:
-        process = subprocess.Popen([*command, "-max-size", str(MAX_SIZE)], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}/files/"
-
-    def listens() -> bool:
-        try:
-            return requests.options(url, timeout=5).ok
-        except requests.ConnectionError:
-            return False
-
-    try:
-        wait_until(lambda: process.poll() is not None or listens())
-        assert process.poll() is None
-        yield url
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 @pytest.fixture(scope="module", params=["mock", "tusd"])

@@ -18,6 +18,7 @@ from sitebackup.adapters.mongo.documents import site_document
 from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.adapters.mongo.parts import MongoParts
+from sitebackup.adapters.mongo.restores import MongoRestores
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.adapters.production import ProductionAdapters
 from sitebackup.adapters.s3.storage import S3Storage
@@ -35,9 +36,11 @@ from sitebackup.domain.manifest import manifest_of
 from sitebackup.ports import (
     Clock,
     ExportApi,
+    ImportApi,
     JobRepository,
     ObjectStorage,
     PartRepository,
+    RestoreRepository,
     ScheduleRepository,
 )
 from sitebackup.settings import Settings
@@ -70,6 +73,8 @@ class StackAdapters:
     parts: PartRepository
     schedules: ScheduleRepository
     exports: ExportApi
+    imports: ImportApi
+    restores: RestoreRepository
     storage: ObjectStorage
     bus: MemoryBus
 
@@ -120,6 +125,8 @@ class Stack(Bootstrap):
             parts=MongoParts(self.mongo, database),
             schedules=MongoSchedules(self.mongo, database),
             exports=self.served if export_url is None else production.exports,
+            imports=production.imports,
+            restores=MongoRestores(self.mongo, database),
             storage=S3Storage(at_s3, BUCKET) if at_s3 else production.storage,
             bus=self.bag,
         )

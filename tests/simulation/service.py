@@ -37,9 +37,11 @@ from sitebackup.domain.provider import Provider
 from sitebackup.ports import (
     EventBus,
     ExportApi,
+    ImportApi,
     JobRepository,
     ObjectStorage,
     PartRepository,
+    RestoreRepository,
     ScheduleRepository,
 )
 from sitebackup.settings import Settings
@@ -49,7 +51,8 @@ from tests.fakes.bus import MemoryBus
 from tests.fakes.clock import ManualClock
 from tests.fakes.exports import MemoryExport, MemoryExports
 from tests.fakes.faults import FaultInjector
-from tests.fakes.jobs import MemoryJobs
+from tests.fakes.imports import MemoryImports
+from tests.fakes.jobs import MemoryJobs, MemoryRestores
 from tests.fakes.parts import MemoryParts
 from tests.fakes.pool import InlinePool
 from tests.fakes.schedules import MemorySchedules
@@ -139,6 +142,8 @@ class FakeAdapters:
     parts: PartRepository
     schedules: ScheduleRepository
     exports: ExportApi
+    imports: ImportApi
+    restores: RestoreRepository
     storage: ObjectStorage
     bus: EventBus
 
@@ -177,6 +182,8 @@ class SimulatedService:
         self.schedules = MemorySchedules(self._inject)
         self.exports = MemoryExports(self._inject)
         self.exports.by_provider = dict(self.served)
+        self.imports = MemoryImports(self._inject)
+        self.restores = MemoryRestores(self.jobs, self._inject)
         self.storage = MemoryStorage(self._inject, condition_first=self.condition_first)
         self.bus = MemoryBus(self._inject)
         self._wire()
@@ -191,6 +198,8 @@ class SimulatedService:
             parts=self.parts,
             schedules=self.schedules,
             exports=self.export_api or self.exports,
+            imports=self.imports,
+            restores=self.restores,
             storage=self.storage,
             bus=self.bus,
         )

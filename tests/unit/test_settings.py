@@ -105,6 +105,8 @@ def test_a_wrong_setting_is_refused_by_name(name: str, value: str | None, messag
         ({"name": "Site"}, "name"),
         ({"name": "site\n"}, "name"),
         ({"exportUrl": "ftp://site"}, "exportUrl"),
+        ({"importUrl": "ftp://site"}, "importUrl"),
+        ({"importUrl": "https://{siteId}.example.com/import"}, "importUrl"),
         ({"maxBytes": 0}, "maxBytes"),
         ({"partsInFlight": 1001}, "partsInFlight"),
         ({"format": "tar"}, "format"),

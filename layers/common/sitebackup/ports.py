@@ -355,9 +355,9 @@ class ImportApi(Protocol):
     ) -> int:
         """Sends `data`, which stands at `offset`, and returns how many bytes have arrived by now.
 
-        It carries a checksum of `data` if the API offers to compare one. Between writes, at least every second, it
-        asks whether it `goes_on`; if not it breaks the connection off and raises TaskEnded. Raises NoSuchImport;
-        Transient also for an offset (409) or a checksum (460) that is refused.
+        It carries a checksum of `data` if the API offers to compare one. While it sends, and waits for the answer,
+        it asks every second whether it `goes_on`; if not it breaks the connection off and raises TaskEnded. Raises
+        NoSuchImport; Transient also for an offset (409) or a checksum (460) that is refused.
         """
 
     def outcome(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> ImportOutcome:

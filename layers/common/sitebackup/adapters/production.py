@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..ports import (
         EventBus,
         ExportApi,
+        ImportApi,
         JobRepository,
         ObjectStorage,
         PartRepository,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class ProductionAdapters:
-    """MongoDB, S3, Kafka, Secrets Manager and the export APIs that the settings name."""
+    """MongoDB, S3, Kafka, Secrets Manager, and the export and import APIs that the settings name."""
 
     def __init__(self, settings: Settings, now: Callable[[], datetime]) -> None:
         self._settings = settings
@@ -67,6 +68,17 @@ class ProductionAdapters:
 
         return HttpExports(
             self._settings.part_size,
+            self._settings.export_timeout,
+            lambda arn, since: self._secrets(arn, since),
+            self._now,
+        )
+
+    @cached_property
+    def imports(self) -> "ImportApi":
+        """The import APIs."""
+        from .tus_imports.imports import TusImports
+
+        return TusImports(
             self._settings.export_timeout,
             lambda arn, since: self._secrets(arn, since),
             self._now,

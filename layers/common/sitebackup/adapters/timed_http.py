@@ -5,7 +5,7 @@ import io
 import math
 import socket
 from time import monotonic
-from typing import Any, override
+from typing import Any, ClassVar, override
 
 import urllib3
 from requests.adapters import HTTPAdapter
@@ -16,7 +16,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 class TimedReads(io.RawIOBase):
     """What an answer is read from: all reads together wait no longer than was allowed last."""
 
-    def __init__(self, raw: io.RawIOBase, connection: socket.socket) -> None:
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket, early: bytes = b"") -> None:
+        """`early` was read before and comes first; it must not be more than the first buffer takes."""
+        self._early = early
         self.untimed = raw
         """For who reads at once what was allowed just now, without the cost of a look at the clock for each read."""
         self._connection = connection
@@ -29,6 +31,10 @@ class TimedReads(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         """Raises TimeoutError."""
+        if self._early:
+            count = len(self._early)
+            buffer[:count], self._early = self._early, b""
+            return count
         left = self._until - monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
@@ -51,9 +57,9 @@ class TimedAnswer(http.client.HTTPResponse):
     That time-out alone is for each read, and a head or the size of a chunk may come byte by byte.
     """
 
-    def __init__(self, connection: socket.socket, *arguments: Any, **more: Any) -> None:
+    def __init__(self, connection: socket.socket, *arguments: Any, early: bytes = b"", **more: Any) -> None:
         super().__init__(connection, *arguments, **more)
-        self.reads = TimedReads(self.fp.detach(), connection)
+        self.reads = TimedReads(self.fp.detach(), connection, early)
         self.reads.allow(connection.gettimeout() or math.inf)
         self.fp = io.BufferedReader(self.reads)
 
@@ -77,8 +83,10 @@ class _SecurePool(HTTPSConnectionPool):
 class TimedAdapter(HTTPAdapter):
     """For requests: an answer's head has come whole when the time-out for reading is over."""
 
+    pools: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": _Pool, "https": _SecurePool}
+
     @override
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)
         manager: urllib3.PoolManager = self.poolmanager
-        manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+        manager.pool_classes_by_scheme = self.pools

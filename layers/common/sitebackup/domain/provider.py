@@ -21,8 +21,11 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """May hold `{userId}`, `{siteId}` and `{chunkSize}` (bytes)."""
     format: Literal["zip", "any"] = "zip"
     """`zip`: an export that is no whole zip fails. `any`: nobody looks into it, and 0 bytes are an export."""
-    import_url: Annotated[str, msgspec.Meta(pattern="^https?://")] | None = None
-    """Of its import API (tus 1.0.0); may hold `{userId}` and `{siteId}`. None: it can't take data back."""
+    import_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#{}]+([/?#]|\Z)")] | None = None
+    """Of its import API (tus 1.0.0); may hold `{userId}` and `{siteId}` behind its host, which gets the token.
+
+    None: it can't take data back.
+    """
     import_status: bool = False
     """Whether the URL of an upload tells, once all bytes are there, what became of the import."""
     auth_secret_arn: str | None = None
@@ -30,7 +33,7 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
     max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     parts_in_flight: Annotated[int, msgspec.Meta(ge=1, le=1000)] | None = None
     redirect_hosts: tuple[HostName, ...] = ()
-    """Hosts besides the export's own that it may redirect to; the token is not sent there."""
+    """Other hosts that an export may redirect to, and where uploads may lie; the token is not sent there."""
 
     def url(self, user_id: str, site_id: str, chunk_size: int) -> str:
         """The export of one site."""

@@ -1,30 +1,29 @@
 """The providers' export APIs, over HTTP."""
 
 import http.client
-import os
 from collections.abc import Callable
 from datetime import datetime
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
 import requests
-import urllib3
-from requests.sessions import SessionRedirectMixin
 
 from ...domain.errors import ExportChanged, Permanent, Transient
 from ...domain.provider import Provider
 from ...domain.reason import Code
 from ...ports import TimeLeft, no_deadline
 from ...telemetry import timed
-from ..timed_http import TimedAdapter
-from .body import Body
-from .framing import content_range, framing_of, invalid, range_of, retry_after, strong_etag
+from ..http_body import Body
+from ..provider_http import ProviderHttp, Reasons, may_have_token
+from .framing import content_range, framing_of, invalid, range_of, strong_etag
 from .redirects import MAX_REDIRECTS, REDIRECTS, redirected, target_of
 
-CONNECT_TIMEOUT_SECONDS = 5
-_TRANSIENT_STATUSES = frozenset({408, 425, 429})
-_RULES = SessionRedirectMixin()
+_REASONS = Reasons(
+    forbidden=Code.EXPORT_FORBIDDEN,
+    not_found=Code.EXPORT_NOT_FOUND,
+    refused=Code.EXPORT_REFUSED,
+    invalid=Code.EXPORT_INVALID,
+)
 
 
 class HttpExport:
@@ -111,11 +110,7 @@ class HttpExports:
         now: Callable[[], datetime],
     ) -> None:
         self._chunk_size = chunk_size
-        self._timeout = timeout
-        self._token = token
-        self._now = now
-        # Not a Session: it keeps cookies for all tenants, and reads the body of a redirect into memory.
-        self._http = TimedAdapter(pool_connections=32, pool_maxsize=32, max_retries=0)
+        self._http = ProviderHttp("export", _REASONS, timeout, token, now)
 
     def probe(
         self,
@@ -132,7 +127,7 @@ class HttpExports:
         Raises Transient or Permanent.
         """
         headers = {"Range": f"bytes=0-{length - 1}"} if length else {}
-        wait = self._wait(time_left)
+        wait = self._http.wait(time_left)
         response = self._get(provider, user_id, site_id, headers, wait)
         try:
             if response.status_code == 416 and response.headers.get("Content-Range") == "bytes */0":
@@ -186,7 +181,7 @@ class HttpExports:
             "If-Match": validator,
             "If-Range": validator,
         }
-        wait = self._wait(time_left)
+        wait = self._http.wait(time_left)
         response = self._get(provider, user_id, site_id, headers, wait)
         try:
             if response.status_code in (200, 412, 416):
@@ -205,33 +200,14 @@ class HttpExports:
             response.close()
             raise
 
-    def _wait(self, time_left: TimeLeft) -> TimeLeft:
-        """How long an export may be waited for now, in seconds; that raises Transient once there is no time."""
-
-        def wait() -> float:
-            left = time_left()
-            if left <= 0:
-                raise Transient("The export was too slow.")
-            return min(self._timeout, left)
-
-        return wait
-
     def _get(
         self, provider: Provider, user_id: str, site_id: str, headers: dict[str, str], wait: TimeLeft
     ) -> requests.Response:
-        """The answer, whatever its status. A token that is refused is read again once: it may have been rotated."""
+        """The answer, whatever its status."""
         url = provider.url(user_id, site_id, self._chunk_size)
-        headers = {"Accept-Encoding": "identity", **headers}
-        if not provider.auth_secret_arn:
-            return self._follow(provider, url, headers, None, wait)
-        started = monotonic()
-        token = self._token(provider.auth_secret_arn, 0.0)
-        response = self._follow(provider, url, headers, token, wait)
-        if response.status_code != 401:
-            return response
-        response.close()
-        newer = self._token(provider.auth_secret_arn, started)
-        return response if newer == token else self._follow(provider, url, headers, newer, wait)
+        return self._http.with_token(
+            provider, lambda token: self._follow(provider, url, headers, token, wait)
+        )
 
     def _follow(
         self, provider: Provider, url: str, headers: dict[str, str], token: str | None, wait: TimeLeft
@@ -240,11 +216,11 @@ class HttpExports:
 
         The token goes to the host of `url` alone; which other places are the same host is requests' own rule.
         """
-        authorized = headers if token is None else {**headers, "Authorization": f"Bearer {token}"}
         own = at = url
         for hop in range(MAX_REDIRECTS + 1):
-            foreign = hop > 0 and _RULES.should_strip_auth(own, at)  # type: ignore[no-untyped-call]
-            response = self._ask(provider, at, headers if foreign else authorized, wait)
+            sent_token = token if hop == 0 or may_have_token(own, at) else None
+            with timed("ExportLatency"):
+                response = self._http.send(provider, "GET", at, headers, sent_token, wait)
             if response.status_code not in REDIRECTS:
                 return response
             response.close()
@@ -253,41 +229,10 @@ class HttpExports:
             at = target_of(provider, response, own)
         raise redirected(provider, f"more than {MAX_REDIRECTS} times")
 
-    def _ask(
-        self, provider: Provider, url: str, headers: dict[str, str], wait: TimeLeft
-    ) -> requests.Response:
-        try:
-            request = requests.Request("GET", url, headers=headers).prepare()
-        except requests.exceptions.InvalidHeader as error:
-            raise Permanent(Code.EXPORT_FORBIDDEN, f"The token for {provider.name} can't be sent.") from error
-        except ValueError as error:  # every kind of malformed URL is one
-            message = f"{provider.name} has a URL that is not valid."
-            raise Permanent(Code.EXPORT_INVALID, message) from error
-        try:
-            with timed("ExportLatency"):
-                return self._http.send(
-                    request,
-                    stream=True,
-                    timeout=(min(CONNECT_TIMEOUT_SECONDS, wait()), wait()),
-                    verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
-                )
-        except requests.exceptions.InvalidHeader as error:
-            raise invalid(provider, "several values of Content-Length") from error
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise Transient(f"{provider.name} can't be reached: {type(error).__name__}.") from error
-
     def _refuse(self, response: requests.Response, provider: Provider) -> None:
         """Raises what a status other than 200 or 206, or an encoded body, means."""
-        status = response.status_code
-        answer = f"{provider.name} answered {status}."
-        if status in _TRANSIENT_STATUSES or status >= 500:
-            raise Transient(answer, retry_after(response.headers.get("Retry-After"), self._now()))
-        if status in (401, 403):
-            raise Permanent(Code.EXPORT_FORBIDDEN, answer)
-        if status in (404, 410):
-            raise Permanent(Code.EXPORT_NOT_FOUND, answer)
-        if status not in (200, 206):
-            raise Permanent(Code.EXPORT_REFUSED, answer)
+        if response.status_code not in (200, 206):
+            raise self._http.failure(provider, response)
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding.lower() != "identity":
             raise Permanent(Code.EXPORT_ENCODED, f"{provider.name} sent {encoding} although not asked to.")

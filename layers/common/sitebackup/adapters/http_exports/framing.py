@@ -4,8 +4,6 @@ Ranges and validators follow RFC 9110 (sections 13 and 14): only a strong ETag m
 """
 
 import re
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 
 import requests
 import urllib3
@@ -15,13 +13,9 @@ from urllib3.util.response import assert_header_parsing
 from ...domain.errors import Permanent
 from ...domain.provider import Provider
 from ...domain.reason import Code
-from .body import http_answer
+from ..http_body import http_answer
+from ..provider_http import MAX_REASON
 
-MAX_DIGITS = 18
-"""Of a number in a header."""
-MAX_REASON = 200
-"""Characters of a provider's headers in an error."""
-LONGEST_RETRY_AFTER = timedelta(days=1)
 _CONTENT_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
 
@@ -66,23 +60,6 @@ def content_range(response: requests.Response, provider: Provider) -> tuple[int,
 def range_of(response: requests.Response) -> str:
     """What the answer says it is, for an error."""
     return f"{response.headers.get('Content-Range')} of {response.headers.get('Content-Length')} bytes"
-
-
-def retry_after(value: str | None, now: datetime) -> timedelta | None:
-    """Retry-After as a duration up to a day: seconds or an HTTP date (RFC 9110, 10.2.3).
-
-    None if absent or unreadable.
-    """
-    value = (value or "").strip()
-    if value.isdecimal():
-        return timedelta(seconds=min(int(value[:MAX_DIGITS]), LONGEST_RETRY_AFTER.total_seconds()))
-    try:
-        moment = parsedate_to_datetime(value)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return min(max(moment - now, timedelta(0)), LONGEST_RETRY_AFTER)
-    except (ValueError, TypeError, IndexError, OverflowError):  # what a date at random raises
-        return None
 
 
 def invalid(provider: Provider, what: str) -> Permanent:

@@ -10,7 +10,7 @@ from time import monotonic
 
 import urllib3
 
-from ..timed_http import TimedAnswer
+from .timed_http import TimedAnswer
 
 MOMENT_SECONDS = 0.1
 MAX_LINE_BYTES = 64 * 1024

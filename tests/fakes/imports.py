@@ -1,0 +1,171 @@
+"""Import APIs in memory, as the contract suite of the ImportApi asks for them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sitebackup.domain.errors import NoSuchImport, Permanent, TaskEnded, Transient
+from sitebackup.domain.provider import Provider
+from sitebackup.domain.reason import Code
+from sitebackup.ports import ImportOffer, ImportOutcome, ImportTarget, TimeLeft, no_deadline
+from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
+from tests.fakes.storage import crc_of
+
+
+@dataclass
+class MemoryImportApi:
+    """How the import API of one provider behaves."""
+
+    max_size: int | None = None
+    refuses: Transient | Permanent | None = None
+    """What every call raises."""
+    fails: str | None = None
+    """What is told of imports, which then fail."""
+    processing: int = 0
+    """So many outcomes are told as `processing` before the true one."""
+    takes: int | None = None
+    """Bytes at most of the next slice; behind them its connection breaks."""
+    off_by: int = 0
+    """Offsets are told wrong by so many bytes."""
+
+
+@dataclass
+class MemoryUpload:
+    """Bytes on their way."""
+
+    provider: str
+    target: ImportTarget
+    size: int
+    data: bytearray = field(default_factory=bytearray)
+    received: int = 0
+    """Bytes that have come, also those that were lost again."""
+    state: Literal["receiving", "done", "failed"] = "receiving"
+    message: str | None = None
+
+
+class MemoryImports(Fake):
+    """An import API for each provider, and what was imported."""
+
+    port = "imports"
+
+    def __init__(self, faults: FaultInjector = no_faults) -> None:
+        super().__init__(faults)
+        self.by_provider: dict[str, MemoryImportApi] = {}
+        self.uploads: dict[str, MemoryUpload] = {}
+        """Those that can be asked for, by URL, oldest first."""
+        self.imported: dict[tuple[str, str, str], bytes] = {}
+        """The content of (provider, userId, siteId)."""
+        self.carried_out = Counter[tuple[str, str]]()
+        """Imports by (restoreId, provider)."""
+        self.mistakes: list[str] = []
+        """What was refused because the caller was wrong, and not because of a race or a fault."""
+        self._urls = 0
+
+    def forget(self, url: str) -> None:
+        """The API knows the upload no longer; an import that has begun goes on. No call of the port."""
+        self.uploads.pop(url, None)
+
+    def lose_bytes(self, url: str, count: int) -> None:
+        """The upload falls back by so many bytes; no call of the port."""
+        upload = self.uploads[url]
+        assert upload.state == "receiving"
+        del upload.data[max(0, len(upload.data) - count) :]
+
+    @port_call
+    def offer(
+        self, provider: Provider, user_id: str, site_id: str, time_left: TimeLeft = no_deadline
+    ) -> ImportOffer:
+        return ImportOffer(self._api(provider).max_size)
+
+    @port_call
+    def create(
+        self, provider: Provider, target: ImportTarget, size: int, time_left: TimeLeft = no_deadline
+    ) -> str:
+        api = self._api(provider)
+        if api.max_size is not None and size > api.max_size:
+            raise Permanent(Code.IMPORT_TOO_LARGE, f"{provider.name} takes no import of {size} bytes.")
+        self._urls += 1
+        url = f"memory://{provider.name}/{self._urls}"
+        upload = self.uploads[url] = MemoryUpload(provider.name, target, size)
+        self._import_if_whole(api, upload)
+        return url
+
+    @port_call
+    def offset(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> int:
+        return len(self._upload(provider, url).data) + self._api(provider).off_by
+
+    def send(
+        self,
+        provider: Provider,
+        url: str,
+        offset: int,
+        data: memoryview,
+        time_left: TimeLeft = no_deadline,
+        goes_on: Callable[[], bool] = lambda: True,
+    ) -> int:
+        if not goes_on():  # outside of the call: it may be one of another port
+            raise TaskEnded
+        return self.call("send", lambda: self._send(provider, url, offset, data))
+
+    def _send(self, provider: Provider, url: str, offset: int, data: memoryview) -> int:
+        api, upload = self._api(provider), self._upload(provider, url)
+        if offset != len(upload.data):
+            raise Transient(f"{provider.name} answered 409.")
+        if offset + len(data) > upload.size:
+            self.mistakes.append("more than was named")
+            raise Permanent(Code.IMPORT_REFUSED, f"{provider.name} answered 413.")
+        taken, api.takes = bytes(data[: api.takes]), None
+        upload.data += taken
+        upload.received += len(taken)
+        if len(taken) < len(data):
+            raise Transient(f"{provider.name} can't be reached.")
+        self._import_if_whole(api, upload)
+        return len(upload.data) + api.off_by
+
+    @port_call
+    def outcome(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> ImportOutcome:
+        api, upload = self._api(provider), self._upload(provider, url)
+        if upload.state == "receiving":
+            return ImportOutcome("processing")
+        if api.processing:
+            api.processing -= 1
+            return ImportOutcome("processing")
+        return ImportOutcome(upload.state, upload.message)
+
+    @port_call
+    def delete(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> None:
+        self._api(provider)
+        self.forget(url)
+
+    def _api(self, provider: Provider) -> MemoryImportApi:
+        api = self.by_provider.get(provider.name)
+        if api is None:
+            raise Permanent(Code.IMPORT_NOT_FOUND, f"{provider.name} answered 404.")
+        if api.refuses is not None:
+            raise api.refuses
+        return api
+
+    def _upload(self, provider: Provider, url: str) -> MemoryUpload:
+        self._api(provider)
+        upload = self.uploads.get(url)
+        if upload is None:
+            raise NoSuchImport
+        assert upload.provider == provider.name, "an upload is used at another provider"
+        return upload
+
+    def _import_if_whole(self, api: MemoryImportApi, upload: MemoryUpload) -> None:
+        """Once for each (restoreId, provider): a second upload of one that is done changes nothing."""
+        target = upload.target
+        if len(upload.data) < upload.size or upload.state != "receiving":
+            return
+        if crc_of(bytes(upload.data)) != target.crc64nvme:
+            upload.state, upload.message = "failed", "the bytes have another CRC64NVME"
+        elif self.carried_out[target.restore_id, upload.provider]:
+            upload.state = "done"
+        elif api.fails is not None:
+            upload.state, upload.message = "failed", api.fails
+        else:
+            upload.state = "done"
+            self.carried_out[target.restore_id, upload.provider] += 1
+            self.imported[upload.provider, target.user_id, target.site_id] = bytes(upload.data)
