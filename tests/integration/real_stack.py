@@ -27,12 +27,14 @@ from sitebackup.bootstrap import Bootstrap, Runtime
 from sitebackup.domain.events import (
     Event,
     PartUpdated,
+    RestoreTaskCreated,
     TaskUpdated,
     UploadJobCreated,
     UploadPartCreated,
 )
 from sitebackup.domain.job import Job
 from sitebackup.domain.manifest import manifest_of
+from sitebackup.domain.restore import Restore
 from sitebackup.ports import (
     Clock,
     ExportApi,
@@ -93,8 +95,14 @@ class Stack(Bootstrap):
     ) -> None:
         """`mongo` and `s3` are addresses; `s3_endpoint_url` is where the use cases find S3, if it is another."""
         query = "userId={userId}&siteId={siteId}"
+        url = export_url or EXPORT_URL
         providers = [
-            {"name": name, "exportUrl": f"{export_url or EXPORT_URL}/{name}/export?{query}"}
+            {
+                "name": name,
+                "exportUrl": f"{url}/{name}/export?{query}",
+                "importUrl": f"{url}/{name}/import",
+                "importStatus": True,
+            }
             for name in ("site", "db")
         ]
         settings = Settings.from_env(
@@ -168,6 +176,12 @@ class Stack(Bootstrap):
         assert found is not None
         return found
 
+    def restore(self, restore_id: str) -> Restore:
+        """As it is stored."""
+        found = self.real.restores.get(restore_id)
+        assert found is not None
+        return found
+
     def deliver(self, most: int = 1000) -> None:
         """Delivers events, oldest first, until there are none or so many were delivered."""
         for _ in range(most):
@@ -186,10 +200,16 @@ class Stack(Bootstrap):
                 self.finish_task()(event, self.deadline())
             case TaskUpdated():
                 self.finish_job()(event, self.deadline())
+            case RestoreTaskCreated():
+                self.restore_provider()(event, "test", self.deadline())
 
     def sweep(self) -> int:
         """One pass."""
         return self.sweep_jobs()(self.deadline())
+
+    def sweep_all_restores(self) -> int:
+        """One pass."""
+        return self.sweep_restores()(self.deadline())
 
     def clean(self) -> int:
         """One pass."""
