@@ -136,11 +136,11 @@ class TusImports:
             "Upload-Offset": str(offset),
             **self._checksum(provider, url, data, wait),
         }
-        body = Slice(data, wait, goes_on)
+        body = Slice(data, wait, goes_on) if data else None
         with self._ask(provider, "PATCH", url, headers, wait, body) as response:
             self._refuse_known(provider, response, _NOT_TAKEN)
-            sent = len(data) if body.whole else len(data) - 1
-            return _arrived(provider, response, offset + sent)
+            cut = body is not None and not body.whole
+            return _arrived(provider, response, offset + len(data) - cut)
 
     def outcome(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> ImportOutcome:
         """What became of an import whose bytes are all there. Raises NoSuchImport, Transient or Permanent."""
