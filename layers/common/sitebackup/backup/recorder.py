@@ -135,3 +135,13 @@ def _count(before: Job, after: Job) -> None:
             count("JobsDone")
             count("JobDuration", seconds, MetricUnit.Seconds)
             logger.info("job done", extra={"jobId": after.id, "attempt": after.attempt, "seconds": seconds})
+            _count_shrunk(after)
+
+
+def _count_shrunk(job: Job) -> None:
+    """Counts and logs the tasks of a job that has just got done and is smaller than it was."""
+    for name, task in job.tasks.items():
+        if task.warning:
+            count("BackupsShrunk")
+            context = {**log_context(job.ref(name)), "warning": task.warning.to_document()}
+            logger.warning("backup shrunk", extra=context)

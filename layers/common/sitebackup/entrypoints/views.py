@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task
+from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task, TaskWarning
 from ..domain.reason import Reason
 from ..domain.retention import Decision
 from ..domain.schedule import Schedule
@@ -80,6 +80,7 @@ def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
         {
             "status": task.status,
             "reason": _reason(task.reason),
+            "warning": _reason(task.warning),
             "progress": _progress(task),
             "retries": error.count if error else None,
             "lastError": {"message": error.message, "at": _time(error.at)} if error else None,
@@ -146,7 +147,7 @@ def _percent(done: int, total: int | None, finished: bool) -> float | None:
     return min(round(done * 100 / total, 1), 99.9) if total else None
 
 
-def _reason(reason: Reason | None) -> dict[str, Any] | None:
+def _reason(reason: Reason | TaskWarning | None) -> dict[str, Any] | None:
     return {"code": reason.code, "message": reason.message} if reason else None
 
 

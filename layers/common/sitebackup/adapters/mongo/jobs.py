@@ -80,11 +80,13 @@ class MongoJobs:
         query: dict[str, Any] = dict(filters)
         if before:
             query["_id"] = {"$lt": before}
+        # A site's jobs are read by the site's index, whatever else is asked: that of a status has all sites' jobs.
+        newest_first = SITE_NEWEST_FIRST if "siteId" in filters else [("_id", DESCENDING)]
         jobs: list[Job] = []
         while len(jobs) < limit:
             wanted = limit - len(jobs)
             with reachable():
-                found = list(self._jobs.find(query).sort("_id", DESCENDING).limit(wanted))
+                found = list(self._jobs.find(query).sort(newest_first).limit(wanted))
             jobs += [job for job in map(_readable, found) if job]
             if len(found) < wanted:
                 break
