@@ -299,8 +299,9 @@ def _breaks(
         f"and {pollers:,} pollers, against `MaximumPollers` of the template and 2,000 a poller group.",
         f"**MongoDB.** {night.mongo_per_second:,.0f} commands/s, {night.mongo_writes_per_second:,.0f} of them "
         f"writes, against about {MONGO_OPERATIONS_PER_NODE:,} of one large primary; {connections:,} connections "
-        f"against {MONGO_CONNECTIONS:,}. The flow reaches jobs and parts by `_id` alone, so both collections shard "
-        "by its hash; every index more would cost a write each. Beyond one database the service is deployed in "
+        f"against {MONGO_CONNECTIONS:,}. The flow reaches jobs and parts by `_id`, so both collections shard by its "
+        "hash; only the last backups of a site, which are read once a job, would then be asked of every shard. Every "
+        "index more would cost a write each. Beyond one database the service is deployed in "
         "cells, each with its own topics, database and functions, and a site belongs to the cell of the hash of "
         "its id: nothing in the flow crosses sites.",
         f"**Providers.** {night.parts_per_second:,.0f} range requests and "

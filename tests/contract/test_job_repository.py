@@ -1,14 +1,14 @@
 """One suite for every JobRepository, the fake among them; then what only MongoDB can show."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pymongo import MongoClient
+from pymongo import DESCENDING, MongoClient
 from pymongo.database import Database
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
@@ -17,7 +17,7 @@ from local.services.mongo import Mongo
 from local.services.service import Service
 from sitebackup.adapters.mongo.connection import connect
 from sitebackup.adapters.mongo.documents import site_document
-from sitebackup.adapters.mongo.indexes import create_job_indexes
+from sitebackup.adapters.mongo.indexes import SITE_NEWEST_FIRST, create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.backup.recorder import Recorder
 from sitebackup.domain import lifecycle
@@ -423,13 +423,14 @@ def test_fields_of_a_newer_release_survive(in_mongo: MongoJobs, database: Databa
 
 
 class Finds(CommandListener):
-    """Counts reads."""
+    """Keeps the reads that are sent."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.sent: list[Mapping[str, Any]] = []
 
     def started(self, event: CommandStartedEvent) -> None:
-        self.count += event.command_name == "find"
+        if event.command_name == "find":
+            self.sent.append(event.command)
 
     def succeeded(self, event: CommandSucceededEvent) -> None:
         return
@@ -446,9 +447,21 @@ def test_the_newest_good_costs_one_read_for_each_provider_at_most(
     with MongoClient[dict[str, Any]](mongo.address, tz_aware=True, event_listeners=[finds]) as client:
         listened = MongoJobs(client, database.name)
         assert not listened.holds_newest_good(old)
-        assert finds.count == len(old.tasks)
+        assert len(finds.sent) == len(old.tasks)
         assert listened.holds_newest_good(new)
-        assert finds.count == len(old.tasks) + 1
+        assert len(finds.sent) == len(old.tasks) + 1
+
+
+def test_a_page_of_a_site_asks_for_the_order_of_the_index_of_the_site(
+    mongo: Service, database: Database[dict[str, Any]]
+) -> None:
+    """The index of a status would give the same jobs, but pass over those of all other sites."""
+    finds = Finds()
+    with MongoClient[dict[str, Any]](mongo.address, tz_aware=True, event_listeners=[finds]) as client:
+        jobs = MongoJobs(client, database.name)
+        jobs.page({"siteId": an_id(), "status": "done"}, 9, None)
+        jobs.page({"status": "done"}, 9, None)
+    assert [dict(find["sort"]) for find in finds.sent] == [dict(SITE_NEWEST_FIRST), {"_id": DESCENDING}]
 
 
 BROKEN: list[Callable[[dict[str, Any]], dict[str, Any]]] = [

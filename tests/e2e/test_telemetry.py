@@ -73,6 +73,19 @@ def test_a_job_that_fails_is_counted_by_its_reason(stack: Stack) -> None:
     assert (metric["values"], metric["Unit"]) == ([1], "Count")
 
 
+def test_a_backup_that_shrank_says_so_and_is_counted(stack: Stack) -> None:
+    since = stack.run.log_size()
+    site = stack.site(size=PART)
+    for _ in range(3):
+        usual = stack.api.done(stack.api.create(site))
+        assert "warning" not in usual["tasks"]["site"]
+    site.set(size=1000)
+    shrunk = stack.api.done(stack.api.create(site))
+    assert shrunk["tasks"]["site"]["warning"]["code"] == "shrunk"
+    (metric,) = wait_until("BackupsShrunk", partial(_named, stack, since, "BackupsShrunk"), limit=20)
+    assert (metric["values"], metric["Unit"]) == ([1], "Count")
+
+
 def test_a_log_line_names_its_job_attempt_and_task(stack: Stack) -> None:
     since = stack.run.log_size()
     done = stack.api.create(stack.site(size=2 * PART))

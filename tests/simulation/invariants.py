@@ -30,7 +30,9 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
         return
     assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
     for name, task in after.tasks.items():
-        _check_task(before.tasks[name], task, now)
+        # The write that makes the job done says of each task whether it shrank.
+        told = task.replace(warning=None) if after.status is Status.DONE else task
+        _check_task(before.tasks[name], told, now)
     _check_siblings(before, after, now)
     just_failed = [
         name

@@ -79,6 +79,7 @@ def test_an_invocation_moves_no_more_parts_at_once_than_its_memory_holds(memory:
         ("EXPORT_TIMEOUT_SECONDS", "0", "EXPORT_TIMEOUT_SECONDS must be a whole number from 1"),
         ("ATTEMPT_SECONDS", "10" * 8, "ATTEMPT_SECONDS must be a whole number from 1 to 1000000000"),
         ("FAILED_RECORD_DAYS", "36501", "FAILED_RECORD_DAYS must be a whole number from 1 to 36500"),
+        ("SHRINK_PERCENT", "100", "SHRINK_PERCENT must be a whole number from 0 to 99"),
         ("DAY_SECONDS", "86401", "DAY_SECONDS must be a whole number from 1 to 86400"),
         ("SCHEDULE_MIN_INTERVAL_MINUTES", "0", "SCHEDULE_MIN_INTERVAL_MINUTES must be a whole number from 1"),
         (

@@ -239,6 +239,7 @@ def test_the_dashboard_is_json_and_names_metrics_that_the_code_emits() -> None:
     expected = {
         "JobsFailed",
         "EventsLost",
+        "BackupsShrunk",
         "SweepLag",
         "CleanUpLag",
         "SchedulesMissed",

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sitebackup.domain.job import DeleteCause, Job, LastError, Lease, Status, StoredObject, Task, Upload
+from sitebackup.domain.job import (
+    DeleteCause,
+    Job,
+    LastError,
+    Lease,
+    Status,
+    StoredObject,
+    Task,
+    TaskWarning,
+    Upload,
+)
 from sitebackup.domain.plan import MIN_PART_SIZE, plan_parts
 from sitebackup.domain.progress import Progress
 from sitebackup.domain.reason import Code, Reason
@@ -115,6 +125,15 @@ def test_a_failed_task_shows_its_reason_its_retries_and_its_last_error() -> None
         "message": "site answered 503.",
         "at": "2030-01-31T12:00:00.005Z",
     }
+
+
+def test_a_task_that_shrank_shows_its_warning_even_when_its_data_is_gone() -> None:
+    task = DONE.replace(warning=TaskWarning(code="shrunk", message="12 bytes."))
+    done = job_with(status=Status.DONE, tasks={"site": task, "db": DONE}, finished_at=NOW)
+    for job in (done, done.replace(status=Status.DELETED, deleted_at=NOW)):
+        view = shown(job)["tasks"]
+        assert view["site"]["warning"] == {"code": "shrunk", "message": "12 bytes."}
+        assert "warning" not in view["db"]
 
 
 def test_the_next_try_is_shown_until_it_has_come() -> None:

@@ -16,7 +16,7 @@ MAX_SECONDS = 10**9
 MAX_DAYS = 36_500
 DAY_SECONDS = 24 * 3600
 DAY_MINUTES = 24 * 60
-_MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest"})
+_MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest", "shrink_percent"})
 
 
 class SettingsError(Exception):
@@ -104,6 +104,8 @@ def _policy(env: Mapping[str, str], export_timeout: int) -> Policy:
 
 def _most(name: str) -> int:
     """Such that no time of a job can go beyond the calendar."""
+    if name == "shrink_percent":
+        return 99  # nothing falls by more than 100 %
     if name == "day_seconds":
         return DAY_SECONDS
     return MAX_DAYS if name.endswith("_days") else MAX_SECONDS

@@ -8,9 +8,8 @@ from time import perf_counter
 from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit, single_metric
+from aws_lambda_powertools.metrics import MetricUnit
 
-from .domain.job import Job
 from .domain.task_ref import AnyTaskRef
 
 logger = Logger(service="site-backup")
@@ -41,14 +40,3 @@ def timed(name: str) -> Iterator[None]:
 def log_context(ref: AnyTaskRef) -> dict[str, Any]:
     """The fields that every log line about a task carries."""
     return {**ref.correlation, "attempt": ref.attempt}
-
-
-def job_failed(job: Job) -> None:
-    """Counts a job that has just failed, by its reason."""
-    if job.reason is None:
-        return
-    with single_metric("JobsFailed", MetricUnit.Count, 1, namespace="SiteBackup") as metric:
-        metric.add_dimension(name="reason", value=job.reason.code)
-    logger.error(
-        "job failed", extra={"jobId": job.id, "attempt": job.attempt, "reason": job.reason.to_document()}
-    )

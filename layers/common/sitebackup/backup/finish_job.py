@@ -5,13 +5,17 @@ from datetime import datetime
 
 from ..domain.errors import ObjectExists, Permanent, Transient
 from ..domain.events import TaskUpdated
-from ..domain.job import Job
+from ..domain.job import Job, Status
 from ..domain.manifest import manifest_of
+from ..domain.shrink import may_warn
 from ..domain.transitions.endings import finish_job
 from ..ports import Clock, ObjectStorage
 from ..telemetry import count, log_context, logger
 from ..transfer.retrying import RetryInProcess
 from .recorder import Recorder
+
+BACKUPS_READ = 20
+"""So many of the site's last done jobs are looked through: not each of them has each provider."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class FinishJob:
     clock: Clock
 
     def __call__(self, event: TaskUpdated, deadline: datetime) -> None:
-        """Raises RepositoryUnavailable (or Conflict) if the outcome can't be stored.
+        """Raises RepositoryUnavailable (or Conflict) if earlier jobs can't be read or the outcome can't be stored.
 
         While S3 does not take the manifest the job stays sealed, and the sweep asks again (I16).
         """
@@ -40,7 +44,17 @@ class FinishJob:
         except (Transient, Permanent) as error:
             logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
             return
-        self.recorder.apply(job.id, lambda job, moment: finish_job(job, moment, ref.attempt), known=job)
+        earlier = self._earlier(job)
+        self.recorder.apply(
+            job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job
+        )
+
+    def _earlier(self, job: Job) -> list[Job]:
+        """The last done jobs of its site, newest first, if it is compared with them."""
+        if not may_warn(job, self.recorder.policy):
+            return []
+        same_site = {"userId": job.user_id, "siteId": job.site_id}
+        return self.recorder.jobs.page({**same_site, "status": Status.DONE}, BACKUPS_READ, None)
 
     def _is_described(self, job: Job, deadline: datetime) -> bool:
         """Whether the job's manifest is in the bucket (I18): written now, or by a call whose answer was lost."""

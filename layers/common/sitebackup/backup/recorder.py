@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Concatenate, NamedTuple
 
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics import MetricUnit, single_metric
 
 from ..domain.change import Change, Moment, Transition
 from ..domain.errors import BusUnavailable, Conflict
@@ -14,7 +14,7 @@ from ..domain.job import Job, Status
 from ..domain.policy import Policy
 from ..domain.task_ref import TaskRef
 from ..ports import EventBus, JobRepository
-from ..telemetry import count, job_failed, log_context, logger
+from ..telemetry import count, log_context, logger
 
 MAX_CONFLICTS = 50
 
@@ -127,7 +127,7 @@ def _count(before: Job, after: Job) -> None:
         return
     match after.status:
         case Status.FAILED:
-            job_failed(after)
+            _count_failed(after)
         case Status.CANCELLED:
             count("JobsCancelled")
         case Status.DONE:
@@ -135,3 +135,24 @@ def _count(before: Job, after: Job) -> None:
             count("JobsDone")
             count("JobDuration", seconds, MetricUnit.Seconds)
             logger.info("job done", extra={"jobId": after.id, "attempt": after.attempt, "seconds": seconds})
+            _count_shrunk(after)
+
+
+def _count_failed(job: Job) -> None:
+    """Counts a job that has just failed, by its reason."""
+    if job.reason is None:
+        return
+    with single_metric("JobsFailed", MetricUnit.Count, 1, namespace="SiteBackup") as metric:
+        metric.add_dimension(name="reason", value=job.reason.code)
+    logger.error(
+        "job failed", extra={"jobId": job.id, "attempt": job.attempt, "reason": job.reason.to_document()}
+    )
+
+
+def _count_shrunk(job: Job) -> None:
+    """Counts and logs the tasks of a job that has just got done and is smaller than it was."""
+    for name, task in job.tasks.items():
+        if task.warning:
+            count("BackupsShrunk")
+            context = {**log_context(job.ref(name)), "warning": task.warning.to_document()}
+            logger.warning("backup shrunk", extra=context)

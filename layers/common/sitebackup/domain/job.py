@@ -97,6 +97,14 @@ class LastError(Model, frozen=True, kw_only=True):
     count: int
 
 
+class TaskWarning(Model, frozen=True, kw_only=True):
+    """What somebody should look at although the task is done."""
+
+    code: Literal["shrunk"]
+    """Part of the API, so only ever added to."""
+    message: str
+
+
 class Lease(Model, frozen=True, kw_only=True):
     """Which run has the export open, and until when no other may open it."""
 
@@ -109,6 +117,8 @@ class Task(Model, frozen=True, kw_only=True):
 
     status: Status = Status.PENDING
     reason: Reason | None = None
+    warning: TaskWarning | None = None
+    """Stored in the write that makes the job done: who tells of it later finds it there."""
     upload: Upload | None = None
     progress: Progress = Progress()
     object: StoredObject | None = None

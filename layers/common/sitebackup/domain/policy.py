@@ -27,6 +27,8 @@ class Policy(Model, frozen=True, kw_only=True):
     """Records of backups whose data is gone are kept so long."""
     failed_record_days: int = 30
     """Records of failed and cancelled jobs are kept so long."""
+    shrink_percent: int = 90
+    """A backup that fell by more than this against those before it says so; 0: none does."""
     safety_backup_days: int = 7
     """Backups that restores make before they begin expire after so long."""
     restore_seconds: int = 24 * 3600

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task
+from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task, TaskWarning
 from ..domain.reason import Reason
 from ..domain.retention import Decision
 from ..domain.schedule import Schedule
@@ -81,6 +81,7 @@ def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
         {
             "status": task.status,
             "reason": reason_view(task.reason),
+            "warning": reason_view(task.warning),
             "progress": _progress(task),
             "retries": error.count if error else None,
             "lastError": {"message": error.message, "at": time_text(error.at)} if error else None,
@@ -147,8 +148,8 @@ def percent_of(done: int, total: int | None, finished: bool) -> float | None:
     return min(round(done * 100 / total, 1), 99.9) if total else None
 
 
-def reason_view(reason: Reason | None) -> dict[str, Any] | None:
-    """Of a final failure."""
+def reason_view(reason: Reason | TaskWarning | None) -> dict[str, Any] | None:
+    """Of a final failure, or of a warning."""
     return {"code": reason.code, "message": reason.message} if reason else None
 
 

@@ -19,7 +19,7 @@ from ...ports import ID_NAMES, SiteClaim
 from ...telemetry import logger
 from .connection import AnswerLost, once_more, reachable
 from .documents import differences, from_document, site_document
-from .indexes import create_job_indexes
+from .indexes import SITE_NEWEST_FIRST, create_job_indexes
 
 
 class SiteDocuments[D: (Job, Restore)]:
@@ -82,11 +82,13 @@ class SiteDocuments[D: (Job, Restore)]:
         query: dict[str, Any] = {"kind": self._kind, **filters}
         if before:
             query["_id"] = {"$lt": before}
+        # A site's documents are read by the site's index, whatever else is asked: that of a status has all sites'.
+        newest_first = SITE_NEWEST_FIRST if "siteId" in filters else [("_id", DESCENDING)]
         documents: list[D] = []
         while len(documents) < limit:
             wanted = limit - len(documents)
             with reachable():
-                found = list(self._documents.find(query).sort("_id", DESCENDING).limit(wanted))
+                found = list(self._documents.find(query).sort(newest_first).limit(wanted))
             documents += [document for document in map(self._readable, found) if document]
             if len(found) < wanted:
                 break

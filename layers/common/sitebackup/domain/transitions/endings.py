@@ -1,11 +1,14 @@
 """How tasks and jobs end."""
 
+from collections.abc import Sequence
+
 from ..change import Change, Moment
 from ..events import RestoreTaskCreated, TaskUpdated
 from ..job import UNFINISHED, Job, Status, StoredObject, Task
 from ..progress import Progress
 from ..reason import Code, Reason
 from ..retention import first_look
+from ..shrink import with_warnings
 from ..task_ref import TaskRef
 from .timing import with_task
 
@@ -41,13 +44,17 @@ def fail_task(job: Job, moment: Moment, ref: TaskRef, reason: Reason) -> Change 
     return Change(ended, [TaskUpdated(task=ref), *_restore_goes_on(ended)])
 
 
-def finish_job(job: Job, moment: Moment, attempt: int) -> Change | None:
-    """A sealed job is done, and its life as a backup begins."""
+def finish_job(job: Job, moment: Moment, attempt: int, earlier: Sequence[Job] = ()) -> Change | None:
+    """A sealed job is done, and its life as a backup begins.
+
+    `earlier` has the site's last done jobs, newest first: a task that shrank against them says so.
+    """
     if not job.awaits_finish(attempt):
         return None
     done = job.replace(
         status=Status.DONE, finished_at=job.sealed_at, finish_check_at=None, updated_at=moment.now
     )
+    done = with_warnings(done, earlier, moment.policy)
     return Change(done.replace(clean_up_at=first_look(done, moment.policy)), _restore_goes_on(done))
 
 
