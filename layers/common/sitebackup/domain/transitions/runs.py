@@ -31,7 +31,7 @@ def start_task(job: Job, moment: Moment, ref: TaskRef, redelivery: int, owner: s
         return None
     if task.next_try_at and task.next_try_at > now:
         return None
-    if task.upload and task.upload.attempt == ref.attempt and (task.upload.plan or not task.stream_only):
+    if task.upload and task.upload.plan and task.upload.attempt == ref.attempt:
         return None
     started = task.replace(status=Status.RUNNING, runs=task.runs + 1, tries=redelivery, next_try_at=None)
     job = job.replace(status=Status.RUNNING, started_at=job.started_at or now)

@@ -20,16 +20,15 @@ def dispatch_parts(
     if found is None:
         return None
     task, upload = found
-    plan = upload.plan
-    dispatched = upload.dispatched
-    if plan:
-        dispatched = max(dispatched, min(plan.parts, progress.parts + upload.window))
-    if progress.parts <= task.progress.parts and dispatched == upload.dispatched:
+    if progress.parts <= task.progress.parts:
         return None
+    dispatched = upload.dispatched
+    if upload.plan:
+        dispatched = max(dispatched, min(upload.plan.parts, progress.parts + upload.window))
     advanced = task.replace(
-        progress=progress if progress.parts > task.progress.parts else task.progress,
+        progress=progress,
         upload=upload.replace(dispatched=dispatched),
-        tries=0 if plan and not task.stream_only else task.tries,
+        tries=task.tries if task.stream_only else 0,
     )
     events = [
         UploadPartCreated(task=ref, upload_id=upload_id, number=number)
