@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from sitebackup.domain.job import Status
 from sitebackup.domain.restore import RestoreStatus
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.restore_service import SimulatedRestore
 from tests.simulation.service import SLICE, Fault
 
-ANOTHER_SITE = "c" * 24
 DELIVERIES = 60
 """More than any of these restores needs, with one fault."""
 FEWEST_CALLS = 30
@@ -20,8 +20,10 @@ FEWEST_CALLS = 30
 KINDS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
     "with a safety backup": ({"site": 2 * SLICE}, {}),
     "without a safety backup": ({"site": 3 * SLICE}, {"safety_backup": False}),
-    "of two providers that tell": ({"site": SLICE + 1, "db": SLICE - 1}, {"import_status": True}),
-    "of nothing into another site": ({"site": 0}, {"target_site_id": ANOTHER_SITE}),
+    "of two providers that tell": (
+        {"site": SLICE + 1, "db": SLICE - 1},
+        {"import_status": True, "safety_backup": False},
+    ),
 }
 """Bytes of each provider's export, and how it is restored."""
 
@@ -63,3 +65,25 @@ def check_done_once(service: SimulatedRestore) -> None:
 def test_a_restore_gets_done_whichever_call_of_a_port_fails_once(kind: str, fault: Fault) -> None:
     for service in at_every_call(kind, fault):
         check_done_once(service)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault.OTHERS, Fault.AGAIN, Fault.SWEEP, Fault.CLEAN_UP, Fault.STILL_BEFORE, Fault.STILL_AFTER],
+)
+@pytest.mark.parametrize("kind", ["with a safety backup", "without a safety backup"])
+def test_a_restore_gets_done_whoever_is_overtaken_at_whichever_call_of_a_port(
+    kind: str, fault: Fault
+) -> None:
+    for service in at_every_call(kind, fault):
+        check_done_once(service)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cancel_at_any_call_of_a_port_stops_what_no_provider_has_whole(kind: str) -> None:
+    for service in at_every_call(kind, Fault.CANCEL_RESTORE):
+        restore = service.check_end()
+        for name, task in restore.tasks.items():
+            assert task.status in (Status.DONE, Status.CANCELLED)
+            imported = service.imports.carried_out[restore.id, name]
+            assert imported == (task.status is Status.DONE), service.happened
