@@ -28,6 +28,8 @@ class MemoryImportApi:
     """Bytes at most of the next slice; behind them its connection breaks."""
     off_by: int = 0
     """Offsets are told wrong by so many bytes."""
+    seconds: int = 0
+    """So long a slice is on its way: of one that is broken off, the bytes of the seconds before have arrived."""
 
 
 @dataclass
@@ -58,8 +60,16 @@ class MemoryImports(Fake):
         """The content of (provider, userId, siteId)."""
         self.carried_out = Counter[tuple[str, str]]()
         """Imports by (restoreId, provider)."""
+        self.whole = Counter[tuple[str, str]]()
+        """Uploads that have got all their bytes, by (restoreId, provider)."""
         self.mistakes: list[str] = []
         """What was refused because the caller was wrong, and not because of a race or a fault."""
+        self.on_created: Callable[[ImportTarget, str], None] = lambda target, url: None
+        """Told of every upload that is created, with its URL."""
+        self.on_received: Callable[[str, MemoryUpload], None] = lambda url, upload: None
+        """Told of every upload that has just got bytes, with its URL."""
+        self.wait: Callable[[int], None] = lambda seconds: None
+        """Lets so many seconds pass."""
         self._urls = 0
 
     def forget(self, url: str) -> None:
@@ -76,24 +86,25 @@ class MemoryImports(Fake):
     def offer(
         self, provider: Provider, user_id: str, site_id: str, time_left: TimeLeft = no_deadline
     ) -> ImportOffer:
-        return ImportOffer(self._api(provider).max_size)
+        return ImportOffer(self._api(provider, time_left).max_size)
 
     @port_call
     def create(
         self, provider: Provider, target: ImportTarget, size: int, time_left: TimeLeft = no_deadline
     ) -> str:
-        api = self._api(provider)
+        api = self._api(provider, time_left)
         if api.max_size is not None and size > api.max_size:
             raise Permanent(Code.IMPORT_TOO_LARGE, f"{provider.name} takes no import of {size} bytes.")
         self._urls += 1
         url = f"memory://{provider.name}/{self._urls}"
         upload = self.uploads[url] = MemoryUpload(provider.name, target, size)
+        self.on_created(target, url)
         self._import_if_whole(api, upload)
         return url
 
     @port_call
     def offset(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> int:
-        return len(self._upload(provider, url).data) + self._api(provider).off_by
+        return len(self._upload(provider, url, time_left).data) + self._api(provider).off_by
 
     def send(
         self,
@@ -104,9 +115,26 @@ class MemoryImports(Fake):
         time_left: TimeLeft = no_deadline,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> int:
-        if not goes_on():  # outside of the call: it may be one of another port
+        """What is on its way arrives, though the sender's time be over by then."""
+        seconds = self._api(provider, time_left).seconds
+        for second in range(seconds):  # outside of the call: whether it goes on may be one of another port
+            if not goes_on():
+                self._break_off(url, offset, data[: len(data) * second // seconds])
+                raise TaskEnded
+            self.wait(1)
+        if not goes_on():
             raise TaskEnded
         return self.call("send", lambda: self._send(provider, url, offset, data))
+
+    def _break_off(self, url: str, offset: int, sent: memoryview) -> None:
+        upload = self.uploads.get(url)
+        if upload is not None and len(upload.data) == offset and sent:
+            self._take(url, upload, bytes(sent))
+
+    def _take(self, url: str, upload: MemoryUpload, data: bytes) -> None:
+        upload.data += data
+        upload.received += len(data)
+        self.on_received(url, upload)
 
     def _send(self, provider: Provider, url: str, offset: int, data: memoryview) -> int:
         api, upload = self._api(provider), self._upload(provider, url)
@@ -116,8 +144,7 @@ class MemoryImports(Fake):
             self.mistakes.append("more than was named")
             raise Permanent(Code.IMPORT_REFUSED, f"{provider.name} answered 413.")
         taken, api.takes = bytes(data[: api.takes]), None
-        upload.data += taken
-        upload.received += len(taken)
+        self._take(url, upload, taken)
         if len(taken) < len(data):
             raise Transient(f"{provider.name} can't be reached.")
         self._import_if_whole(api, upload)
@@ -125,7 +152,7 @@ class MemoryImports(Fake):
 
     @port_call
     def outcome(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> ImportOutcome:
-        api, upload = self._api(provider), self._upload(provider, url)
+        api, upload = self._api(provider), self._upload(provider, url, time_left)
         if upload.state == "receiving":
             return ImportOutcome("processing")
         if api.processing:
@@ -135,10 +162,12 @@ class MemoryImports(Fake):
 
     @port_call
     def delete(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> None:
-        self._api(provider)
+        self._api(provider, time_left)
         self.forget(url)
 
-    def _api(self, provider: Provider) -> MemoryImportApi:
+    def _api(self, provider: Provider, time_left: TimeLeft = no_deadline) -> MemoryImportApi:
+        if time_left() <= 0:
+            raise Transient(f"{provider.name} was too slow.")
         api = self.by_provider.get(provider.name)
         if api is None:
             raise Permanent(Code.IMPORT_NOT_FOUND, f"{provider.name} answered 404.")
@@ -146,8 +175,8 @@ class MemoryImports(Fake):
             raise api.refuses
         return api
 
-    def _upload(self, provider: Provider, url: str) -> MemoryUpload:
-        self._api(provider)
+    def _upload(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> MemoryUpload:
+        self._api(provider, time_left)
         upload = self.uploads.get(url)
         if upload is None:
             raise NoSuchImport
@@ -159,6 +188,7 @@ class MemoryImports(Fake):
         target = upload.target
         if len(upload.data) < upload.size or upload.state != "receiving":
             return
+        self.whole[target.restore_id, upload.provider] += 1
         if crc_of(bytes(upload.data)) != target.crc64nvme:
             upload.state, upload.message = "failed", "the bytes have another CRC64NVME"
         elif self.carried_out[target.restore_id, upload.provider]:

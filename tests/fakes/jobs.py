@@ -26,6 +26,8 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
         self.documents: dict[str, dict[str, Any]] = {}
         self.on_stored: Callable[[D, D], None] = lambda before, after: None
         """Told of every change that is stored: the document before and after it."""
+        self.on_added: Callable[[D], None] = lambda document: None
+        """Told of every new one."""
 
     def all(self) -> list[D]:
         """Every one, in the order of their creation; no call of the port."""
@@ -47,6 +49,7 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
             raise DuplicateJob
         self._refuse_duplicate(document)
         self.put(document.with_next_check())
+        self.on_added(document)
 
     @port_call
     def get(self, document_id: str) -> D | None:

@@ -1,6 +1,6 @@
 """A versioned bucket in memory, as the contract suite of the ObjectStorage asks for it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from awscrt import checksums
@@ -49,6 +49,8 @@ class MemoryStorage(Fake):
         """So many Completes answer 200 and make no object."""
         self.mistakes: list[str] = []
         """What was refused because the caller was wrong, and not because of a race or a fault."""
+        self.on_removal: Callable[[str, str], None] = lambda key, version_id: None
+        """Told of every version that is about to be removed."""
         self._ids = 0
 
     def _new_id(self, prefix: str) -> str:
@@ -157,6 +159,7 @@ class MemoryStorage(Fake):
 
     @port_call
     def delete_version(self, key: str, version_id: str) -> None:
+        self.on_removal(key, version_id)
         self.versions.get(key, {}).pop(version_id, None)
 
     def add_version(self, key: str, data: bytes) -> str:

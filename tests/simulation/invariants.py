@@ -1,9 +1,11 @@
-"""What must hold of every change that is stored (I1, I3, I6, I8, I10, I11, I13), whoever makes it."""
+"""What must hold of every change that is stored (I1, I3, I6, I8, I10, I11, I13, I16, I17, I20), whoever makes it."""
 
 from datetime import datetime
 
 from sitebackup.domain.job import FINISHED, RETRYABLE, UNFINISHED, Job, Status, Task
 from sitebackup.domain.progress import Progress
+from sitebackup.domain.restore import ACTIVE, Restore, RestoreStatus, RestoreTask
+from sitebackup.domain.restore import RETRYABLE as RETRYABLE_RESTORES
 
 FINAL = frozenset({Status.DONE, Status.FAILED, Status.CANCELLED})
 
@@ -128,3 +130,134 @@ def _check_task(before: Task, after: Task, now: datetime) -> None:
     assert upload.dispatched >= was.dispatched
     redone = after.progress == Progress() and after.losses == before.losses + 1
     assert after.progress.parts >= before.progress.parts or redone, "progress fell"
+
+
+# --- restores
+
+IN_ORDER = [RestoreStatus.PENDING, RestoreStatus.BACKING_UP, RestoreStatus.RUNNING]
+
+
+def check_restore_change(before: Restore, after: Restore, now: datetime) -> None:
+    """Raises AssertionError if a change of a restore must not be stored."""
+    check_restore(after)
+    for name in ("id", "user_id", "site_id", "job_id", "source_site_id", "safety_backup", "created_at"):
+        assert getattr(after, name) == getattr(before, name), f"{name} changed"
+    assert after.tasks.keys() == before.tasks.keys()
+    for name, task in after.tasks.items():
+        assert task.object == before.tasks[name].object
+        assert before.tasks[name].status is not Status.DONE or task == before.tasks[name], (
+            "what is done changed"
+        )
+    if after.attempt != before.attempt:
+        _check_restore_retry(before, after)
+        return
+    if not before.is_active:
+        released = before.replace(is_pinning=False, step_at=None)
+        unlike = {
+            "version": after.version,
+            "updated_at": after.updated_at,
+            "next_check_at": after.next_check_at,
+        }
+        assert after == released.replace(**unlike), "a restore that is over changed"
+        return
+    if after.is_active:
+        assert IN_ORDER.index(after.status) >= IN_ORDER.index(before.status)
+    for name in ("safety_job_id", "started_at", "deadline_at"):
+        assert getattr(before, name) in (None, getattr(after, name)), f"{name} changed within an attempt"
+    for name, task in after.tasks.items():
+        _check_restore_task(before.tasks[name], task, now)
+        if before.status is not RestoreStatus.RUNNING:
+            assert task.upload == before.tasks[name].upload, "something was sent before the time for it (I20)"
+    _check_restore_siblings(before, after, now)
+
+
+def check_restore(restore: Restore) -> None:
+    """Raises AssertionError if there can't be such a restore."""
+    unfinished = [task for task in restore.tasks.values() if task.status in UNFINISHED]
+    assert restore.is_active == bool(unfinished), "it is over before its tasks are, or they before it"
+    if restore.is_active or restore.is_pinning:
+        assert restore.earliest_check is not None, "nobody will look at it again"
+    if restore.status in (RestoreStatus.BACKING_UP, RestoreStatus.RUNNING):
+        assert restore.safety_backup == (restore.safety_job_id is not None)
+    if restore.status is RestoreStatus.RUNNING:
+        assert restore.deadline_at is not None
+        assert restore.earliest_check is not None
+        assert restore.earliest_check <= restore.deadline_at, "nobody will look at the deadline"
+    if restore.status in ACTIVE:
+        assert (restore.finished_at, restore.reason, restore.forget_at) == (None, None, None)
+    else:
+        assert restore.finished_at is not None
+        assert restore.forget_at is not None
+    if restore.status in RETRYABLE_RESTORES:
+        assert restore.reason is not None
+        assert restore.reason.message
+    if restore.status is RestoreStatus.DONE:
+        assert all(task.status is Status.DONE for task in restore.tasks.values())
+    for task in restore.tasks.values():
+        _check_a_restore_task(task)
+        assert restore.status is RestoreStatus.RUNNING or task.lease is None
+        if restore.status is RestoreStatus.RUNNING and task.status in UNFINISHED:
+            assert task.next_check_at is not None, "nobody will look at an unfinished task"
+
+
+def _check_a_restore_task(task: RestoreTask) -> None:
+    if task.upload:
+        assert 0 <= task.upload.offset <= task.upload.sent_to <= task.object.size
+    if task.status is Status.DONE:
+        assert task.bytes_done == task.object.size
+    if task.status in RETRYABLE:
+        assert task.reason is not None
+        assert task.reason.message
+    if task.status in FINAL:
+        assert task.finished_at is not None
+        assert (task.lease, task.next_try_at, task.next_check_at) == (None, None, None)
+    if task.lease:
+        assert task.next_check_at == task.lease.until, "nobody will look when its lease is over"
+
+
+def _check_restore_retry(before: Restore, after: Restore) -> None:
+    assert before.status in RETRYABLE_RESTORES, f"an attempt was opened from {before.status}"
+    assert (after.attempt, after.status) == (before.attempt + 1, RestoreStatus.PENDING)
+    assert (after.safety_job_id, after.started_at, after.deadline_at) == (None, None, None)
+    assert after.is_pinning
+    for name, task in after.tasks.items():
+        was = before.tasks[name]
+        if was.status is Status.DONE:
+            continue
+        assert task.status is Status.PENDING
+        assert task.upload in (None, was.upload)
+        assert not task.is_committed, "an upload that may be whole is gone on with"
+
+
+def _check_restore_task(before: RestoreTask, after: RestoreTask, now: datetime) -> None:
+    if before.status in FINAL:
+        assert after == before, f"a task that was {before.status} changed"
+        return
+    assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
+    assert after.losses >= before.losses
+    if before.is_committed:
+        assert after.status is not Status.CANCELLED, "what may be imported was cancelled"
+    if before.lease and before.lease.until > now and after.lease and after.status in UNFINISHED:
+        assert after.lease.owner == before.lease.owner, "a live lease was taken away"
+    was, upload = before.upload, after.upload
+    if was is None:
+        assert upload is None or (upload.offset, upload.sent_to) == (0, 0)
+    elif upload is None:
+        assert after.losses == before.losses + 1, "an upload was forgotten"
+    else:
+        assert upload.url == was.url, "an upload was replaced without being given up"
+        assert upload.offset >= was.offset
+        assert upload.sent_to >= was.sent_to
+
+
+def _check_restore_siblings(before: Restore, after: Restore, now: datetime) -> None:
+    """What happens to one task changes no other, but where all are begun, stopped or checked (I20)."""
+    changed = [name for name, task in after.tasks.items() if task != before.tasks[name]]
+    if not (before.status is after.status is RestoreStatus.RUNNING) or len(changed) < 2:
+        return
+    for name in changed:
+        check = before.tasks[name].next_check_at
+        assert check is not None
+        assert check <= now or after.tasks[name].status is Status.CANCELLED, (
+            f"{name} was not due, and changed with another task"
+        )

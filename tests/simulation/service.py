@@ -5,9 +5,10 @@ the call may fail or its answer get lost, and other events and sweeps may run me
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import count
@@ -26,18 +27,23 @@ from sitebackup.domain.errors import (
 from sitebackup.domain.events import (
     Event,
     PartUpdated,
+    RestoreTaskCreated,
     TaskEvent,
     TaskUpdated,
     UploadJobCreated,
     UploadPartCreated,
 )
-from sitebackup.domain.job import UNFINISHED, Job
+from sitebackup.domain.job import UNFINISHED, Job, Status
+from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.provider import Provider
+from sitebackup.domain.restore import Restore, RestoreStatus
+from sitebackup.domain.retention import pinned_until
 from sitebackup.ports import (
     EventBus,
     ExportApi,
     ImportApi,
+    ImportTarget,
     JobRepository,
     ObjectStorage,
     PartRepository,
@@ -51,16 +57,18 @@ from tests.fakes.bus import MemoryBus
 from tests.fakes.clock import ManualClock
 from tests.fakes.exports import MemoryExport, MemoryExports
 from tests.fakes.faults import FaultInjector
-from tests.fakes.imports import MemoryImports
+from tests.fakes.imports import MemoryImportApi, MemoryImports, MemoryUpload
 from tests.fakes.jobs import MemoryJobs, MemoryRestores
 from tests.fakes.parts import MemoryParts
 from tests.fakes.pool import InlinePool
 from tests.fakes.schedules import MemorySchedules
 from tests.fakes.storage import BUCKET, MemoryStorage
-from tests.simulation.invariants import check_change
+from tests.simulation.invariants import check_change, check_restore_change
 
 PART_SIZE = 4
 """Bytes. S3's limits don't count in memory."""
+SLICE = 2
+"""Bytes that are sent to an import API at once."""
 START = datetime(2030, 1, 31, 12, tzinfo=UTC)
 USER_ID, SITE_ID = "a" * 24, "b" * 24
 INVOCATION = timedelta(minutes=14)
@@ -77,6 +85,8 @@ CLEAN_UPS = 20
 CLEAN_UP_INTERVAL = timedelta(minutes=11)
 """Longer than the claim of a pass that crashed."""
 SHORTLY = timedelta(seconds=61)
+STANDS_FOR = 30
+"""Events that others work off at most while a worker stands still: more than a restore has."""
 
 
 class Crash(BaseException):
@@ -102,8 +112,39 @@ class Fault(StrEnum):
     LOSE_UPLOADS = "S3 loses all uploads"
     LOSE_PART = "S3 loses a part of each upload"
     LIE = "S3 answers 200 to the next Complete and makes nothing"
+    STILL_BEFORE = (
+        "the worker stands still before the call until its lease is over; others take over, then it goes on"
+    )
+    STILL_AFTER = (
+        "the worker stands still after the call until its lease is over; others take over, then it goes on"
+    )
+    FORGET = "the import APIs forget all uploads"
+    FALL_BACK = "the import APIs lose the last bytes of all uploads"
+    BREAK = "the connection of the next slice breaks in its middle"
+    IMPORT_LONG = "the next imports take a while"
+    IMPORT_FAILS = "imports fail"
+    OFFSET_HIGH = "the import APIs tell more bytes than were sent"
+    EXPORT_GONE = "the exports are gone"
+    DELETE = "somebody deletes the backup meanwhile"
+    CANCEL_RESTORE = "somebody cancels the restore meanwhile"
+    RETRY_RESTORE = "somebody retries the restore meanwhile"
+    CANCEL_SAFETY = "somebody cancels the safety backup meanwhile"
 
 
+OF_RESTORES = frozenset(
+    {
+        *(
+            Fault.FORGET,
+            Fault.FALL_BACK,
+            Fault.BREAK,
+            Fault.IMPORT_LONG,
+            Fault.IMPORT_FAILS,
+            Fault.OFFSET_HIGH,
+        ),
+        *(Fault.CANCEL_RESTORE, Fault.RETRY_RESTORE, Fault.CANCEL_SAFETY),
+    }
+)
+"""These change nothing where nothing is restored."""
 HARMLESS = frozenset({Fault.OTHERS, Fault.LAST, Fault.AGAIN})
 """These may happen any number of times, and the job gets done all the same."""
 
@@ -160,6 +201,8 @@ class SimulatedService:
     policy: Policy = field(default_factory=lambda: Policy(parts_in_flight=3))
     format: Literal["zip", "any"] = "any"
     """Of all providers."""
+    import_status: bool = False
+    """Of all providers."""
     export_api: ExportApi | None = None
     """In place of the fake, which then serves nothing."""
     export_url: str = "http://provider"
@@ -178,13 +221,28 @@ class SimulatedService:
         self.injector: FaultInjector = self._inject_chosen
         self.jobs = MemoryJobs(self._inject)
         self.jobs.on_stored = self._check_stored
+        self.jobs.on_added = self._check_added
         self.parts = MemoryParts(self._inject)
         self.schedules = MemorySchedules(self._inject)
         self.exports = MemoryExports(self._inject)
         self.exports.by_provider = dict(self.served)
         self.imports = MemoryImports(self._inject)
+        self.imports.by_provider = {name: MemoryImportApi() for name in self.served}
+        self.imports.on_created = self._check_created
+        self.imports.on_received = self._check_received
+        self.imports.wait = lambda seconds: self.pass_time(timedelta(seconds=seconds))
         self.restores = MemoryRestores(self.jobs, self._inject)
+        self.restores.on_stored = self._check_restore_stored
+        self.began_sending: set[tuple[str, int]] = set()
+        """The (restoreId, attempt) that did, as each has to be allowed to (I20)."""
+        self.stored_sent_to: dict[str, int] = {}
+        """By the URL of an upload, how far it may have been sent, as far as it was ever stored."""
+        self.safety_in_vain: set[str] = set()
+        """Safety backups that were made when nobody waited for them any longer."""
+        self.late = Counter[tuple[str, int]]()
+        """Slices that arrived though their task was cancelled by then, by (URL, attempt)."""
         self.storage = MemoryStorage(self._inject, condition_first=self.condition_first)
+        self.storage.on_removal = self._check_removal
         self.bus = MemoryBus(self._inject)
         self._wire()
         self.job_id = self.create(CreateBackup(user_id=USER_ID, site_id=SITE_ID)).id
@@ -218,13 +276,23 @@ class SimulatedService:
         self.upload_part = bootstrap.upload_part()
         self.finish_task = bootstrap.finish_task()
         self.finish_job = bootstrap.finish_job()
+        self.create_restore = bootstrap.create_restore()
+        self.change_restore = bootstrap.change_restore()
+        self.restore_provider = replace(bootstrap.restore_provider(), slice_bytes=SLICE)
+        self.sweep_restores = bootstrap.sweep_restores()
         self.sweep_jobs = bootstrap.sweep_jobs()
         self.clean_up_jobs = bootstrap.clean_up()
 
     def _settings(self) -> Settings:
         return Settings(
             providers={
-                name: Provider(name=name, export_url=self.export_url, format=self.format)
+                name: Provider(
+                    name=name,
+                    export_url=self.export_url,
+                    format=self.format,
+                    import_url="http://provider/imports",
+                    import_status=self.import_status,
+                )
                 for name in self.served
             },
             bucket=BUCKET,
@@ -246,6 +314,92 @@ class SimulatedService:
     def _check_stored(self, before: Job, after: Job) -> None:
         check_change(before, after, self.now)
         assert after.next_check_at == after.earliest_check, "the sweep's index was forgotten"
+        if after.status is Status.DONE and before.status is not Status.DONE:
+            described = list(self.storage.versions.get(after.manifest_key, {}).values())
+            assert described == [manifest_of(after)], "a job got done without its manifest (I18)"
+        if after.removing_at is not None and before.removing_at is None:
+            assert pinned_until(before, self.now) is None, "a pinned backup is removed (I19)"
+
+    def _check_added(self, job: Job) -> None:
+        """A safety backup runs under its restore's claim (I10), unless that ends while it is made."""
+        if job.safety_for is None:
+            return
+        restore = self.stored_restore(job.safety_for.restore_id)
+        assert job.safety_for.attempt <= restore.attempt
+        if (restore.status, restore.safety_job_id) != (RestoreStatus.BACKING_UP, job.id):
+            self.safety_in_vain.add(job.id)
+
+    def _check_removal(self, key: str, version_id: str) -> None:
+        """No removal touches what is pinned (I19)."""
+        for job in self.jobs.all():
+            if pinned_until(job, self.now) is None:
+                continue
+            assert key != job.manifest_key, "the manifest of a pinned backup is removed (I19)"
+            kept = {(task.object.key, task.object.version_id) for task in job.tasks.values() if task.object}
+            assert (key, version_id) not in kept, "an object of a pinned backup is removed (I19)"
+
+    def _check_restore_stored(self, before: Restore, after: Restore) -> None:
+        check_restore_change(before, after, self.now)
+        assert after.next_check_at == after.earliest_check, "the sweep's index was forgotten"
+        if after.status is RestoreStatus.RUNNING:
+            if before.status is not RestoreStatus.RUNNING:
+                self._check_begins(after)
+            self._check_source(after)
+        for name, task in after.tasks.items():
+            if task.upload:
+                url, sent_to = task.upload.url, task.upload.sent_to
+                self.stored_sent_to[url] = max(sent_to, self.stored_sent_to.get(url, 0))
+            if task.status is Status.DONE and before.tasks[name].status is not Status.DONE:
+                self._check_imported(after, name)
+
+    def _check_begins(self, restore: Restore) -> None:
+        """Nothing is sent before the safety backup is done, unless nobody wants one (I20)."""
+        self.began_sending.add((restore.id, restore.attempt))
+        if restore.safety_backup:
+            assert restore.safety_job_id is not None
+            safety = self.stored(restore.safety_job_id)
+            assert (safety.status, safety.safety_for) == (Status.DONE, restore.ref), "I20"
+            needed = {name for name, task in restore.tasks.items() if task.status in UNFINISHED}
+            assert safety.tasks.keys() == needed
+            assert (safety.user_id, safety.site_id) == (restore.user_id, restore.site_id)
+
+    def _check_source(self, restore: Restore) -> None:
+        """What a restore needs is pinned and there (I19)."""
+        assert restore.deadline_at is not None
+        job = self.stored(restore.job_id)
+        assert (job.status, job.removing_at) == (Status.DONE, None)
+        assert job.pins[restore.pin_owner] >= restore.deadline_at
+        for name, task in restore.tasks.items():
+            assert task.object == job.tasks[name].object
+            assert task.object.version_id in self.storage.versions[task.object.key]
+
+    def _check_imported(self, restore: Restore, name: str) -> None:
+        """A task is done only if the provider has taken the very bytes, once (I20)."""
+        stored = restore.tasks[name].object
+        content = self.storage.versions[stored.key][stored.version_id or ""]
+        assert self.imports.imported.get((name, restore.user_id, restore.site_id)) == content
+        assert self.imports.carried_out[restore.id, name] == 1
+
+    def _check_created(self, target: ImportTarget, url: str) -> None:
+        restore = self.stored_restore(target.restore_id)
+        assert restore.id in {restore_id for restore_id, _ in self.began_sending}, "I20"
+        task = restore.tasks[self.imports.uploads[url].provider]
+        assert target == ImportTarget(
+            user_id=restore.user_id,
+            site_id=restore.site_id,
+            job_id=restore.job_id,
+            restore_id=restore.id,
+            crc64nvme=task.object.checksum_crc64nvme,
+        )
+
+    def _check_received(self, url: str, upload: MemoryUpload) -> None:
+        """What may have been sent is stored before it is; after a cancel arrives what was on its way at most."""
+        assert len(upload.data) <= self.stored_sent_to.get(url, 0), "more was sent than was stored before"
+        restore = self.stored_restore(upload.target.restore_id)
+        task = restore.tasks[upload.provider]
+        if task.upload and task.upload.url == url and task.status is Status.CANCELLED:
+            self.late[url, restore.attempt] += 1
+            assert self.late[url, restore.attempt] == 1, "it was sent on after a cancel"
 
     # --- what a test sees
 
@@ -261,6 +415,10 @@ class SimulatedService:
     def stored(self, job_id: str) -> Job:
         """A job as it is stored; no call of a port."""
         return next(job for job in self.jobs.all() if job.id == job_id)
+
+    def stored_restore(self, restore_id: str) -> Restore:
+        """A restore as it is stored; no call of a port."""
+        return next(restore for restore in self.restores.all() if restore.id == restore_id)
 
     @property
     def unexpected(self) -> list[str]:
@@ -303,6 +461,8 @@ class SimulatedService:
                     self.finish_task(event, deadline)
                 case TaskUpdated():
                     self.finish_job(event, deadline)
+                case RestoreTaskCreated():
+                    self.restore_provider(event, f"run {self.invocations}", deadline)
             acknowledged.append(True)
         if not acknowledged:
             self.bus.bag.append(event)
@@ -313,9 +473,9 @@ class SimulatedService:
             self.deliver(self.take(0))
 
     def deliver_all(self, *kinds: type[TaskEvent], provider: str | None = None) -> None:
-        """Every event of these kinds, and of this provider, and those that come meanwhile."""
+        """Every event of these kinds, and of this provider, and those that come meanwhile; or every one there is."""
         for _ in range(MAX_DELIVERIES):
-            event = self.take_of(*kinds, provider=provider)
+            event = self.take_of(*kinds, provider=provider) if kinds or provider else self.take(0)
             if event is None:
                 return
             self.deliver(event)
@@ -324,6 +484,7 @@ class SimulatedService:
     def sweep(self) -> None:
         """The schedule has come."""
         with self.invocation():
+            self.sweep_restores(self.now + PASS)
             self.sweep_jobs(self.now + PASS)
 
     def clean_up(self) -> None:
@@ -340,6 +501,35 @@ class SimulatedService:
         """A call of the API."""
         with self.invocation():
             self.change_job.retry(self.job_id)
+
+    def cancel_restore(self) -> None:
+        """A call of the API, about the newest restore."""
+        for restore in self.restores.all()[-1:]:
+            with self.invocation():
+                self.change_restore.cancel(restore.id)
+
+    def retry_restore(self) -> None:
+        """A call of the API, about the newest restore."""
+        for restore in self.restores.all()[-1:]:
+            with self.invocation():
+                self.change_restore.retry(restore.id)
+
+    def cancel_safety_backup(self) -> None:
+        """A call of the API, about the newest restore's."""
+        for restore in self.restores.all()[-1:]:
+            with self.invocation():
+                self.change_job.cancel(restore.safety_job_id or "")
+
+    def delete(self) -> None:
+        """A call of the API: the job's data may go."""
+        with self.invocation():
+            self.change_job.delete(self.job_id, None)
+
+    def stand_still(self) -> None:
+        """Whoever is at work stands still until others have taken over and come as far as they can."""
+        self.pass_time(timedelta(seconds=self.policy.lease_seconds + 1))
+        self.sweep()
+        self.deliver_next(STANDS_FOR)
 
     def pass_time(self, span: timedelta) -> None:
         """Time moves on."""
@@ -437,6 +627,8 @@ class SimulatedService:
         if self._depth <= MAX_DEPTH:
             self._run_others(fault)
         result = call()
+        if fault is Fault.STILL_AFTER and self._depth <= MAX_DEPTH:
+            self.stand_still()
         if fault is Fault.CRASH_AFTER:
             raise Crash
         if fault is Fault.ANSWER_LOST:
@@ -458,6 +650,29 @@ class SimulatedService:
                     upload.lose_first_part()
             case Fault.LIE:
                 self.storage.lies += 1
+            case Fault.EXPORT_GONE:
+                self.exports.by_provider.clear()
+            case _:
+                self._spoil_imports(fault)
+
+    def _spoil_imports(self, fault: Fault) -> None:
+        """The import APIs have a mind of their own."""
+        uploads = self.imports.uploads
+        if fault is Fault.FORGET:
+            uploads.clear()
+        if fault is Fault.FALL_BACK:
+            for url in [url for url, upload in uploads.items() if upload.state == "receiving"]:
+                self.imports.lose_bytes(url, SLICE - 1)
+        for api in self.imports.by_provider.values():
+            match fault:
+                case Fault.BREAK:
+                    api.takes = SLICE // 2
+                case Fault.IMPORT_LONG:
+                    api.processing = 5
+                case Fault.IMPORT_FAILS:
+                    api.fails = "there is no room left"
+                case Fault.OFFSET_HIGH:
+                    api.off_by = SLICE + 1
 
     def _run_others(self, fault: Fault) -> None:
         """Other invocations begin and end."""
@@ -478,10 +693,20 @@ class SimulatedService:
                 self.cancel()
             case Fault.RETRY:
                 self.retry()
+            case Fault.STILL_BEFORE:
+                self.stand_still()
+            case Fault.DELETE:
+                self.delete()
+            case Fault.CANCEL_RESTORE:
+                self.cancel_restore()
+            case Fault.RETRY_RESTORE:
+                self.retry_restore()
+            case Fault.CANCEL_SAFETY:
+                self.cancel_safety_backup()
 
 
 def _outage(port: str) -> Exception:
-    if port in ("jobs", "parts", "schedules"):
+    if port in ("jobs", "parts", "schedules", "restores"):
         return RepositoryUnavailable("MongoDB does not answer.")
     if port == "bus":
         return BusUnavailable("Kafka does not take events.")

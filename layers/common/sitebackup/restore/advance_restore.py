@@ -9,6 +9,7 @@ from ..domain.errors import DuplicateJob
 from ..domain.job import UNFINISHED, Job, Status
 from ..domain.reason import Code, Reason
 from ..domain.restore import Restore, RestoreStatus
+from ..domain.restoring import RestoreTransition
 from ..domain.transitions import endings
 from ..telemetry import logger
 from .recorder import RestoreRecorder
@@ -40,14 +41,12 @@ class AdvanceRestore:
 
     def _prepare(self, restore: Restore) -> Restore | None:
         """Pins the backup; then the site is backed up, or the sending begins."""
-        if restore.safety_backup:
-            if not self._is_pinned(restore):
-                return self._give_up(restore, _GONE)
-            safety_job_id = self.new_id()
-            return self.recorder.apply(
-                restore.id, lambda restore, moment: restoring.back_up(restore, moment, safety_job_id)
-            )
-        return self._start_sending(restore)
+        if not restore.safety_backup:
+            return self._pin_and(restore, restoring.start_sending)
+        safety_job_id = self.new_id()
+        return self._pin_and(
+            restore, lambda restore, moment: restoring.back_up(restore, moment, safety_job_id)
+        )
 
     def _watch_safety_backup(self, restore: Restore) -> Restore | None:
         """Goes on once it is done; None while it is not."""
@@ -59,7 +58,7 @@ class AdvanceRestore:
                 self.backups.apply(restore.safety_job_id, endings.cancel)
             return None
         if job.status is Status.DONE:
-            return self._start_sending(restore)
+            return self._pin_and(restore, restoring.start_sending)
         if job.status not in UNFINISHED:
             return self._give_up(restore, _safety_failed(job))
         self.recorder.apply(restore.id, restoring.look_again)
@@ -92,19 +91,31 @@ class AdvanceRestore:
                 "the safety backup is there already", extra={"jobId": job.id, "restoreId": restore.id}
             )
 
-    def _start_sending(self, restore: Restore) -> Restore | None:
-        """Pins the backup for all the time that this may take, then begins."""
-        if not self._is_pinned(restore):
-            return self._give_up(restore, _GONE)
-        return self.recorder.apply(restore.id, restoring.start_sending)
+    def _pin_and(self, restore: Restore, step: RestoreTransition) -> Restore | None:
+        """Pins the backup for all the time that the step and what follows may take, then takes it (I19).
 
-    def _is_pinned(self, restore: Restore) -> bool:
-        """Whether the backup is there, and stays until the restore is over (I19)."""
+        A pin that came when the restore was over goes again; if the process ends before that, it ends by itself.
+        """
         until = restoring.pin_until(restore, self.recorder.moment())
         pinned = self.backups.store(
             restore.job_id, lambda job, moment: lifecycle.pin(job, moment, restore.pin_owner, until)
         )
-        return pinned is not None
+        if pinned is None:
+            return self._give_up(restore, _GONE)
+        taken = self.recorder.apply(restore.id, step)
+        if taken is None and not self._goes_on(restore):
+            self._unpin(restore)
+        return taken
+
+    def _goes_on(self, seen: Restore) -> bool:
+        """Whether the attempt that was seen does."""
+        restore = self.recorder.restores.get(seen.id)
+        return restore is not None and restore.is_active and restore.attempt == seen.attempt
+
+    def _unpin(self, restore: Restore) -> None:
+        self.backups.store(
+            restore.job_id, lambda job, moment: lifecycle.unpin(job, moment, restore.pin_owner)
+        )
 
     def _give_up(self, restore: Restore, reason: Reason) -> Restore | None:
         return self.recorder.apply(
@@ -117,9 +128,7 @@ class AdvanceRestore:
             return
         if restore.safety_job_id is not None:
             self.backups.apply(restore.safety_job_id, endings.cancel)
-        self.backups.store(
-            restore.job_id, lambda job, moment: lifecycle.unpin(job, moment, restore.pin_owner)
-        )
+        self._unpin(restore)
         self.recorder.apply(restore.id, restoring.release)
 
 
