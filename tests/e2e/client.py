@@ -55,25 +55,32 @@ class Api:
         assert answer.status_code == 202, answer.text
         return json_of(answer)
 
+    def restore(self, job: Json, **fields: Any) -> Json:
+        """The new restore of this backup, of all its providers and without a safety backup unless `fields` differ."""
+        answer = self.post("/restores", restore_request(job, **fields))
+        assert answer.status_code == 202, answer.text
+        return json_of(answer)
+
     def change(self, job: Json, action: str) -> Json:
-        """The job after `retry`, `cancel` or `undelete`."""
-        answer = self.post(f"/backup/{job['jobId']}/{action}")
+        """The job or restore after `retry`, `cancel` or, of a job, `undelete`."""
+        answer = self.post(f"{path_of(job)}/{action}")
         assert answer.status_code == 202, answer.text
         return json_of(answer)
 
     def job(self, job: Json) -> Json:
-        answer = self.get(f"/backup/{job['jobId']}")
+        """The job or restore as it stands."""
+        answer = self.get(path_of(job))
         assert answer.status_code == 200, answer.text
         return json_of(answer)
 
     def wait(
         self, job: Json, what: str, condition: Callable[[Json], Any], limit: float = LIMIT_SECONDS
     ) -> Json:
-        """The job once `condition` holds, by long polls. Fails with the job after `limit` seconds."""
+        """The job or restore once `condition` holds, by long polls. Fails with it after `limit` seconds."""
         deadline = time.monotonic() + limit
         while not condition(job):
-            assert time.monotonic() < deadline, f"not within {limit:.0f} s: {what}; the job: {job}"
-            answer = self.get(f"/backup/{job['jobId']}", wait=2, since=job["version"])
+            assert time.monotonic() < deadline, f"not within {limit:.0f} s: {what}; it is: {job}"
+            answer = self.get(path_of(job), wait=2, since=job["version"])
             if answer.status_code == 503:  # tests take MongoDB away
                 time.sleep(0.2)
                 continue
@@ -82,11 +89,11 @@ class Api:
         return job
 
     def finish(self, job: Json, limit: float = LIMIT_SECONDS) -> Json:
-        """The job in a final status."""
+        """The job or restore in a final status."""
         return self.wait(job, "a final status", lambda job: job["status"] in FINAL, limit)
 
     def done(self, job: Json, limit: float = LIMIT_SECONDS) -> Json:
-        """The job, which must end as done."""
+        """The job or restore, which must end as done."""
         job = self.finish(job, limit)
         assert job["status"] == "done", job
         return job
@@ -117,6 +124,10 @@ class Bucket:
         for chunk in body.iter_chunks(1 << 20):
             digest.update(chunk)
         return digest.hexdigest()
+
+    def remove(self, stored: Json) -> None:
+        """Takes the object of a done task away, as nobody should."""
+        self._s3.delete_object(Bucket=BUCKET, Key=stored["key"], VersionId=stored["versionId"])
 
     def uploads(self, key: str) -> list[str]:
         """Open multipart uploads at exactly this key."""
@@ -153,6 +164,19 @@ class Bucket:
 def key(job: Json, provider: str) -> str:
     """Where a task's object is, as the design says."""
     return f"{job['userId']}/{job['siteId']}/{job['jobId']}/{provider}.zip"
+
+
+def path_of(document: Json) -> str:
+    """Of a job or a restore."""
+    if "restoreId" in document:
+        return f"/restores/{document['restoreId']}"
+    return f"/backup/{document['jobId']}"
+
+
+def restore_request(job: Json, **fields: Any) -> Json:
+    """The body that asks for this backup back, of all its providers and without a safety backup."""
+    ids = {name: job[name] for name in ("userId", "siteId", "jobId")}
+    return {**ids, "providers": "all", "safetyBackup": False, **fields}
 
 
 def json_of(answer: requests.Response) -> Json:

@@ -22,7 +22,7 @@ from local.services.service import Service
 from local.settings import free_ports
 from mock_providers.client import MockSite
 from sitebackup.adapters.topics import key_of, topic_of
-from sitebackup.domain.events import TaskEvent
+from sitebackup.domain.events import Event
 from tests.documentdb import Rules, Wire
 from tests.e2e.client import Api, Bucket, Json, wait_until
 from tests.e2e.run import Run
@@ -31,6 +31,8 @@ from tests.tcp_proxy import TcpProxy
 
 MIB = 1 << 20
 PART = 5 * MIB
+SLICE = 8 * MIB
+"""So many bytes a restore sends at once."""
 HELD: dict[str, Any] = {"status": {"code": 503, "retryAfter": 60}}
 """The faults of an export whose job stays running."""
 MEDIA_LIMIT = 40 * MIB
@@ -131,7 +133,7 @@ class Stack:
         """kill -9 of the process of a function that works now."""
         os.kill(self.busy(folder), signal.SIGKILL)
 
-    def emit(self, *events: TaskEvent) -> None:
+    def emit(self, *events: Event) -> None:
         """Sends records as the functions do, but to partitions that hold none of the same keys.
 
         A process that is paused holds up the partitions of its batch, which may have records of several keys.
@@ -164,7 +166,7 @@ class Stack:
         return wait_until("an open upload", lambda: self.bucket.uploads(key))[0]
 
 
-def _partition(event: TaskEvent) -> int:
+def _partition(event: Event) -> int:
     """Where Kafka's own partitioner puts it."""
     hashed: int = murmur2(key_of(event).encode()) & 0x7FFFFFFF
     return hashed % TOPICS[topic_of(event)]
@@ -173,8 +175,8 @@ def _partition(event: TaskEvent) -> int:
 def _providers(url: str) -> str:
     query = "userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
     settings: dict[str, Json] = {
-        "site": {},
-        "db": {},
+        "site": {"importUrl": f"{url}/site/import"},
+        "db": {"importUrl": f"{url}/db/import", "importStatus": True},
         "media": {"maxBytes": MEDIA_LIMIT, "partsInFlight": 4},
         "dump": {"format": "any"},
     }

@@ -1,4 +1,4 @@
-"""kill -9 of functions and services in the middle of the work: every job still ends done, bytes equal."""
+"""kill -9 of functions and services in the middle of the work: every job and restore still ends done, bytes equal."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ import requests
 
 from local.services.service import Service
 from mock_providers.client import MockSite
+from tests.e2e.backups import back_up_each, behave
 from tests.e2e.client import Json, json_of, wait_until
 from tests.e2e.stack import PART, Stack
 
@@ -48,20 +49,29 @@ def test_a_function_killed_in_the_middle_of_a_stream_is_replaced(stack: Stack) -
 
 
 @pytest.mark.parametrize("name", ["kafka", "mongo", "s3"])
-def test_a_service_killed_in_the_middle_of_jobs_loses_nothing(stack: Stack, name: str) -> None:
+def test_a_service_killed_in_the_middle_of_jobs_and_restores_loses_nothing(stack: Stack, name: str) -> None:
     service: Service = getattr(stack, name)
     ranged = stack.site(size=4 * PART + 1, drip=SLOW)
     streamed = stack.site(size=2 * PART, noRange=True, drip=SLOW)
     small = stack.site(size=PART // 2, drip={"bytesPerSecond": PART // 8})
     sites = (ranged, streamed, small)
+    backups = back_up_each(stack, [[stack.site(provider, 4 * PART)] for provider in ("site", "db")])
+    for backup in backups:
+        behave(backup.site, drip=SLOW)
+    restores = [stack.api.restore(backup.job) for backup in backups]
     jobs = [stack.api.create(site) for site in sites]
     wait_until("bytes move", lambda: all(site.stats()["bytesSent"] > 0 for site in sites))
+    wait_until("bytes move back", lambda: all(one.site.imports()["bytesReceived"] for one in backups))
     with stack.down(service):
         pass
     for site, job in zip(sites, jobs, strict=True):
         done = stack.api.done(job)
         stack.bucket.assert_holds(done, site)
         stack.bucket.wait_clean(done)
+    for backup, restore in zip(backups, restores, strict=True):
+        done = stack.api.done(restore)
+        assert backup.is_back(), done
+        assert backup.bytes_received() <= 1.1
 
 
 def test_a_backup_is_accepted_while_kafka_is_down(stack: Stack) -> None:

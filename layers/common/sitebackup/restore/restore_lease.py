@@ -85,5 +85,6 @@ class RestoreLease:
             raise TaskEnded
         now = self.recorder.now()
         self._until = lease.until - ENDS_EARLY
-        self._renew_at = now + RENEW_EVERY
-        self._look_at = now + LOOK_EVERY
+        third = (self._until - now) / 3  # a short lease is renewed sooner
+        self._renew_at = now + min(RENEW_EVERY, third)
+        self._look_at = now + min(LOOK_EVERY, third)

@@ -28,6 +28,8 @@ SLICE_BYTES = 8 * MIB
 """Held in memory: one that is sent, and the next one that is read meanwhile."""
 ASK_PAUSES = (1.0, 2.0, 4.0)
 """Seconds between the first questions of what became of an import; the sweep asks the later ones."""
+PAUSE_AFTER_BREAK = 1.0
+"""Seconds before the rest of a slice that broke is sent: until then the provider has seen the break as well."""
 STOPS_BEFORE_DEADLINE = timedelta(seconds=30)
 """No slice is begun later than that before the end of an invocation."""
 
@@ -190,13 +192,14 @@ class RestoreProvider:
         data: memoryview,
         deadline: datetime,
     ) -> int:
-        """How far the provider is then. A break that has moved it on is none: the rest is sent at once."""
+        """How far the provider is then. A break that has moved it on is none: the rest is sent soon."""
         left = lease.time_left(self.clock.left_until(deadline))
         try:
             reached = self.imports.send(provider, upload.url, offset, data, left, lease.goes_on)
         except Transient as error:
             if error.retry_after is not None:
                 raise
+            self.clock.sleep(PAUSE_AFTER_BREAK)
             lease.renew()
             reached = self.imports.offset(provider, upload.url, left)
             if not offset < reached <= offset + len(data):
