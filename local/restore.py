@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import requests
@@ -25,10 +26,10 @@ def main(api: str, job_id: str, providers: str, safety: str) -> int:
         _restore(api, job_id, providers, safety == "true", console)
         return 0
     except NotDone as error:
-        console.print(f"Not restored. {error}", style="red", markup=False)
+        print(f"Not restored. {error}", file=sys.stderr)
     except requests.RequestException as error:
-        sentence = f"The API at {api} does not answer: {error}. Is it up? `make up` starts it."
-        console.print(sentence, style="red", markup=False)
+        kind = type(error).__name__
+        print(f"The API at {api} does not answer ({kind}). Is it up? `make up` starts it.", file=sys.stderr)
     return 1
 
 

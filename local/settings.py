@@ -137,11 +137,11 @@ def _number(env: Mapping[str, str], name: str, default: int, high: int) -> int:
 
 def _mock_providers(host: str, port: int) -> str:
     def provider(name: str) -> dict[str, str | bool]:
-        url = f"http://{host}:{port}/{name}"
+        url, ids = f"http://{host}:{port}/{name}", "userId={userId}&siteId={siteId}"
         return {
             "name": name,
-            "exportUrl": url + "/export?userId={userId}&siteId={siteId}&chunkSize={chunkSize}",
-            "importUrl": f"{url}/import",
+            "exportUrl": f"{url}/export?{ids}&chunkSize={{chunkSize}}",
+            "importUrl": f"{url}/import?{ids}",
             "importStatus": True,
             "format": "zip",
         }

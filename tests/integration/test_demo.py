@@ -16,7 +16,7 @@ import pytest
 from local.paths import ROOT
 from mock_providers.client import MockSite
 
-LIMIT_SECONDS = 200.0
+LIMIT_SECONDS = 280.0
 RESTORE = "Then the site changes"
 """What the demo says before it restores."""
 

@@ -188,7 +188,7 @@ def test_a_restore_that_fails_says_why_and_has_another_exit_code(up: tuple[dict[
     site.set(imports={"importFails": {"message": "no room [left]"}})
     result = _local(env, "restore", job["jobId"], "all", "false")
     assert result.returncode == 1
-    assert "It ended as failed: import_failed: " in result.stdout
+    assert "It ended as failed: import_failed: " in result.stderr
     assert "no room [left]" in result.stdout
 
 
@@ -208,14 +208,14 @@ def test_a_restore_that_can_not_begin_says_why(
     job_id, providers, safety = arguments
     result = _local(env, "restore", job_id or _backed_up(settings)[0]["jobId"], providers, safety)
     assert result.returncode == 1
-    assert sentence in result.stdout
+    assert sentence in result.stderr
 
 
 def test_a_restore_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
     result = _local(_env(tmp_path), "restore", "0" * 24, "all", "true")
     assert result.returncode == 1
-    assert "does not answer" in result.stdout
-    assert "`make up` starts it" in result.stdout
+    assert "does not answer" in result.stderr
+    assert "`make up` starts it" in result.stderr
 
 
 def test_make_restore_asks_for_the_backup() -> None:
