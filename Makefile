@@ -42,7 +42,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke format lint audit sbom lint-infra lock
+.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore format lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,8 +50,8 @@ help: ## Show this list
 setup: .venv/.test .venv-tools/.tools ## Install everything for development into .venv and .venv-tools
 	@echo "Ready. Next: make demo, or make test."
 
-demo: .venv/.local ## Back up two exports on real services here and compare them byte by byte
-	@echo "Running the demo: Kafka, MongoDB's protocol, S3, the export APIs and all functions, on this machine"
+demo: .venv/.local ## Back up two exports on real services here, change the site, restore it, compare every byte
+	@echo "Running the demo: Kafka, MongoDB's protocol, S3, the providers' APIs and all functions, on this machine"
 	@$(BIN)/python -m local demo
 
 up: .venv/.local ## Start everything in the background, the API at http://127.0.0.1:3000
@@ -73,6 +73,11 @@ invoke: .venv/.local ## Invoke one function: make invoke FUNCTION=get_job EVENT=
 	@if [ -z "$(FUNCTION)" ] || [ -z "$(EVENT)" ]; then \
 	  echo "Say which function and event: make invoke FUNCTION=get_job EVENT=events/get_job.json" >&2; exit 2; fi
 	@$(BIN)/python -m local invoke "$(FUNCTION)" "$(EVENT)"
+
+restore: .venv/.local ## Give a backup of `make up` back to its providers: make restore JOB=... [PROVIDERS=site,db] [SAFETY=false]
+	@if [ -z "$(JOB)" ]; then \
+	  echo "Say which backup: make restore JOB=6b0539ca9af75ebbde6865b0 (its jobId)" >&2; exit 2; fi
+	@$(BIN)/python -m local restore "$(JOB)" "$(or $(PROVIDERS),all)" "$(or $(SAFETY),true)"
 
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"

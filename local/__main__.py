@@ -19,6 +19,7 @@ from rich.table import Table
 from . import background
 from .lambda_runtime.client import lambda_client
 from .paths import ROOT
+from .restore import main as give_back
 from .services.service import HOST
 from .settings import Settings, SettingsError
 from .state import find_run
@@ -45,7 +46,13 @@ def main() -> int:
     invoke = commands.add_parser("invoke", help="invoke one function")
     invoke.add_argument("function", help="its folder or its name in template.yaml")
     invoke.add_argument("event", type=Path, help="a file with the event")
-    commands.add_parser("demo", help="back up two exports and compare every byte")
+    restore = commands.add_parser("restore", help="give a backup back to its providers")
+    restore.add_argument("job", help="the id of the backup")
+    restore.add_argument("providers", help="all, or names with commas between them")
+    restore.add_argument("safety", help="true: back the site up first; false: don't")
+    commands.add_parser(
+        "demo", help="back up two exports, change the sites, restore them, compare every byte"
+    )
     arguments = parser.parse_args()
     try:
         settings = Settings.from_env(os.environ)
@@ -66,6 +73,8 @@ def main() -> int:
                 return _logs(settings)
             case "invoke":
                 return _invoke(settings, arguments.function, arguments.event)
+            case "restore":
+                return _restore(settings, arguments.job, arguments.providers, arguments.safety)
             case _:
                 from .demo import main as demo
 
@@ -186,6 +195,12 @@ def _invoke(settings: Settings, function: str, event: Path) -> int:
     except ValueError:
         print(result)
     return 1 if "FunctionError" in answer else 0
+
+
+def _restore(settings: Settings, job_id: str, providers: str, safety: str) -> int:
+    state = find_run(settings)
+    address = f"http://{HOST}:{state.ports['API']}" if state else settings.api_address
+    return give_back(address, job_id, providers, safety)
 
 
 def _text(choices: Mapping[str, str]) -> str:

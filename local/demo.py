@@ -1,4 +1,7 @@
-"""The demo: backs up two exports on real services and compares what S3 holds with what was exported."""
+"""The demo: backs up two exports on real services, changes the site, restores it, and compares every byte.
+
+The objects in S3 are compared with the exports, and in the end the exports with what they were before.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -19,26 +22,22 @@ import psutil
 import requests
 from awscrt import checksums
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from . import background
+from .follow import NotDone, call, check_done, follow
 from .services.s3 import s3_client
 from .settings import Settings, free_ports
 
 SIZES = {"site": 48, "db": 24}  # MiB
 _RATES = {"site": 6, "db": 3}  # MiB/s of each part: slow enough to watch
+_IMPORT_RATES = {"site": 12, "db": 6}  # MiB/s
+_CHANGED = {"site": 6, "db": 3}  # MiB, of other bytes
 _PART_SIZE_MIB = 5
 _PARTS_IN_FLIGHT = 2
-_LOOK_SECONDS = 0.2
-_JOB_SECONDS = 180.0
-_CHUNK = 1024 * 1024
+_LIMIT_SECONDS = 180.0  # of the backup, and of the restore
+_MIB = 1024 * 1024
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_FINAL = ("done", "failed", "cancelled")
-
-
-class DemoFailed(Exception):
-    """What went wrong, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,14 @@ class Digest:
     size: int
     crc64nvme: str
     sha256: str
+
+    @property
+    def mib(self) -> str:
+        return f"{self.size / _MIB:g} MiB"
+
+    @property
+    def short(self) -> str:
+        return f"{self.sha256[:12]}…"
 
 
 def main() -> int:
@@ -76,14 +83,13 @@ def main() -> int:
         try:
             folder.mkdir(mode=0o700)
             with console.status(
-                "Starting Kafka, MongoDB's protocol, S3, two export APIs and the functions ..."
+                "Starting Kafka, MongoDB's protocol, S3, two providers and the functions ..."
             ):
                 background.start(settings, env, throw_away=True)
             console.print(f"Everything is up, the API at {settings.api_address}")
-            job = _back_up(settings, console)
-            succeeded = _compare(settings, job, console)
+            succeeded = _go_all_the_way(settings, console)
             failed = not succeeded
-        except (DemoFailed, background.NotStarted) as error:
+        except (NotDone, background.NotStarted) as error:
             failed = True
             console.print(f"The demo failed. {error}", style="red", markup=False)
         except requests.RequestException as error:
@@ -112,53 +118,63 @@ def _ignore_interrupts() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def _go_all_the_way(settings: Settings, console: Console) -> bool:
+    """Whether all bytes were stored, and all came back. Raises NotDone."""
+    job = _back_up(settings, console)
+    exports = {name: _export(settings, name, job) for name in SIZES}
+    if not _compare(settings, job, exports, console):
+        return False
+    _change(settings, job, console)
+    changed = {name: _export(settings, name, job) for name in SIZES}
+    _restore(settings, job, console)
+    return _compare_again(settings, job, exports, changed, console)
+
+
 def _back_up(settings: Settings, console: Console) -> dict[str, Any]:
-    """Create the backup over HTTP and follow it to its end. Raises DemoFailed."""
+    """Create the backup over HTTP and follow it to its end. Raises NotDone."""
     user_id, site_id = secrets.token_hex(12), secrets.token_hex(12)
     url = f"{settings.api_address}/backup"
     for name, rate in _RATES.items():
-        slow = {"faults": {"drip": {"bytesPerSecond": rate * 1024 * 1024}}}
+        slow = {"faults": {"drip": {"bytesPerSecond": rate * _MIB}}}
         _control(settings, "PUT", name, site_id, slow)
     rates = " and ".join(f"{name} at {rate}" for name, rate in _RATES.items())
     console.print(f"The exports answer slowly, so that there is something to watch: {rates} MiB/s a part")
     console.print(f"POST {url} for the site {site_id}")
     started = time.monotonic()
-    answer = requests.post(url, json={"userId": user_id, "siteId": site_id}, timeout=30)
-    if answer.status_code != 202:
-        raise DemoFailed(f"POST answered {answer.status_code}: {answer.text}")
-    job: dict[str, Any] = answer.json()
+    job = call("POST", url, 202, {"userId": user_id, "siteId": site_id})
     console.print(f"202 Accepted, the job is {job['jobId']}")
-    columns = (TextColumn("{task.description:>6}"), BarColumn(40), DownloadColumn(binary_units=True))
-    with Progress(
-        *columns, TextColumn("{task.fields[status]}"), TimeElapsedColumn(), console=console
-    ) as bars:
-        rows = {name: bars.add_task(name, total=None, status="pending") for name in sorted(job["tasks"])}
-        while True:
-            for name, task in job["tasks"].items():
-                progress = task["progress"]
-                parts = f"{progress['partsDone']} of {progress.get('partsTotal', '?')} parts"
-                bars.update(
-                    rows[name],
-                    completed=progress["bytesDone"],
-                    total=progress.get("bytesTotal"),
-                    status=f"{task['status']}, {parts}",
-                )
-            if job["status"] in _FINAL:
-                break
-            if time.monotonic() - started > _JOB_SECONDS:
-                raise DemoFailed(f"The job is still {job['status']} after {_JOB_SECONDS:.0f} s.")
-            time.sleep(_LOOK_SECONDS)
-            answer = requests.get(f"{url}/{job['jobId']}", timeout=40)
-            if answer.status_code != 200:
-                raise DemoFailed(f"GET answered {answer.status_code}: {answer.text}")
-            job = answer.json()
-    if job["status"] != "done":
-        reason = job.get("reason") or {}
-        raise DemoFailed(f"The job ended as {job['status']}: {reason.get('code')}: {reason.get('message')}")
+    job = follow(f"{url}/{job['jobId']}", job, _LIMIT_SECONDS, console)
+    check_done(job)
     console.print(f"The job is done after {time.monotonic() - started:.1f} s")
     for name in _RATES:
         _control(settings, "DELETE", name, site_id)  # at full speed from here on
     return job
+
+
+def _change(settings: Settings, job: Mapping[str, Any], console: Console) -> None:
+    """Both sites get other content, and import slowly."""
+    for name, size in _CHANGED.items():
+        slow = {"drip": {"bytesPerSecond": _IMPORT_RATES[name] * _MIB}}
+        other = {"size": size * _MIB, "revision": 2, "imports": slow}
+        _control(settings, "PUT", name, job["siteId"], other)
+    sizes = " and ".join(f"{name} has {size}" for name, size in _CHANGED.items())
+    console.print(f"Then the site changes: {sizes} MiB now, and all of it other bytes")
+
+
+def _restore(settings: Settings, job: Mapping[str, Any], console: Console) -> None:
+    """Have the backup restored over HTTP, and follow that to its end. Raises NotDone."""
+    url = f"{settings.api_address}/restores"
+    console.print(f"POST {url} for the job {job['jobId']}")
+    asked = {name: job[name] for name in ("userId", "siteId", "jobId")}
+    started = time.monotonic()
+    restore = call("POST", url, 202, {**asked, "providers": "all"})
+    console.print(f"202 Accepted, the restore is {restore['restoreId']}")
+    restore = follow(f"{url}/{restore['restoreId']}", restore, _LIMIT_SECONDS, console)
+    check_done(restore)
+    console.print(
+        f"The restore is done after {time.monotonic() - started:.1f} s, its safety backup included:"
+    )
+    console.print(f"what the site had become is in backup {restore['safetyJobId']}")
 
 
 def _control(settings: Settings, method: str, provider: str, site_id: str, body: Any = None) -> None:
@@ -167,44 +183,68 @@ def _control(settings: Settings, method: str, provider: str, site_id: str, body:
     requests.request(method, address, json=body, timeout=30).raise_for_status()
 
 
-def _compare(settings: Settings, job: dict[str, Any], console: Console) -> bool:
-    """Read every export and every object whole, and show whether they are the same bytes."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in ("provider", "size", "parts", "CRC64 in S3", "export SHA-256", "object SHA-256", "equal"):
-        table.add_column(title, no_wrap=True)
+def _compare(
+    settings: Settings, job: Mapping[str, Any], exports: Mapping[str, Digest], console: Console
+) -> bool:
+    """Read every object whole, and show whether it has the bytes of its export."""
+    table = _table("provider", "size", "parts", "CRC64 in S3", "export SHA-256", "object SHA-256", "equal")
     s3 = s3_client(f"http://127.0.0.1:{settings.ports['S3']}")
     all_equal = set(job["tasks"]) == set(SIZES)
     for name, task in sorted(job["tasks"].items()):
         place = {"Bucket": task["object"]["bucket"], "Key": task["object"]["key"]}
+        exported = exports[name]
         with console.status(f"Comparing {name} ..."):
-            exported = _export(settings, name, job)
             head = s3.head_object(**place, ChecksumMode="ENABLED")
-            stored = _digest(s3.get_object(**place)["Body"].iter_chunks(_CHUNK))
+            stored = _digest(s3.get_object(**place)["Body"].iter_chunks(_MIB))
         checksum = head.get("ChecksumCRC64NVME", "none")
-        equal = (
-            exported == stored and checksum == exported.crc64nvme and exported.size == SIZES[name] * _CHUNK
-        )
+        equal = exported == stored and checksum == exported.crc64nvme and exported.size == SIZES[name] * _MIB
         all_equal = all_equal and equal
-        table.add_row(
-            name,
-            f"{stored.size / _CHUNK:g} MiB",
-            str(task["progress"]["partsTotal"]),
-            checksum,
-            f"{exported.sha256[:12]}…",
-            f"{stored.sha256[:12]}…",
-            "yes" if equal else "[red]NO[/red]",
-        )
+        parts = str(task["progress"]["partsTotal"])
+        table.add_row(name, stored.mib, parts, checksum, exported.short, stored.short, _yes(equal))
     console.print(table)
     console.print("Every byte is the same." if all_equal else "[red]There are differences.[/red]")
     return all_equal
 
 
-def _export(settings: Settings, provider: str, job: dict[str, Any]) -> Digest:
+def _compare_again(
+    settings: Settings,
+    job: Mapping[str, Any],
+    exports: Mapping[str, Digest],
+    changed: Mapping[str, Digest],
+    console: Console,
+) -> bool:
+    """Read every export once more, and show whether it is what it was before the site changed."""
+    table = _table("provider", "size", "first SHA-256", "changed to", "came back", "equal")
+    all_equal = True
+    for name, first in sorted(exports.items()):
+        with console.status(f"Comparing {name} ..."):
+            back = _export(settings, name, job)
+        equal = back == first != changed[name]
+        all_equal = all_equal and equal
+        table.add_row(name, back.mib, first.short, changed[name].short, back.short, _yes(equal))
+    console.print(table)
+    console.print("Every byte is back." if all_equal else "[red]What came back differs.[/red]")
+    return all_equal
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    return table
+
+
+def _yes(equal: bool) -> str:
+    return "yes" if equal else "[red]NO[/red]"
+
+
+def _export(settings: Settings, provider: str, job: Mapping[str, Any]) -> Digest:
+    """Of what the provider's export gives now."""
     query = {"userId": job["userId"], "siteId": job["siteId"]}
     address = f"{settings.providers_address}/{provider}/export"
     with requests.get(address, params=query, stream=True, timeout=30) as answer:
         answer.raise_for_status()
-        return _digest(answer.iter_content(_CHUNK))
+        return _digest(answer.iter_content(_MIB))
 
 
 def _digest(chunks: Iterable[bytes]) -> Digest:

@@ -136,8 +136,14 @@ def _number(env: Mapping[str, str], name: str, default: int, high: int) -> int:
 
 
 def _mock_providers(host: str, port: int) -> str:
-    url = f"http://{host}:{port}/{{name}}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}"
-    names = ("site", "db")
-    return json.dumps(
-        [{"name": name, "exportUrl": url.replace("{name}", name), "format": "zip"} for name in names]
-    )
+    def provider(name: str) -> dict[str, str | bool]:
+        url, ids = f"http://{host}:{port}/{name}", "userId={userId}&siteId={siteId}"
+        return {
+            "name": name,
+            "exportUrl": f"{url}/export?{ids}&chunkSize={{chunkSize}}",
+            "importUrl": f"{url}/import?{ids}",
+            "importStatus": True,
+            "format": "zip",
+        }
+
+    return json.dumps([provider(name) for name in ("site", "db")])

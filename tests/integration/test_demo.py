@@ -1,5 +1,6 @@
 """`make demo` as its user sees it: a bar that moves, and nothing left behind however it ends."""
 
+import json
 import os
 import re
 import signal
@@ -13,8 +14,11 @@ import psutil
 import pytest
 
 from local.paths import ROOT
+from mock_providers.client import MockSite
 
-LIMIT_SECONDS = 200.0
+LIMIT_SECONDS = 280.0
+RESTORE = "Then the site changes"
+"""What the demo says before it restores."""
 
 
 class Demo:
@@ -97,10 +101,29 @@ def test_the_demo_shows_progress_and_leaves_nothing(tmp_path: Path) -> None:
     demo = Demo(tmp_path)
     try:
         assert demo.end() == 0, demo.output()
-        assert "Every byte is the same." in demo.output()
-        shown = set(re.findall(r"site .*?([\d.]+)/48\.0 MiB", demo.output()))
-        assert len(shown - {"0.0", "48.0"}) >= 3, shown
+        backup, restore = demo.output().split(RESTORE)
+        assert "Every byte is the same." in backup
+        assert "Every byte is back." in restore
+        for bars in (backup, restore):
+            shown = set(re.findall(r"site .*?([\d.]+)/48\.0 MiB", bars))
+            assert len(shown - {"0.0", "48.0"}) >= 3, shown
         assert demo.left() == []
+    finally:
+        demo.kill()
+
+
+def test_the_demo_fails_if_what_comes_back_differs(tmp_path: Path) -> None:
+    demo = Demo(tmp_path)
+    try:
+        demo.wait_for(MOMENTS["the bytes come back"])
+        ports = json.loads(next(demo.temporary.glob("*/state.json")).read_text())["ports"]
+        site_id = re.findall(r"for the site ([0-9a-f]{24})", demo.output())[0]
+        site = MockSite(f"http://127.0.0.1:{ports['PROVIDERS']}", "db", site_id=site_id)
+        site.set(size=None, wrongBody=True)
+        assert demo.end() == 1, demo.output()
+        assert "The restore is done" in demo.output()
+        assert re.search(r"db .* NO *\n *site .* yes *\n *What came back differs\.", demo.output())
+        assert "Data and logs are kept in" in demo.output()
     finally:
         demo.kill()
 
@@ -112,7 +135,10 @@ MOMENTS: dict[str, Callable[[Demo], bool]] = {
     "all is up": lambda demo: "Everything is up" in demo.output(),
     "the bytes move": lambda demo: re.search(r"[1-9][\d.]*/48\.0 MiB", demo.output()) is not None,
     "the bytes are compared": lambda demo: "The job is done" in demo.output(),
-    "it stops": lambda demo: "Every byte is the same" in demo.output(),
+    "the bytes come back": lambda demo: (
+        re.search(RESTORE + r".*[1-9][\d.]*/48\.0 MiB", demo.output(), re.DOTALL) is not None
+    ),
+    "it stops": lambda demo: "Every byte is back" in demo.output(),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import requests
 from rich.console import Console
 
 from local import background, demo
+from local.follow import call, check_done, follow
 from local.paths import ROOT
 from local.services.mock_providers import MockProviders
 from local.services.s3 import BUCKET, s3_client
@@ -25,7 +27,9 @@ from local.services.service import Service, ServiceError
 from local.settings import Settings, SettingsError, free_ports
 from local.state import find_run
 from mock_providers.archive import Archive
+from mock_providers.client import MockSite
 
+MIB = 1024 * 1024
 USER, SITE = "5f0000000000000000000001", "6a0000000000000000000001"
 
 
@@ -151,6 +155,79 @@ def test_invoke_prints_the_answer(up: tuple[dict[str, str], Settings], tmp_path:
     result = _local(env, "invoke", "get_job", str(broken))
     assert result.returncode == 1
     assert result.stderr.startswith("EVENT: ")
+
+
+def _backed_up(settings: Settings) -> tuple[dict[str, Any], MockSite]:
+    """A done backup of one provider, whose site has changed since."""
+    site = MockSite(settings.providers_address).set(size=MIB)
+    body = {"userId": site.user_id, "siteId": site.site_id, "providers": ["site"]}
+    job = call("POST", f"{settings.api_address}/backup", 202, body)
+    job = follow(f"{settings.api_address}/backup/{job['jobId']}", job, 120, Console(quiet=True))
+    check_done(job)
+    site.set(size=MIB, revision=2)
+    return job, site
+
+
+def test_a_backup_is_given_back_by_its_id(up: tuple[dict[str, str], Settings]) -> None:
+    env, settings = up
+    job, site = _backed_up(settings)
+    changed = site.sha256()
+    result = _local(env, "restore", job["jobId"], "site", "true")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert re.search(r"site +done +1 +1", result.stdout)
+    assert site.sha256() == Archive("site", site.user_id, site.site_id, MIB, 1).sha256()
+    safety = re.search(r"The safety backup, .*, is ([0-9a-f]{24})\.", result.stdout)
+    assert safety is not None
+    assert _local(env, "restore", safety[1], "all", "false").returncode == 0
+    assert site.sha256() == changed
+
+
+def test_a_restore_that_fails_says_why_and_has_another_exit_code(up: tuple[dict[str, str], Settings]) -> None:
+    env, settings = up
+    job, site = _backed_up(settings)
+    site.set(imports={"importFails": {"message": "no room [left]"}})
+    result = _local(env, "restore", job["jobId"], "all", "false")
+    assert result.returncode == 1
+    assert "It ended as failed: import_failed: " in result.stderr
+    assert "no room [left]" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("xyz", "all", "true"), "answered 400: jobId"),
+        (("0" * 24, "all", "true"), "answered 404: There is no"),
+        ((None, "mail", "true"), "answered 400: providers"),
+        ((None, "all", "yes"), "SAFETY is 'yes'; it must be true or false."),
+    ],
+)
+def test_a_restore_that_can_not_begin_says_why(
+    up: tuple[dict[str, str], Settings], arguments: tuple[str | None, str, str], sentence: str
+) -> None:
+    env, settings = up
+    job_id, providers, safety = arguments
+    result = _local(env, "restore", job_id or _backed_up(settings)[0]["jobId"], providers, safety)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+
+
+def test_a_restore_without_a_run_says_how_to_start_one(tmp_path: Path) -> None:
+    result = _local(_env(tmp_path), "restore", "0" * 24, "all", "true")
+    assert result.returncode == 1
+    assert "does not answer" in result.stderr
+    assert "`make up` starts it" in result.stderr
+
+
+def test_make_restore_asks_for_the_backup() -> None:
+    result = subprocess.run(
+        ["make", "--old-file", ".venv/.local", "restore"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert result.returncode == 2
+    assert "make restore JOB=" in result.stderr
 
 
 def test_the_log_names_the_source_of_each_line(up: tuple[dict[str, str], Settings]) -> None:
@@ -296,7 +373,8 @@ def test_the_demo_sees_a_difference(s3: Service, tmp_path: Path, monkeypatch: py
             client.put_object(
                 Bucket=place["bucket"], Key=place["key"], Body=bytes(content), ChecksumAlgorithm="CRC64NVME"
             )
-            return demo._compare(settings, job, Console(quiet=True))
+            exports = {"site": demo._export(settings, "site", job)}
+            return demo._compare(settings, job, exports, Console(quiet=True))
 
         assert equal()
         content[-1] ^= 1
