@@ -206,7 +206,7 @@ LOOKS = [
 def job_with(task: Task) -> Job:
     """A running job of this task, and of another one that is not due."""
     job = new_job(2)
-    not_due = Task(stalls_at=NOW + INSTANT, next_check_at=NOW + INSTANT)
+    not_due = MOVING.replace(next_check_at=NOW + INSTANT)
     return job.replace(status=Status.RUNNING, tasks={"db": not_due, "site": task})
 
 

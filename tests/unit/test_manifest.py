@@ -11,6 +11,34 @@ from tests.unit.jobs import DB, MOMENT, SITE, changed, planned, stored
 
 SIZE = 1000
 PARTS = 5
+WRITTEN = """{
+ "schema": 1,
+ "jobId": "cccccccccccccccccccccccc",
+ "userId": "aaaaaaaaaaaaaaaaaaaaaaaa",
+ "siteId": "bbbbbbbbbbbbbbbbbbbbbbbb",
+ "attempt": 1,
+ "createdAt": "2030-01-31T12:00:00Z",
+ "sealedAt": "2030-01-31T12:00:00Z",
+ "expiresAfterDays": 9,
+ "objects": {
+  "db": {
+   "bucket": "b",
+   "key": "k",
+   "size": 1000,
+   "checksumCRC64NVME": "AAAAAAAAAAA=",
+   "versionId": "v"
+  },
+  "site": {
+   "bucket": "b",
+   "key": "k",
+   "size": 1000,
+   "checksumCRC64NVME": "AAAAAAAAAAA=",
+   "versionId": "v",
+   "parts": 5,
+   "validator": "\\"1\\""
+  }
+ }
+}"""
 
 
 def sealed() -> Job:
@@ -56,9 +84,15 @@ def test_a_manifest_is_the_same_bytes_before_and_after_the_job_is_done_and_in_an
     assert manifest_of(changed(finish_job(job, MOMENT, 1))) == manifest_of(job)
 
 
+def test_the_bytes_of_a_manifest_stay_as_they_are() -> None:
+    """Those in the bucket are compared with them for ever (I18)."""
+    job = sealed().replace(user_id="a" * 24, site_id="b" * 24, expires_after_days=9)
+    assert manifest_of(job).decode() == WRITTEN
+
+
 def test_a_job_that_is_not_sealed_has_no_manifest() -> None:
     half = changed(finish_task(planned(), MOMENT, DB, stored(SIZE), 1))
-    for job in (planned(), half):
+    for job in (planned(), half, half.replace(sealed_at=MOMENT.now), sealed().replace(sealed_at=None)):
         with pytest.raises(ValueError, match=f"job {job.id} is not sealed"):
             manifest_of(job)
 

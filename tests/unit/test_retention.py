@@ -31,6 +31,7 @@ from sitebackup.domain.retention import (
     expires_at,
     first_look,
 )
+from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import finish_job
 from tests.fakes.jobs import MemoryJobs
 
@@ -300,6 +301,103 @@ def test_the_first_look_at_a_done_job_comes_when_something_is_due(jobs: list[Job
 
 
 # --- by example
+
+INSTANT = timedelta(milliseconds=1)
+LATER = NOW + 3 * DAY
+CLEANED_FROM = NOW + DAY
+"""When what a job that ended NOW has left beside a good backup is removed."""
+DELETE_GRACE = 7 * DAY
+DONE = a_job(1, Status.DONE, NOW)
+EXPIRING = DONE.replace(expires_after_days=3)
+RUN_TWICE = {"tasks": {"site": a_task(Status.DONE, NOW), "db": a_task(Status.DONE, NOW).replace(runs=2)}}
+FAILED = a_job(1, Status.FAILED, NOW)
+CLEANED = FAILED.replace(cleaning_at=CLEANED_FROM, cleaned_at=CLEANED_FROM)
+ASKED = EXPIRING.replace(delete_at=LATER, delete_cause=DeleteCause.REQUESTED)
+AGED = ASKED.replace(delete_cause=DeleteCause.EXPIRED)
+SAFETY = RestoreRef(restore_id="e" * 24, attempt=1)
+GONE = DONE.replace(status=Status.DELETED, deleted_at=LATER)
+
+
+def keep(reason: Why, until: datetime | None) -> Decision:
+    return Decision(action=Action.KEEP, reason=reason, until=until)
+
+
+@pytest.mark.parametrize(
+    ("job", "holds_newest", "now", "decision"),
+    [
+        (
+            a_job(1, Status.RUNNING, NOW, next_check_at=LATER),
+            False,
+            NOW + 99 * DAY,
+            keep(Why.ACTIVE, LATER),
+        ),
+        # failed
+        (FAILED, False, CLEANED_FROM - INSTANT, keep(Why.RETRY_POSSIBLE, CLEANED_FROM)),
+        (FAILED, False, CLEANED_FROM, Decision(action=Action.CLEAN_FAILED, reason=Why.RETRY_OVER)),
+        (CLEANED, False, NOW + 30 * DAY - INSTANT, keep(Why.RECORD_KEPT, NOW + 30 * DAY)),
+        (CLEANED, False, NOW + 30 * DAY, Decision(action=Action.DELETE_RECORD, reason=Why.RECORD_OVER)),
+        # done
+        (DONE, False, LATER, keep(Why.NO_EXPIRY, None)),
+        (EXPIRING, False, LATER - INSTANT, keep(Why.NOT_EXPIRED, LATER)),
+        (EXPIRING, False, LATER, Decision(action=Action.EXPIRE, reason=Why.EXPIRED)),
+        (EXPIRING, True, LATER, keep(Why.NEWEST_GOOD, LATER + DAY)),
+        (
+            EXPIRING.replace(safety_for=SAFETY),
+            True,
+            LATER,
+            Decision(action=Action.EXPIRE, reason=Why.EXPIRED),
+        ),
+        # done, of more than one run
+        (DONE.replace(**RUN_TWICE), False, CLEANED_FROM - INSTANT, keep(Why.NO_EXPIRY, CLEANED_FROM)),
+        (EXPIRING.replace(**RUN_TWICE), False, NOW, keep(Why.NOT_EXPIRED, CLEANED_FROM)),
+        (
+            DONE.replace(**RUN_TWICE),
+            False,
+            CLEANED_FROM,
+            Decision(action=Action.CLEAN_DONE, reason=Why.RUNS_OVER),
+        ),
+        (DONE.replace(**RUN_TWICE, cleaned_at=LATER), False, LATER, keep(Why.NO_EXPIRY, None)),
+        (EXPIRING.replace(**RUN_TWICE), False, LATER, Decision(action=Action.EXPIRE, reason=Why.EXPIRED)),
+        # marked
+        (ASKED, True, LATER - INSTANT, keep(Why.MARKED, LATER + DELETE_GRACE)),
+        (ASKED, True, LATER, keep(Why.IN_GRACE, LATER + DELETE_GRACE)),
+        (ASKED, True, LATER + DELETE_GRACE - INSTANT, keep(Why.IN_GRACE, LATER + DELETE_GRACE)),
+        (ASKED, True, LATER + DELETE_GRACE, Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)),
+        (AGED, False, LATER, keep(Why.IN_GRACE, LATER + DELETE_GRACE)),
+        (AGED, True, LATER, keep(Why.NEWEST_GOOD, LATER + DAY)),
+        (AGED.replace(safety_for=SAFETY), True, LATER, keep(Why.IN_GRACE, LATER + DELETE_GRACE)),
+        (
+            AGED.replace(removing_at=LATER),
+            True,
+            LATER,
+            Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER),
+        ),
+        # gone
+        (GONE, False, LATER + 400 * DAY - INSTANT, keep(Why.RECORD_KEPT, LATER + 400 * DAY)),
+        (GONE, False, LATER + 400 * DAY, Decision(action=Action.DELETE_RECORD, reason=Why.RECORD_OVER)),
+        (GONE.replace(reason=FAILED.reason), False, LATER, keep(Why.RECORD_KEPT, LATER + 30 * DAY)),
+    ],
+)
+def test_a_job_is_decided_about_by_its_state_and_the_time(
+    job: Job, holds_newest: bool, now: datetime, decision: Decision
+) -> None:
+    assert decide(job, holds_newest, now, Policy()) == decision
+
+
+@pytest.mark.parametrize(
+    ("job", "depends"),
+    [(DONE, False), (EXPIRING, True), (AGED, True), (ASKED, False), (FAILED, False), (GONE, False)],
+)
+def test_only_of_what_age_would_take_it_matters_whether_it_is_the_newest(job: Job, depends: bool) -> None:
+    assert depends_on_newest(job, LATER + DELETE_GRACE, Policy()) is depends
+    assert depends_on_newest(job, LATER + DELETE_GRACE, Policy(keep_newest=0)) is False
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.DONE])
+def test_only_a_done_job_expires_and_only_a_final_one_is_cleaned(status: Status) -> None:
+    job = a_job(1, status, NOW, expires_after_days=3)
+    assert expires_at(job, Policy()) is None
+    assert clean_at(job, Policy()) == (CLEANED_FROM if status in RETRYABLE else None)
 
 
 def test_the_record_of_a_failed_job_goes_before_that_of_a_backup() -> None:

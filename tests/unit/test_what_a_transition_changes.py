@@ -52,8 +52,8 @@ PLANNED = Upload(upload_id=UPLOAD_ID, plan=FIVE_PARTS, attempt=1, dispatched=WIN
 OF_A_STREAM = Upload(upload_id=UPLOAD_ID, attempt=1)
 OF_THE_ATTEMPT_BEFORE = PLANNED.replace(attempt=0)
 THREE_BYTES = stored(3)
-ONE_MEGABYTE = runs.StreamRead(bytes=1_000_000, seconds=0.5)
-ONE_MEGABYTE_SAYS = "The stream was not over after 0 s: 1000000 bytes at 2.0 MB/s."
+SOME_BYTES = runs.StreamRead(bytes=375_000, seconds=0.5)
+SOME_BYTES_SAY = "The stream was not over after 0 s: 375000 bytes at 0.8 MB/s."
 
 LEASED = {"lease": Lease(owner=ME, until=LEASE_OVER), "stalls_at": STALL, "next_check_at": LEASE_OVER}
 RUN_OVER = {"lease": None, "stalls_at": STALL, "stall_delay": 0, "next_check_at": STALL}
@@ -261,10 +261,10 @@ CHANGES = [
         "a run was stopped in its stream",
         runs.stop_stream,
         STREAMING,
-        (SITE, ME, ONE_MEGABYTE),
+        (SITE, ME, SOME_BYTES),
         site={
             "stream_stops": 1,
-            "last_error": FAILED_NOW.replace(message=ONE_MEGABYTE_SAYS),
+            "last_error": FAILED_NOW.replace(message=SOME_BYTES_SAY),
             "next_try_at": NOW,
             "next_check_at": NOW,
             "lease": None,
@@ -274,8 +274,8 @@ CHANGES = [
         "a run was stopped in its stream once too often",
         runs.stop_stream,
         with_site(STREAMING, stream_stops=POLICY.max_stream_stops - 1),
-        (SITE, ME, ONE_MEGABYTE),
-        **failed(Reason(code=Code.STREAM_TOO_LONG, message=ONE_MEGABYTE_SAYS)),
+        (SITE, ME, SOME_BYTES),
+        **failed(Reason(code=Code.STREAM_TOO_LONG, message=SOME_BYTES_SAY)),
     ),
     Case(
         "a run failed for now",
@@ -677,7 +677,7 @@ NOTHING = [
         "a run is stopped while its task waits",
         runs.stop_stream,
         with_site(STREAMING, next_try_at=NEXT_TRY),
-        (SITE, ME, ONE_MEGABYTE),
+        (SITE, ME, SOME_BYTES),
     ),
     Case(
         "a run fails while another one holds the export",
@@ -720,7 +720,7 @@ OF_RUNS: list[tuple[Callable[..., Change | None], Sequence[object]]] = [
     (runs.adopt_upload, (PLANNED,)),
     (runs.begin_stream, ()),
     (runs.end_stream, (FIVE_PARTS,)),
-    (runs.stop_stream, (ONE_MEGABYTE,)),
+    (runs.stop_stream, (SOME_BYTES,)),
 ]
 
 

@@ -32,7 +32,7 @@ def check(job: Job, moment: Moment, missing: Missing) -> Change | None:
 
     None: nothing of the job is due.
     """
-    if not job.is_active or job.earliest_check is None or job.earliest_check > moment.now:
+    if job.earliest_check is None or job.earliest_check > moment.now:
         return None
     if job.sealed_at is not None:
         return _check_sealed(job, moment, job.sealed_at)

@@ -32,7 +32,7 @@ def manifest_of(job: Job) -> bytes:
 
     Raises ValueError if the job is not sealed.
     """
-    objects = {name: task.object for name, task in sorted(job.tasks.items()) if task.object}
+    objects = {name: task.object for name, task in job.tasks.items() if task.object}
     if job.sealed_at is None or len(objects) < len(job.tasks):
         raise ValueError(f"job {job.id} is not sealed")
     manifest = Manifest(
