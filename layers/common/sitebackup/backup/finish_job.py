@@ -45,7 +45,7 @@ class FinishJob:
             logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
             return
         earlier = self._earlier(job)
-        self.store.store(job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job)
+        self.store.apply(job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job)
 
     def _earlier(self, job: Job) -> list[Job]:
         """The last done jobs of its site, newest first, if it is compared with them."""
