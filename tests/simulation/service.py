@@ -77,7 +77,7 @@ SHORTLY = timedelta(seconds=61)
 
 
 class Crash(BaseException):
-    """The process is gone: nothing in it runs any more."""
+    """The process is gone: nothing in it runs on."""
 
 
 class Fault(StrEnum):

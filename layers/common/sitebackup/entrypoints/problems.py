@@ -30,7 +30,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     NotFound: Problem(404, "not-found", "There is no such resource."),
     ActiveJob: Problem(409, "active-job", "The site has an active backup."),
     StateForbids: Problem(409, "state-forbids", "The state of the backup does not allow this."),
-    TooLate: Problem(409, "too-late", "The backup can't be stopped any more."),
+    TooLate: Problem(409, "too-late", "The backup can no longer be stopped."),
     IdempotencyKeyReused: Problem(
         422, "idempotency-key-reused", "The Idempotency-Key belongs to another request."
     ),
