@@ -15,7 +15,7 @@ from pymongo.errors import DuplicateKeyError
 from ...domain.errors import DuplicateJob
 from ...domain.job import Job
 from ...telemetry import logger
-from .connection import AnswerLost, once_more, reachable
+from .connection import once_more, reachable, settled
 from .documents import differences, from_document, job_document
 from .indexes import SITE_NEWEST_FIRST, create_job_indexes
 
@@ -36,21 +36,16 @@ class MongoJobs:
         if not self._indexed:
             create_job_indexes(self._database)
             self._indexed = True
-        try:
-            self._insert(job)
-        except AnswerLost:
-            try:
-                self._insert(job)
-            except DuplicateJob:
-                if not self.get(job.id):
-                    raise
+        if not settled(lambda: self._insert(job), lambda: self.get(job.id) is not None):
+            raise DuplicateJob
 
-    def _insert(self, job: Job) -> None:
+    def _insert(self, job: Job) -> bool:
         try:
             with reachable():
                 self._jobs.insert_one(job_document(job.with_next_check()))
-        except DuplicateKeyError as error:
-            raise DuplicateJob from error
+        except DuplicateKeyError:
+            return False
+        return True
 
     def get(self, job_id: str) -> Job | None:
         """By id."""
@@ -154,14 +149,12 @@ class MongoJobs:
     def _claim(self, field: str, seen: Job, claimed: Job) -> Job | None:
         due = {"_id": seen.id, "version": seen.version, field: job_document(seen)[field]}
         taken = {"$set": {field: job_document(claimed)[field]}}
-        try:
+
+        def take() -> bool:
             with reachable():
-                mine = self._jobs.update_one(due, taken).matched_count == 1
-        except AnswerLost:  # as in `replace`
-            with reachable():
-                mine = self._jobs.update_one(due, taken).matched_count == 1
-            mine = mine or self.get(seen.id) == claimed
-        return claimed if mine else None
+                return self._jobs.update_one(due, taken).matched_count == 1
+
+        return claimed if settled(take, lambda: self.get(seen.id) == claimed) else None
 
     @once_more
     def _due(self, field: str, now: datetime, limit: int) -> list[Job]:
@@ -171,16 +164,9 @@ class MongoJobs:
                 return list(islice((job for job in map(_readable, found) if job), limit))
 
     def replace(self, before: Job, after: Job) -> bool:
-        """Writes only the fields that differ, so that a field of a newer release survives an older one.
-
-        After a lost answer the same compare-and-set is safe to send again: at most one of the two matches. If none
-        does, what is stored tells whether the first one did.
-        """
+        """Writes only the fields that differ, so that a field of a newer release survives an older one."""
         after = after.with_next_check()
-        try:
-            return self._compare_and_set(before, after)
-        except AnswerLost:
-            return self._compare_and_set(before, after) or self.get(after.id) == after
+        return settled(lambda: self._compare_and_set(before, after), lambda: self.get(after.id) == after)
 
     def _compare_and_set(self, before: Job, after: Job) -> bool:
         changes, gone = differences(job_document(before), job_document(after))
