@@ -1,4 +1,4 @@
-"""The functions' surroundings as Lambda has them: the layer that `sam build` makes, the runtime client, no more."""
+"""The functions' surroundings as Lambda has them: the layer that `sam build` makes, and the runtime client."""
 
 import os
 import subprocess

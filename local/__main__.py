@@ -116,7 +116,7 @@ def _down(settings: Settings) -> int:
 def _wipe(settings: Settings) -> int:
     if find_run(settings):
         return _fail("It is up: `make down` first.")
-    for name in _WRITTEN:  # no more: LOCAL_DIR may be a folder with other things in it
+    for name in _WRITTEN:  # nothing else: LOCAL_DIR may be a folder with other things in it
         path = settings.folder / name
         if path.is_dir():
             shutil.rmtree(path)

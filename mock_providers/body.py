@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.05
 
 
 class ConnectionEndedError(Exception):
-    """There is nobody to write to any more: the client left, or a fault closed the connection."""
+    """There is no longer anybody to write to: the client left, or a fault closed the connection."""
 
 
 class Connection:

@@ -54,7 +54,7 @@ class TcpProxy:
             flow.then, flow.forgotten = then, how
 
     def close(self) -> None:
-        """Takes no connection any more, and cuts those that are open."""
+        """Takes no further connection, and cuts those that are open."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

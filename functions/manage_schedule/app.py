@@ -35,7 +35,7 @@ def get(site_id: str) -> Response[str]:
 
 @app.delete("/sites/<site_id>/schedule")
 def delete(site_id: str) -> Response[str]:
-    """No automatic backups any more; the backups stay."""
+    """From here on there are no automatic backups; those that were made stay."""
     manage_schedule.delete(site_id)
     return http.no_content()
 

@@ -28,7 +28,7 @@ class Partition:
 
     @property
     def full(self) -> bool:
-        """Holds as much as it may: no more is to be read."""
+        """Holds as much as it may: nothing is to be read for now."""
         return len(self.pending) >= _MAX_PENDING or self.pending_bytes >= _MAX_PENDING_BYTES
 
     @property

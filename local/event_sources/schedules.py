@@ -40,7 +40,7 @@ class Schedules:
         self._tasks = [asyncio.create_task(self._run(schedule)) for schedule in self._schedules]
 
     async def stop(self) -> None:
-        """Invoke nothing any more."""
+        """Invoke nothing from here on."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

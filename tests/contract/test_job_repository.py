@@ -319,7 +319,7 @@ def test_a_claim_stands_in_the_way_of_no_change(jobs: JobRepository, queue: str)
     claimed = claim_in(jobs, queue, job, NOW + timedelta(minutes=1))
     assert claimed is not None
     stored(jobs, job, put_off(job))
-    assert recorder(jobs).store_seen(claimed, lambda job, moment: Change(put_off(job))) is None
+    assert recorder(jobs).apply_seen(claimed, lambda job, moment: Change(put_off(job))) is None
 
 
 def test_a_claim_outlasts_a_change_that_leaves_the_next_check_as_it_was_read(jobs: JobRepository) -> None:

@@ -53,7 +53,7 @@ def proxy(target: int, alter: Alter = unchanged, tls: ssl.SSLContext | None = No
 def script(
     answer: bytes, read_first: int, *, until: bytes = b"", hold: threading.Event | None = None
 ) -> Iterator[Wire]:
-    """Reads so many bytes of a request, and on to `until`; answers, then closes, or reads no more before `hold`."""
+    """Reads so many bytes of a request, and on to `until`; answers, and closes: at once, or after `hold`."""
 
     def serve(client: socket.socket) -> None:
         data = b""

@@ -52,7 +52,7 @@ class S3Proxy:
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """Take no connection any more; those that are open end with their peers."""
+        """Take no further connection; those that are open end with their peers."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

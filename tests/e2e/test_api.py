@@ -191,7 +191,7 @@ def test_waiting_ends_with_a_change_and_lasts_without_one(stack: Stack) -> None:
     assert answers[0]["version"] > running["version"]
     assert stack.api.get(f"/backup/{job['jobId']}", wait=25, since=0, timeout=10).status_code == 200
     assert stack.api.get(f"/backup/{job['jobId']}", wait=25, timeout=10).status_code == 200, "no since"
-    with pytest.raises(requests.ReadTimeout):  # nothing changes any more
+    with pytest.raises(requests.ReadTimeout):  # nothing changes from here on
         stack.api.get(f"/backup/{job['jobId']}", wait=25, since=cancelled["version"], timeout=2)
 
 

@@ -43,7 +43,7 @@ def test_a_repeat_is_the_same_request_after_the_providers_have_changed(
 
 
 def test_a_repeat_is_the_same_request_after_its_job_has_changed(stack: Stack) -> None:
-    """What had expired and was undeleted has no expiry any more."""
+    """What had expired and was undeleted no longer has an expiry."""
     request = CreateBackup(user_id=an_id(), site_id=an_id(), expires_after_days=1)
     first = post(stack, request, "site")
     stack.change_job().cancel(first.id)

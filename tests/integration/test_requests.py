@@ -89,7 +89,7 @@ class Handlers:
         )
 
     def clear(self) -> None:
-        """Nothing is stored any more; the indexes stay."""
+        """Removes all that is stored; the indexes stay."""
         for name in ("jobs", "schedules"):
             self._database[name].delete_many({})
 

@@ -383,7 +383,7 @@ def test_without_kafka_the_jobs_exist_and_the_sweep_emits(
 def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tried_again(
     stacks: tuple[Stack, Stack],
 ) -> None:
-    """The jobs that their ticks started before can't be read any more."""
+    """The jobs that their ticks started before can no longer be read."""
     one, _ = stacks
     due = add_due(one, range(PAGE + 3))
     good, bad = due[:3], due[3:]  # the bad ones were due first

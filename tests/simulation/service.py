@@ -90,7 +90,7 @@ STANDS_FOR = 30
 
 
 class Crash(BaseException):
-    """The process is gone: nothing in it runs any more."""
+    """The process is gone: nothing in it runs on."""
 
 
 class Fault(StrEnum):

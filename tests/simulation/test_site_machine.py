@@ -215,7 +215,7 @@ class SiteMachine(RuleBasedStateMachine):
 
     def _check_objects(self, job: Job) -> None:
         (manifest,) = self.service.storage.versions[job.manifest_key].values()
-        # What had expired and was undeleted has no expiry any more; the manifest has that of the seal.
+        # What had expired and was undeleted no longer has an expiry; the manifest has that of the seal.
         expiry = read_manifest(manifest).expires_after_days
         assert manifest == manifest_of(job.replace(expires_after_days=expiry)), (
             "a done job has its own manifest (I18)"

@@ -13,7 +13,7 @@ from sitebackup.domain.job import Job, LastError, Lease, PartWait, Status, Task,
 from sitebackup.domain.plan import MIN_PART_SIZE
 from sitebackup.domain.progress import advance
 from sitebackup.domain.reason import Code, Reason
-from sitebackup.domain.transitions import endings, errors, runs, uploads
+from sitebackup.domain.transitions import endings, postponing, runs, uploads
 from tests.unit.jobs import (
     DB,
     FIVE_PARTS,
@@ -274,7 +274,7 @@ def test_progress_of_one_task_does_not_put_off_the_check_of_another() -> None:
     job = planned()
     next_try = START + SOON
     job = changed(runs.start_task(job, MOMENT, DB, 0, OTHER))
-    job = changed(errors.note_error(job, MOMENT, DB, OTHER, errors.Postponed(UNAVAILABLE, next_try)))
+    job = changed(postponing.note_error(job, MOMENT, DB, OTHER, postponing.Postponed(UNAVAILABLE, next_try)))
     progress = advance(job.tasks["site"].progress, [(1, MIN_PART_SIZE)])
     job = changed(uploads.dispatch_parts(job, MOMENT, SITE, UPLOAD_ID, progress))
     assert next_check(job) == next_try
@@ -303,8 +303,8 @@ def test_a_run_that_holds_its_lease_is_left_alone_and_one_that_died_is_replaced(
 
 def test_after_an_error_of_one_part_that_part_alone_is_sent_again() -> None:
     next_try = START + SOON
-    error = errors.Postponed(UNAVAILABLE, next_try)
-    job = changed(errors.note_part_error(planned(1), MOMENT, SITE, UPLOAD_ID, error))
+    error = postponing.Postponed(UNAVAILABLE, next_try)
+    job = changed(postponing.note_part_error(planned(1), MOMENT, SITE, UPLOAD_ID, error))
     waits = {1: PartWait(), 2: PartWait(attempt=1, tries=1, next_try_at=next_try), 3: PartWait()}
     checked = swept(job, next_try, waits)
     assert checked.events == [UploadPartCreated(task=SITE, upload_id=UPLOAD_ID, number=2, redelivery=2)]
@@ -341,8 +341,8 @@ def test_an_upload_that_lacks_no_part_is_sent_to_be_completed() -> None:
 
 def test_a_task_that_waits_longer_than_a_stall_is_left_alone_until_its_next_try() -> None:
     next_try = START + 2 * STALL
-    error = errors.Postponed(UNAVAILABLE, next_try)
-    job = changed(errors.note_error(started(1), MOMENT, SITE, ME, error))
+    error = postponing.Postponed(UNAVAILABLE, next_try)
+    job = changed(postponing.note_error(started(1), MOMENT, SITE, ME, error))
     checked = swept(job, START + STALL)
     assert not checked.events
     assert next_check(checked.job) == next_try
@@ -397,12 +397,12 @@ def test_a_task_that_is_looked_at_before_its_stall_with_nothing_missing_is_left_
 
 
 def test_of_the_errors_of_parts_within_seconds_one_is_written_to_the_job() -> None:
-    error = errors.Postponed(UNAVAILABLE, START + SOON)
-    job = changed(errors.note_part_error(planned(), MOMENT, SITE, UPLOAD_ID, error))
-    assert errors.note_part_error(job, MOMENT, SITE, UPLOAD_ID, error) is None
+    error = postponing.Postponed(UNAVAILABLE, START + SOON)
+    job = changed(postponing.note_part_error(planned(), MOMENT, SITE, UPLOAD_ID, error))
+    assert postponing.note_part_error(job, MOMENT, SITE, UPLOAD_ID, error) is None
     sooner = error._replace(next_try_at=START + SOON / 2)
-    assert changed(errors.note_part_error(job, MOMENT, SITE, UPLOAD_ID, sooner)).tasks[
+    assert changed(postponing.note_part_error(job, MOMENT, SITE, UPLOAD_ID, sooner)).tasks[
         "site"
     ].next_check_at == (sooner.next_try_at)
-    later = at(START + errors.WRITTEN_EVERY)
-    assert errors.note_part_error(job, later, SITE, UPLOAD_ID, error) is not None
+    later = at(START + postponing.WRITTEN_EVERY)
+    assert postponing.note_part_error(job, later, SITE, UPLOAD_ID, error) is not None

@@ -15,7 +15,7 @@ from sitebackup.domain.events import PartUpdated, TaskEvent, TaskUpdated, Upload
 from sitebackup.domain.job import DeleteCause, Job, PartWait, Upload
 from sitebackup.domain.progress import Progress
 from sitebackup.domain.reason import Code, Reason
-from sitebackup.domain.transitions import endings, errors, runs, uploads
+from sitebackup.domain.transitions import endings, postponing, runs, uploads
 from tests.unit.jobs import (
     DB,
     FIVE_PARTS,
@@ -44,7 +44,7 @@ NEXT_TRY = START + timedelta(seconds=4)
 STALL = MOMENT.in_seconds(POLICY.stall_seconds)
 STALLED = at(STALL)
 NOT_BEGUN = at(MOMENT.in_seconds(POLICY.start_seconds))
-ERROR = errors.Postponed("503.", NEXT_TRY)
+ERROR = postponing.Postponed("503.", NEXT_TRY)
 FAILURE = Reason(code=Code.EXPORT_NOT_FOUND, message="404")
 READ = runs.StreamRead(bytes=9, seconds=1.0)
 PLANNED = Upload(upload_id=UPLOAD_ID, plan=FIVE_PARTS, attempt=1, dispatched=WINDOW, window=WINDOW)
@@ -243,9 +243,9 @@ SILENT = [
     Case("a run goes on", runs.renew_lease, started(), (MOMENT, SITE, ME)),
     Case("a stream begins", runs.begin_stream, started(), (MOMENT, SITE, ME)),
     Case("a stream has its upload", runs.adopt_upload, started(), (MOMENT, SITE, ME, OF_A_STREAM)),
-    Case("a run failed for now", errors.note_error, started(), (MOMENT, SITE, ME, ERROR)),
-    Case("a part failed for now", errors.note_part_error, planned(), (MOMENT, SITE, UPLOAD_ID, ERROR)),
-    Case("a completion is tried again", errors.claim_try, planned(), (MOMENT, SITE, 1)),
+    Case("a run failed for now", postponing.note_error, started(), (MOMENT, SITE, ME, ERROR)),
+    Case("a part failed for now", postponing.note_part_error, planned(), (MOMENT, SITE, UPLOAD_ID, ERROR)),
+    Case("a completion is tried again", postponing.claim_try, planned(), (MOMENT, SITE, 1)),
     Case("an upload is lost", uploads.replan_lost, planned(), (MOMENT, SITE, UPLOAD_ID, NEXT_TRY)),
     Case("parts are lost", uploads.redo_parts, planned(), (MOMENT, SITE, UPLOAD_ID, NEXT_TRY)),
     Case(
@@ -288,7 +288,7 @@ def test_a_transition_that_nobody_must_be_told_of_gives_no_event(case: Case) -> 
 def test_every_transition_of_the_domain_is_tested_here() -> None:
     found = {
         function
-        for module in (runs, uploads, errors, endings, lifecycle, checks)
+        for module in (runs, uploads, postponing, endings, lifecycle, checks)
         for name, function in getmembers(module, isfunction)
         if not name.startswith("_")
         and function.__module__ == module.__name__

@@ -1,13 +1,13 @@
 """The recorder: what a transition makes of a job is stored once, counted, and then told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from sitebackup.backup.recorder import MAX_CONFLICTS, Recorder
+from sitebackup.backup.recorder import MAX_CONFLICTS, JobStore, Recorder
 from sitebackup.domain.change import Change, Moment
 from sitebackup.domain.errors import BusUnavailable, Conflict
-from sitebackup.domain.events import TaskEvent, TaskUpdated
+from sitebackup.domain.events import Event, TaskEvent, TaskUpdated
 from sitebackup.domain.job import Job
 from sitebackup.domain.policy import Policy
 from tests.builders import NOW, a_job, a_task, an_id, touch, touched, touches
@@ -137,9 +137,9 @@ def test_what_was_decided_on_a_job_as_it_was_seen_holds_for_no_other_version(
 ) -> None:
     changed = recorder.apply(job.id, touch)
     assert changed is not None
-    assert recorder.store_seen(job, touch) is None
+    assert recorder.apply_seen(job, touch) is None
     assert jobs.get(job.id) == changed.after
-    assert recorder.store_seen(changed.after, touch)
+    assert recorder.apply_seen(changed.after, touch)
 
 
 def test_the_events_that_follow_are_emitted_once_the_change_is_stored(jobs: MemoryJobs, job: Job) -> None:
@@ -155,11 +155,37 @@ def test_the_events_that_follow_are_emitted_once_the_change_is_stored(jobs: Memo
     assert versions == [2]
 
 
-def test_a_change_may_be_stored_and_told_later(recorder: Recorder, bus: MemoryBus, job: Job) -> None:
-    stored = recorder.store(job.id, touch_and_tell)
-    assert stored is not None
-    assert stored.events == [updated(job)]
-    assert bus.bag == []
+def test_what_must_come_before_the_events_finds_the_change_stored_and_no_event_emitted(
+    recorder: Recorder, jobs: MemoryJobs, bus: MemoryBus, job: Job
+) -> None:
+    found: list[object] = []
+
+    def look(events: Sequence[Event]) -> None:
+        found.extend([events, jobs.version(job.id), list(bus.bag)])
+
+    assert recorder.apply_seen(job, touch_and_tell, look)
+    assert found == [[updated(job)], 2, []]
+    assert bus.bag == [updated(job)]
+    assert recorder.apply_seen(job, touch_and_tell, look) is None
+    assert len(found) == 3, "nothing was stored, and yet it was told of events"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda store, job: store.apply(job.id, touch_and_tell),
+        lambda store, job: store.apply_seen(job, touch_and_tell),
+    ],
+    ids=["apply", "apply_seen"],
+)
+def test_a_store_without_a_bus_drops_no_event_in_silence(
+    jobs: MemoryJobs, job: Job, ask: Callable[[JobStore, Job], object]
+) -> None:
+    store = JobStore(jobs, POLICY, lambda: NOW)
+    changed = store.apply(job.id, touch)
+    assert changed is not None
+    with pytest.raises(AssertionError, match="TaskUpdated"):
+        ask(store, changed.after)
 
 
 def test_events_that_kafka_does_not_take_are_left_to_the_sweep(jobs: MemoryJobs, job: Job) -> None:

@@ -17,7 +17,7 @@ from sitebackup.domain.reason import Code, Reason
 from sitebackup.domain.restore import ACTIVE, CRC_OF_NOTHING, Import, Restore, RestoreStatus, RestoreTask
 from sitebackup.domain.restoring import Arrived, RestoreChange
 from sitebackup.domain.task_ref import RestoreTaskRef
-from sitebackup.domain.transitions.errors import Postponed
+from sitebackup.domain.transitions.postponing import Postponed
 from tests.builders import NOW, a_restore
 
 POLICY = Policy(restore_seconds=3600)

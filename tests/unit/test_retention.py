@@ -208,7 +208,7 @@ def check_decision(job: Job, decision: Decision, jobs: Iterable[Job], now: datet
 
 
 def settle(jobs: dict[str, Job], now: datetime, policy: Policy) -> None:
-    """Sweeps until nothing changes any more."""
+    """Sweeps until nothing changes."""
     for _ in range(8):
         before = dict(jobs)
         for job in before.values():

@@ -26,7 +26,7 @@ from sitebackup.domain.plan import MIN_PART_SIZE, Plan, plan_parts
 from sitebackup.domain.progress import Progress, advance
 from sitebackup.domain.reason import Code, Reason
 from sitebackup.domain.task_ref import TaskRef
-from sitebackup.domain.transitions import endings, errors, runs, timing, uploads
+from sitebackup.domain.transitions import endings, postponing, runs, timing, uploads
 from tests.simulation.invariants import check_change, check_job
 from tests.unit.jobs import (
     DB,
@@ -137,7 +137,7 @@ class Jobs(RuleBasedStateMachine):
     @rule(choice=CHOICES, stale=STALE, redelivery=st.integers(1, 5))
     def claim_try(self, choice: int, stale: int, redelivery: int) -> None:
         ref, before = self.ref(choice, stale), self.task(choice)
-        change = errors.claim_try(self.job, self.moment, ref, redelivery)
+        change = postponing.claim_try(self.job, self.moment, ref, redelivery)
         assert change is None or change.job.tasks[ref.provider].tries == redelivery > before.tries
         self.apply(change, stale)
 
@@ -224,8 +224,8 @@ class Jobs(RuleBasedStateMachine):
 
     @rule(choice=CHOICES, stale=STALE, wait=st.integers(0, 9000), owner=st.none() | OWNERS)
     def note_error(self, choice: int, stale: int, wait: int, owner: str | None) -> None:
-        error = errors.Postponed(UNAVAILABLE, self.now + timedelta(seconds=wait))
-        change = errors.note_error(self.job, self.moment, self.ref(choice, stale), owner, error)
+        error = postponing.Postponed(UNAVAILABLE, self.now + timedelta(seconds=wait))
+        change = postponing.note_error(self.job, self.moment, self.ref(choice, stale), owner, error)
         lease = self.task(choice).lease
         if change and lease and lease.until > self.now:
             assert lease.owner == owner, "another's error ended a live lease"
@@ -234,8 +234,8 @@ class Jobs(RuleBasedStateMachine):
     @rule(choice=CHOICES, stale=STALE, wait=st.integers(0, 9000), old=OLD)
     def note_part_error(self, choice: int, stale: int, wait: int, old: bool) -> None:
         ref, upload_id = self.ref(choice, stale), self.upload_id(choice, old)
-        error = errors.Postponed(UNAVAILABLE, self.now + timedelta(seconds=wait))
-        change = errors.note_part_error(self.job, self.moment, ref, upload_id, error)
+        error = postponing.Postponed(UNAVAILABLE, self.now + timedelta(seconds=wait))
+        change = postponing.note_part_error(self.job, self.moment, ref, upload_id, error)
         assert not (old and change), "an event of another upload changed the job"
         if change:
             next_check = change.job.tasks[ref.provider].next_check_at
@@ -440,8 +440,8 @@ def test_a_live_lease_keeps_other_runs_out_until_it_is_over() -> None:
 
 
 def test_a_task_that_waits_is_not_started_before_its_next_try() -> None:
-    error = errors.Postponed(UNAVAILABLE, START + SOON)
-    job = changed(errors.note_error(started(), MOMENT, SITE, ME, error))
+    error = postponing.Postponed(UNAVAILABLE, START + SOON)
+    job = changed(postponing.note_error(started(), MOMENT, SITE, ME, error))
     early = at(error.next_try_at - timedelta(seconds=1))
     assert runs.start_task(job, early, SITE, 1, OTHER) is None
     assert runs.start_task(job, at(error.next_try_at), SITE, 1, OTHER)

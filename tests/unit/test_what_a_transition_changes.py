@@ -12,7 +12,7 @@ from sitebackup.domain.change import Change, Moment
 from sitebackup.domain.job import DeleteCause, Job, LastError, Lease, Status, Task, Upload
 from sitebackup.domain.progress import Progress
 from sitebackup.domain.reason import Code, Reason
-from sitebackup.domain.transitions import endings, errors, runs, uploads
+from sitebackup.domain.transitions import endings, postponing, runs, uploads
 from tests.unit.jobs import (
     FIVE_PARTS,
     ME,
@@ -44,7 +44,7 @@ NEXT_CHECK = NOW + timedelta(seconds=30)
 """Of a task that a part made wait."""
 FAILED_BEFORE = LastError(message="500.", at=START, count=3)
 FAILED_NOW = LastError(message="503.", at=NOW, count=4)
-ERROR = errors.Postponed("503.", NEXT_TRY)
+ERROR = postponing.Postponed("503.", NEXT_TRY)
 NOT_FOUND = Reason(code=Code.EXPORT_NOT_FOUND, message="404.")
 CANCELLED = Reason(code=Code.CANCELLED, message="Cancelled on request.")
 TIMED_OUT = Reason(code=Code.TIMED_OUT, message=f"Not finished after {POLICY.attempt_seconds} seconds.")
@@ -279,21 +279,21 @@ CHANGES = [
     ),
     Case(
         "a run failed for now",
-        errors.note_error,
+        postponing.note_error,
         READING,
         (SITE, ME, ERROR),
         site={"last_error": FAILED_NOW, "next_try_at": NEXT_TRY, "next_check_at": NEXT_TRY, "lease": None},
     ),
     Case(
         "a run failed for now, long after the sweep looks",
-        errors.note_error,
+        postponing.note_error,
         READING,
         (SITE, ME, ERROR._replace(next_try_at=STALL)),
         site={"last_error": FAILED_NOW, "next_try_at": STALL, "lease": None},
     ),
     Case(
         "a completion failed for the first time, once the lease and the wait of another run are over",
-        errors.note_error,
+        postponing.note_error,
         with_site(READING, lease=Lease(owner=OTHER, until=NOW), last_error=None),
         (SITE, None, ERROR),
         site={
@@ -305,40 +305,40 @@ CHANGES = [
     ),
     Case(
         "a part failed for now",
-        errors.note_part_error,
+        postponing.note_part_error,
         MOVING,
         (SITE, UPLOAD_ID, ERROR),
         site={"last_error": FAILED_NOW, "next_try_at": NEXT_TRY, "next_check_at": NEXT_TRY},
     ),
     Case(
         "a part failed for now, and another one waits longer",
-        errors.note_part_error,
+        postponing.note_part_error,
         with_site(MOVING, next_try_at=NEXT_CHECK),
         (SITE, UPLOAD_ID, ERROR),
         site={"last_error": FAILED_NOW, "next_try_at": NEXT_TRY, "next_check_at": NEXT_TRY},
     ),
     Case(
         "a part failed for now, and another one is tried sooner",
-        errors.note_part_error,
+        postponing.note_part_error,
         with_site(MOVING, next_try_at=NEXT_TRY - INSTANT, next_check_at=NEXT_TRY - INSTANT),
         (SITE, UPLOAD_ID, ERROR),
         site={"last_error": FAILED_NOW},
     ),
     Case(
         "a part failed for now, within seconds of an error, and is tried before the sweep looks",
-        errors.note_part_error,
+        postponing.note_part_error,
         with_site(MOVING, last_error=FAILED_BEFORE.replace(at=NOW)),
         (SITE, UPLOAD_ID, ERROR),
         site={"last_error": FAILED_NOW, "next_try_at": NEXT_TRY, "next_check_at": NEXT_TRY},
     ),
     Case(
         "a part failed for now, five seconds after an error",
-        errors.note_part_error,
-        with_site(MOVING, last_error=FAILED_BEFORE.replace(at=NOW - errors.WRITTEN_EVERY)),
+        postponing.note_part_error,
+        with_site(MOVING, last_error=FAILED_BEFORE.replace(at=NOW - postponing.WRITTEN_EVERY)),
         (SITE, UPLOAD_ID, ERROR._replace(next_try_at=STALL)),
         site={"last_error": FAILED_NOW, "next_try_at": STALL},
     ),
-    Case("a completion is tried again", errors.claim_try, MOVING, (SITE, 3), site={"tries": 3}),
+    Case("a completion is tried again", postponing.claim_try, MOVING, (SITE, 3), site={"tries": 3}),
     Case(
         "parts got done before the sweep looks",
         uploads.dispatch_parts,
@@ -681,23 +681,23 @@ NOTHING = [
     ),
     Case(
         "a run fails while another one holds the export",
-        errors.note_error,
+        postponing.note_error,
         with_site(READING, lease=Lease(owner=OTHER, until=NOW + INSTANT)),
         (SITE, ME, ERROR),
     ),
     Case(
         "a run fails while its task waits",
-        errors.note_error,
+        postponing.note_error,
         with_site(READING, next_try_at=NOW + INSTANT),
         (SITE, ME, ERROR),
     ),
     Case(
         "a part fails just within five seconds of an error, and the sweep looks sooner",
-        errors.note_part_error,
-        with_site(MOVING, last_error=FAILED_BEFORE.replace(at=NOW - errors.WRITTEN_EVERY + INSTANT)),
+        postponing.note_part_error,
+        with_site(MOVING, last_error=FAILED_BEFORE.replace(at=NOW - postponing.WRITTEN_EVERY + INSTANT)),
         (SITE, UPLOAD_ID, ERROR._replace(next_try_at=STALL)),
     ),
-    Case("a completion is tried as before", errors.claim_try, MOVING, (SITE, 2)),
+    Case("a completion is tried as before", postponing.claim_try, MOVING, (SITE, 2)),
     Case("no part got done", uploads.dispatch_parts, MOVING, (SITE, UPLOAD_ID, parts_done(1))),
     Case("fewer parts are known", uploads.dispatch_parts, MOVING, (SITE, UPLOAD_ID, Progress())),
     Case("a job is not sealed", endings.finish_job, MOVING, (1,)),

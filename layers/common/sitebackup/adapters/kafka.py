@@ -24,7 +24,7 @@ IDLE_SECONDS = 240.0
 """A producer that was idle for longer is replaced: a frozen environment notices nothing of what became of its
 connections, and NAT gateways and load balancers forget a flow after 350 s."""
 _CLOSE_AFTER_SECONDS = 2 * DELIVERY_SECONDS + 1
-"""Nobody can be waiting for a producer any more, so long after it was replaced."""
+"""So long after a producer was replaced nobody can still be waiting for it."""
 
 
 class KafkaBus:

@@ -9,7 +9,7 @@ from ..domain.job import Job, Upload
 from ..domain.plan import Plan
 from ..domain.progress import advance
 from ..domain.task_ref import TaskRef
-from ..domain.transitions import errors, uploads
+from ..domain.transitions import postponing, uploads
 from ..ports import PartRepository
 from ..telemetry import log_context, logger
 from ..transfer.retrying import RetryInProcess
@@ -42,7 +42,7 @@ class FinishTask:
         if event.redelivery:
             claimed = recorder.apply(
                 ref.job_id,
-                lambda job, moment: errors.claim_try(job, moment, ref, event.redelivery),
+                lambda job, moment: postponing.claim_try(job, moment, ref, event.redelivery),
                 known=job,
             )
             job = claimed.after if claimed else job

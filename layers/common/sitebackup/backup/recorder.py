@@ -20,23 +20,35 @@ MAX_CONFLICTS = 50
 
 
 class Recorded(NamedTuple):
-    """What a transition found, what it left, and the events that follow."""
+    """What a transition found, and what it left."""
 
     before: Job
     after: Job
-    events: Sequence[Event]
+
+
+type BeforeEvents = Callable[[Sequence[Event]], None]
+"""Called once a change is stored, with the events that are then emitted."""
 
 
 @dataclass(frozen=True)
 class JobStore:
-    """Stores what transitions make of jobs (I2), and counts it. For use cases that emit no events."""
+    """Stores what transitions make of jobs (I2), and counts it.
+
+    For use cases that need no Kafka: no event may follow from their transitions.
+    """
 
     jobs: JobRepository
     policy: Policy
     now: Callable[[], datetime]
 
-    def store(self, job_id: str, transition: Transition, known: Job | None = None) -> Recorded | None:
-        """Repeats the transition on what others have stored meanwhile, until its result is stored. Emits nothing.
+    def apply(
+        self,
+        job_id: str,
+        transition: Transition,
+        known: Job | None = None,
+        before_events: BeforeEvents = lambda events: None,
+    ) -> Recorded | None:
+        """Repeats the transition on what others have stored meanwhile, until its result is stored; then emits.
 
         `known` spares the first read. None: there is no such job, or nothing to change.
         Raises RepositoryUnavailable, DuplicateJob if the job becomes active while another one of the site is, or
@@ -51,17 +63,26 @@ class JobStore:
             after = change.job.replace(version=before.version + 1).with_next_check()
             if self.jobs.replace(before, after):
                 _count(before, after)
-                return Recorded(before, after, change.events)
+                before_events(change.events)
+                self.emit(change.events)
+                return Recorded(before, after)
             before = None
         raise Conflict(f"job {job_id} kept changing")
 
-    def store_seen(self, seen: Job, transition: Transition) -> Recorded | None:
-        """As `store`, but None if the job has changed since it was `seen`: a decision holds for one version only."""
-        return self.store(
+    def apply_seen(
+        self, seen: Job, transition: Transition, before_events: BeforeEvents = lambda events: None
+    ) -> Recorded | None:
+        """As `apply`, but None if the job has changed since it was `seen`: a decision holds for one version only."""
+        return self.apply(
             seen.id,
             lambda job, moment: transition(job, moment) if job.version == seen.version else None,
             known=seen,
+            before_events=before_events,
         )
+
+    def emit(self, events: Sequence[Event]) -> None:
+        """There is nothing to emit them to: if there are any, the code is wrong."""
+        assert not events, f"nobody is told of {events}: this takes a Recorder"
 
     def moment(self) -> Moment:
         """Now, and the policy."""
@@ -70,7 +91,7 @@ class JobStore:
 
 @dataclass(frozen=True)
 class Recorder(JobStore):
-    """State first, event second (I8): also emits the events that follow."""
+    """State first, event second (I8): emits the events that follow."""
 
     bus: EventBus
 
@@ -80,13 +101,6 @@ class Recorder(JobStore):
         count("JobsCreated")
         logger.info("job created", extra={"jobId": job.id, "attempt": job.attempt, "siteId": job.site_id})
         self.emit(events)
-
-    def apply(self, job_id: str, transition: Transition, known: Job | None = None) -> Recorded | None:
-        """Stores what the transition makes of the job, then emits the events that follow; raises as `store` does."""
-        recorded = self.store(job_id, transition, known)
-        if recorded:
-            self.emit(recorded.events)
-        return recorded
 
     def apply_to_task[**P](
         self,

@@ -10,7 +10,7 @@ from ..domain.events import UploadPartCreated
 from ..domain.job import Job, PartWait
 from ..domain.reason import Reason
 from ..domain.task_ref import TaskRef
-from ..domain.transitions import endings, errors, uploads
+from ..domain.transitions import endings, postponing, uploads
 from ..ports import ObjectStorage, PartRepository
 from ..telemetry import count, log_context, logger
 from .recorder import Recorder
@@ -36,14 +36,14 @@ class TaskRecorder:
         `owner` as for `note_error`.
         """
         postponed = self._postponed(ref, error, tries)
-        self.recorder.apply_to_task(ref, errors.note_error, owner, postponed)
+        self.recorder.apply_to_task(ref, postponing.note_error, owner, postponed)
 
     def retry_part_later(self, event: UploadPartCreated, error: Transient) -> None:
         """A part failed for now: only that part waits."""
         ref, postponed = event.task, self._postponed(event.task, error, event.redelivery)
         wait = PartWait(attempt=ref.attempt, tries=event.redelivery, next_try_at=postponed.next_try_at)
         self.parts.save_wait(event.upload_id, event.number, wait, self.recorder.now())
-        self.recorder.apply_to_task(ref, errors.note_part_error, event.upload_id, postponed)
+        self.recorder.apply_to_task(ref, postponing.note_part_error, event.upload_id, postponed)
 
     def replan_changed(self, ref: TaskRef, upload_id: str) -> None:
         """The export changed under the upload: it is planned anew at once."""
@@ -87,12 +87,12 @@ class TaskRecorder:
         except (Transient, Permanent) as error:
             logger.warning("upload left behind", extra={**log_context(ref), "error": str(error)})
 
-    def _postponed(self, ref: TaskRef, error: Transient, tries: int) -> errors.Postponed:
+    def _postponed(self, ref: TaskRef, error: Transient, tries: int) -> postponing.Postponed:
         wait = error.retry_after or pause(tries, self.random())
         count("TransientErrors")
         context = {**log_context(ref), "error": str(error), "seconds": wait.total_seconds()}
         logger.warning("task waits", extra=context)
-        return errors.Postponed(str(error), self.recorder.now() + wait)
+        return postponing.Postponed(str(error), self.recorder.now() + wait)
 
     def _after_loss(self, job: Job, ref: TaskRef) -> datetime:
         task = job.tasks.get(ref.provider)

@@ -34,7 +34,7 @@ class ExportChanged(SiteBackupError):
 
 
 class NoSuchUpload(SiteBackupError):
-    """S3 does not know the multipart upload (any more)."""
+    """S3 does not know the multipart upload, or no longer."""
 
 
 class InvalidPart(SiteBackupError):
@@ -46,7 +46,7 @@ class ObjectExists(SiteBackupError):
 
 
 class NoSuchImport(SiteBackupError):
-    """The import API does not know the upload (any more)."""
+    """The import API does not know the upload, or no longer."""
 
 
 class Unavailable(SiteBackupError):

@@ -10,7 +10,7 @@ from .job import UNFINISHED, LastError, Lease, Status
 from .reason import Code, Reason
 from .restore import RETRYABLE, Import, Restore, RestoreStatus, RestoreTask
 from .task_ref import RestoreTaskRef
-from .transitions.errors import Postponed
+from .transitions.postponing import Postponed
 
 PIN_SPARE = timedelta(hours=1)
 """A pin outlives by so much what it was set for: clocks differ, and an invocation ends later than it should."""

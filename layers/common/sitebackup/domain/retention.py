@@ -61,7 +61,7 @@ def expires_at(job: Job, policy: Policy) -> datetime | None:
 def clean_at(job: Job, policy: Policy) -> datetime | None:
     """When what a job has left in S3 beside a good backup is removed (I9); None: there is nothing.
 
-    By then no retry needs it, and nothing of an earlier run of a done job's tasks can be under way any more.
+    By then no retry needs it, and nothing of an earlier run of a done job's tasks can still be under way.
     """
     if job.status not in FINISHED or job.finished_at is None or job.cleaned_at is not None:
         return None

@@ -97,7 +97,7 @@ class AdvanceRestore:
         A pin that came when the restore was over goes again; if the process ends before that, it ends by itself.
         """
         until = restoring.pin_until(restore, self.recorder.moment())
-        pinned = self.backups.store(
+        pinned = self.backups.apply(
             restore.job_id, lambda job, moment: lifecycle.pin(job, moment, restore.pin_owner, until)
         )
         if pinned is None:
@@ -113,7 +113,7 @@ class AdvanceRestore:
         return restore is not None and restore.is_active and restore.attempt == seen.attempt
 
     def _unpin(self, restore: Restore) -> None:
-        self.backups.store(
+        self.backups.apply(
             restore.job_id, lambda job, moment: lifecycle.unpin(job, moment, restore.pin_owner)
         )
 

@@ -15,7 +15,7 @@ from ..domain.reason import Code, Reason
 from ..domain.restore import CRC_OF_NOTHING, Import
 from ..domain.restoring import Arrived
 from ..domain.task_ref import RestoreTaskRef
-from ..domain.transitions.errors import Postponed
+from ..domain.transitions.postponing import Postponed
 from ..ports import Clock, ImportApi, ImportTarget, ObjectStorage, Pool, TimeLeft
 from ..telemetry import count, log_context, logger
 from ..transfer.checksums import extend_crc

@@ -20,7 +20,7 @@ class Chunk:
     data: memoryview
     last: bool
     free: Callable[[], None]
-    """To be called when nobody reads it any more."""
+    """To be called once nobody reads it."""
 
 
 def split_stream(stream: Reader, size: int) -> Iterator[Chunk]:

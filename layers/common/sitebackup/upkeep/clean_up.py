@@ -57,7 +57,7 @@ class CleanUp:
         try:
             match decision.action:
                 case Action.KEEP:
-                    self.store.store_seen(
+                    self.store.apply_seen(
                         job, lambda job, moment: lifecycle.look_again(job, moment, decision.until)
                     )
                     return
@@ -84,7 +84,7 @@ class CleanUp:
 
     def _expire(self, job: Job) -> bool:
         """Marks it for deletion, so that the grace period runs."""
-        expired = self.store.store_seen(
+        expired = self.store.apply_seen(
             job,
             lambda job, moment: lifecycle.mark_deleted(job, moment, moment.now, DeleteCause.EXPIRED),
         )
@@ -97,11 +97,11 @@ class CleanUp:
         and none can come before the removal is over.
         """
         found = self._at_keys(job)
-        claimed = self.store.store_seen(job, lifecycle.begin_cleaning)
+        claimed = self.store.apply_seen(job, lifecycle.begin_cleaning)
         if claimed is None:
             return False
         self._delete(found)
-        self.store.store_seen(claimed.after, lifecycle.end_cleaning)
+        self.store.apply_seen(claimed.after, lifecycle.end_cleaning)
         return True
 
     def _clean_done(self, job: Job) -> bool:
@@ -115,17 +115,17 @@ class CleanUp:
                     for key, (uploads, versions) in found.items()
                 }
             )
-        return self.store.store_seen(job, lifecycle.mark_clean) is not None
+        return self.store.apply_seen(job, lifecycle.mark_clean) is not None
 
     def _delete_data(self, job: Job) -> bool:
         """Removes the data for good; nothing can open the job again once that is claimed."""
-        claimed = self.store.store_seen(job, lifecycle.begin_removal)
+        claimed = self.store.apply_seen(job, lifecycle.begin_removal)
         if claimed is None:
             return False
         if job.sealed_at is not None:  # first, so that no manifest speaks of what is gone
             self._delete({job.manifest_key: self.storage.at_key(job.manifest_key)})
         self._delete(self._at_keys(job))
-        self.store.store_seen(claimed.after, lifecycle.end_removal)
+        self.store.apply_seen(claimed.after, lifecycle.end_removal)
         return True
 
     def _at_keys(self, job: Job) -> dict[str, KeyContents]:

@@ -1,6 +1,7 @@
 """Finds what has stalled, timed out or been lost, and sends it again (I8)."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from ..backup.recorder import Recorder
 from ..domain.check import check, uploads_to_check
-from ..domain.events import UploadPartCreated
+from ..domain.events import Event, UploadPartCreated
 from ..domain.job import Job
 from ..domain.transitions.endings import time_out
 from ..ports import PartRepository
@@ -51,14 +52,13 @@ class SweepJobs:
             for name, upload in uploads_to_check(job, moment.now).items()
         }
         # At the moment of the read: nobody has read what is missing of a task that came due since.
-        stored = self.recorder.store_seen(job, lambda job, _: check(job, moment, missing))
-        if stored is None:
-            return
+        self.recorder.apply_seen(job, lambda job, _: check(job, moment, missing), self._end_waits)
+
+    def _end_waits(self, events: Sequence[Event]) -> None:
+        """Before they are emitted: a part that fails again at once must keep its new wait."""
         sent_again = defaultdict[str, list[int]](list)
-        for event in stored.events:
+        for event in events:
             if isinstance(event, UploadPartCreated):
                 sent_again[event.upload_id].append(event.number)
         for upload_id, numbers in sent_again.items():
-            # Before the events: a part that fails again at once must keep its new wait.
             self.parts.end_waits(upload_id, numbers)
-        self.recorder.emit(stored.events)

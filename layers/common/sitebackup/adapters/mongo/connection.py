@@ -50,6 +50,18 @@ def once_more[**P, T](method: Callable[P, T]) -> Callable[P, T]:
     return twice
 
 
+def settled(write: Callable[[], bool], is_stored: Callable[[], bool]) -> bool:
+    """Whether a write took place that tells so itself, as a compare-and-set does.
+
+    After AnswerLost it is sent again, which is safe: at most one of the two takes place. If the second does not,
+    `is_stored` tells whether the first did.
+    """
+    try:
+        return write()
+    except AnswerLost:
+        return write() or is_stored()
+
+
 @contextmanager
 def reachable() -> Iterator[None]:
     """Whatever keeps MongoDB from answering is RepositoryUnavailable, or AnswerLost; only a duplicate key passes."""

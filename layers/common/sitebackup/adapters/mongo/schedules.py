@@ -11,7 +11,7 @@ from pymongo.errors import DuplicateKeyError
 from ...domain.errors import Conflict
 from ...domain.schedule import Schedule
 from ...telemetry import logger
-from .connection import AnswerLost, once_more, reachable
+from .connection import once_more, reachable, settled
 from .documents import from_document, to_document
 
 
@@ -40,29 +40,21 @@ class MongoSchedules:
         if not self._indexed:
             self.create_indexes()
             self._indexed = True
-        try:
-            self._insert(schedule)
-        except AnswerLost:
-            try:
-                self._insert(schedule)
-            except Conflict:
-                if self.get(schedule.site_id) != schedule:
-                    raise
+        if not settled(lambda: self._insert(schedule), lambda: self.get(schedule.site_id) == schedule):
+            raise Conflict("the site's schedule was just created")
 
-    def _insert(self, schedule: Schedule) -> None:
+    def _insert(self, schedule: Schedule) -> bool:
         try:
             with reachable():
                 self._schedules.insert_one(to_document(schedule, "siteId"))
-        except DuplicateKeyError as error:
-            raise Conflict("the site's schedule was just created") from error
+        except DuplicateKeyError:
+            return False
+        return True
 
     def replace(self, seen: Schedule, schedule: Schedule) -> bool:
         """Compare-and-set: stores it if the version is still the one that was seen."""
         after = schedule.replace(version=seen.version + 1)
-        try:
-            return self._compare_and_set(seen, after)
-        except AnswerLost:  # as in `MongoJobs.replace`
-            return self._compare_and_set(seen, after) or self.get(seen.site_id) == after
+        return settled(lambda: self._compare_and_set(seen, after), lambda: self.get(seen.site_id) == after)
 
     def _compare_and_set(self, seen: Schedule, after: Schedule) -> bool:
         unchanged = {"_id": seen.site_id, "version": seen.version}
@@ -71,11 +63,7 @@ class MongoSchedules:
 
     def delete(self, site_id: str) -> bool:
         """Whether there was one. True after a lost answer."""
-        try:
-            return self._delete(site_id)
-        except AnswerLost:
-            self._delete(site_id)
-            return True
+        return settled(lambda: self._delete(site_id), lambda: True)
 
     def _delete(self, site_id: str) -> bool:
         with reachable():

@@ -17,7 +17,7 @@ from ...domain.job import Job
 from ...domain.restore import Restore
 from ...ports import ID_NAMES, SiteClaim
 from ...telemetry import logger
-from .connection import AnswerLost, once_more, reachable
+from .connection import once_more, reachable, settled
 from .documents import differences, from_document, site_document
 from .indexes import SITE_NEWEST_FIRST, create_job_indexes
 
@@ -37,21 +37,16 @@ class SiteDocuments[D: (Job, Restore)]:
         if not self._indexed:
             create_job_indexes(self._database)
             self._indexed = True
-        try:
-            self._insert(document)
-        except AnswerLost:
-            try:
-                self._insert(document)
-            except DuplicateJob:
-                if not self.get(document.id):
-                    raise
+        if not settled(lambda: self._insert(document), lambda: self.get(document.id) is not None):
+            raise DuplicateJob
 
-    def _insert(self, document: D) -> None:
+    def _insert(self, document: D) -> bool:
         try:
             with reachable():
                 self._documents.insert_one(site_document(document.with_next_check()))
-        except DuplicateKeyError as error:
-            raise DuplicateJob from error
+        except DuplicateKeyError:
+            return False
+        return True
 
     def get(self, document_id: str) -> D | None:
         """By id."""
@@ -106,14 +101,12 @@ class SiteDocuments[D: (Job, Restore)]:
     def _claim(self, field: str, seen: D, claimed: D) -> D | None:
         due = {"_id": seen.id, "version": seen.version, field: site_document(seen)[field]}
         taken = {"$set": {field: site_document(claimed)[field]}}
-        try:
+
+        def take() -> bool:
             with reachable():
-                mine = self._documents.update_one(due, taken).matched_count == 1
-        except AnswerLost:  # as in `replace`
-            with reachable():
-                mine = self._documents.update_one(due, taken).matched_count == 1
-            mine = mine or self.get(seen.id) == claimed
-        return claimed if mine else None
+                return self._documents.update_one(due, taken).matched_count == 1
+
+        return claimed if settled(take, lambda: self.get(seen.id) == claimed) else None
 
     @once_more
     def _due(self, field: str, now: datetime, limit: int) -> list[D]:
@@ -123,16 +116,9 @@ class SiteDocuments[D: (Job, Restore)]:
                 return list(islice((document for document in map(self._readable, found) if document), limit))
 
     def replace(self, before: D, after: D) -> bool:
-        """Writes only the fields that differ, so that a field of a newer release survives an older one.
-
-        After a lost answer the same compare-and-set is safe to send again: at most one of the two matches. If none
-        does, what is stored tells whether the first one did.
-        """
+        """Writes only the fields that differ, so that a field of a newer release survives an older one."""
         after = after.with_next_check()
-        try:
-            return self._compare_and_set(before, after)
-        except AnswerLost:
-            return self._compare_and_set(before, after) or self.get(after.id) == after
+        return settled(lambda: self._compare_and_set(before, after), lambda: self.get(after.id) == after)
 
     def _compare_and_set(self, before: D, after: D) -> bool:
         changes, gone = differences(site_document(before), site_document(after))

@@ -10,7 +10,7 @@ from ..progress import Progress
 from ..reason import Code, Reason
 from ..task_ref import TaskRef
 from .endings import fail_task
-from .errors import Postponed, note_error
+from .postponing import Postponed, note_error
 from .timing import with_task
 
 

@@ -1,4 +1,4 @@
-"""Transient errors: what waits, and until when."""
+"""What is tried again: after a transient error it waits, and its try is claimed before it begins."""
 
 from datetime import datetime, timedelta
 from typing import NamedTuple
