@@ -38,8 +38,6 @@ class MemoryUpload:
     target: ImportTarget
     size: int
     data: bytearray = field(default_factory=bytearray)
-    received: int = 0
-    """Bytes that have come, also those that were lost again."""
     state: Literal["receiving", "done", "failed"] = "receiving"
     message: str | None = None
 
@@ -58,6 +56,8 @@ class MemoryImports(Fake):
         """The content of (provider, userId, siteId)."""
         self.carried_out = Counter[tuple[str, str]]()
         """Imports by (restoreId, provider)."""
+        self.received = Counter[str]()
+        """Bytes that have come, by URL of the upload, also those that were lost again."""
         self.mistakes: list[str] = []
         """What was refused because the caller was wrong, and not because of a race or a fault."""
         self._urls = 0
@@ -117,7 +117,7 @@ class MemoryImports(Fake):
             raise Permanent(Code.IMPORT_REFUSED, f"{provider.name} answered 413.")
         taken, api.takes = bytes(data[: api.takes]), None
         upload.data += taken
-        upload.received += len(taken)
+        self.received[url] += len(taken)
         if len(taken) < len(data):
             raise Transient(f"{provider.name} can't be reached.")
         self._import_if_whole(api, upload)
