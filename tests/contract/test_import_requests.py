@@ -9,12 +9,14 @@ import json
 import logging
 import socket
 import threading
+import time
 import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import pytest
 
 from sitebackup.adapters.secrets import Secrets
 from sitebackup.adapters.tus_imports.imports import MAX_ANSWER_BYTES, MAX_MESSAGE, MAX_URL, TusImports
+from sitebackup.adapters.tus_imports.slices import LOOK_SECONDS
 from sitebackup.domain.errors import Permanent, SiteBackupError, TaskEnded, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
@@ -192,6 +195,13 @@ def test_an_offer_that_never_comes_delays_only_the_first_slice(server: LyingServ
     for offset in (0, len(DATA)):
         api.send(provider(server.url), f"{server.url}/{A}/{SECRET}", offset, memoryview(DATA))
     assert [asked.method for asked in server.asked[A]] == ["OPTIONS", "PATCH", "PATCH"]
+
+
+def test_an_offer_that_never_comes_leaves_the_slice_its_time(server: LyingServer) -> None:
+    """Waiting for it as long as for other answers would use up all of the time."""
+    server.sites[A] = but(OPTIONS=Answer(b"", "keep"))
+    api, at = imports(timeout=60), f"{server.url}/{A}/{SECRET}"
+    assert api.send(provider(server.url), at, 0, memoryview(DATA), time_left(15)) == len(DATA)
 
 
 def test_a_slice_of_no_bytes_is_sent_as_such(server: LyingServer) -> None:
@@ -558,8 +568,7 @@ def hasty(told: bytes, *, stays: bool = True) -> Iterator[wire.Wire]:
     over = threading.Event()
 
     def serve(client: socket.socket) -> None:
-        while head_of(client).startswith(b"OPTIONS "):
-            client.sendall(answer("204 No Content", then="keep").data)
+        begin_slice(client)
         client.sendall(told)
         if stays:
             over.wait(wire.LIMIT_SECONDS)
@@ -569,6 +578,12 @@ def hasty(told: bytes, *, stays: bool = True) -> Iterator[wire.Wire]:
             yield server
         finally:
             over.set()
+
+
+def begin_slice(client: socket.socket) -> None:
+    """Reads on to the head of a slice; what is offered is nothing."""
+    while head_of(client).startswith(b"OPTIONS "):
+        client.sendall(answer("204 No Content", then="keep").data)
 
 
 def head_of(client: socket.socket) -> bytes:
@@ -638,8 +653,7 @@ def test_a_slice_that_nobody_wants_any_more_breaks_its_connection(
     over, ended = threading.Event(), threading.Event()
 
     def serve(client: socket.socket) -> None:
-        while head_of(client).startswith(b"OPTIONS "):
-            client.sendall(answer("204 No Content", then="keep").data)
+        begin_slice(client)
         if not reads:
             over.wait(wire.LIMIT_SECONDS)
         with suppress(ConnectionResetError):
@@ -653,6 +667,24 @@ def test_a_slice_that_nobody_wants_any_more_breaks_its_connection(
             send_large(url, goes_on=lambda: False)
         over.set()
         assert ended.wait(wire.LIMIT_SECONDS)
+
+
+def test_between_many_writes_it_is_asked_once_a_second_whether_they_go_on() -> None:
+    asked: list[float] = []
+
+    def goes_on() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) < 3
+
+    def serve(client: socket.socket) -> None:
+        begin_slice(client)
+        with suppress(ConnectionResetError):
+            while client.recv(256 << 10):
+                time.sleep(0.05)
+
+    with wire.serving(serve) as server, pytest.raises(TaskEnded):
+        send_large(f"http://127.0.0.1:{server.port}", goes_on=goes_on)
+    assert all(later - earlier >= LOOK_SECONDS for earlier, later in pairwise(asked))
 
 
 # --- secrets

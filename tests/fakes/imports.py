@@ -40,8 +40,6 @@ class MemoryUpload:
     target: ImportTarget
     size: int
     data: bytearray = field(default_factory=bytearray)
-    received: int = 0
-    """Bytes that have come, also those that were lost again."""
     state: Literal["receiving", "done", "failed"] = "receiving"
     message: str | None = None
 
@@ -62,6 +60,8 @@ class MemoryImports(Fake):
         """Imports by (restoreId, provider)."""
         self.whole = Counter[tuple[str, str]]()
         """Uploads that have got all their bytes, by (restoreId, provider)."""
+        self.received = Counter[str]()
+        """Bytes that have come, by URL of the upload, also those that were lost again."""
         self.mistakes: list[str] = []
         """What was refused because the caller was wrong, and not because of a race or a fault."""
         self.on_created: Callable[[ImportTarget, str], None] = lambda target, url: None
@@ -133,7 +133,7 @@ class MemoryImports(Fake):
 
     def _take(self, url: str, upload: MemoryUpload, data: bytes) -> None:
         upload.data += data
-        upload.received += len(data)
+        self.received[url] += len(data)
         self.on_received(url, upload)
 
     def _send(self, provider: Provider, url: str, offset: int, data: memoryview) -> int:

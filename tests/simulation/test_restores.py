@@ -55,7 +55,9 @@ def check_done_once(service: SimulatedRestore) -> None:
     for name, content in service.source_content.items():
         assert service.imports.carried_out[restore.id, name] == 1, service.happened
         received = sum(
-            upload.received for upload in service.imports.uploads.values() if upload.provider == name
+            service.imports.received[url]
+            for url, upload in service.imports.uploads.items()
+            if upload.provider == name
         )
         assert received == len(content), f"bytes were sent again: {service.happened}"
 

@@ -304,7 +304,7 @@ def test_a_retry_does_not_go_on_with_an_upload_that_may_be_whole() -> None:
     assert site(changed(restoring.retry(late, at(3601)))).upload is None
 
 
-@pytest.mark.parametrize("status", [*ACTIVE, RestoreStatus.DONE])
+@pytest.mark.parametrize("status", [*sorted(ACTIVE), RestoreStatus.DONE])
 def test_only_what_failed_or_was_cancelled_is_retried(status: RestoreStatus) -> None:
     assert restoring.retry(a_restore(status=status), MOMENT) is None
 

@@ -34,7 +34,7 @@ MAX_URL = 4096
 """Characters. It is stored in a task."""
 OFFER_SECONDS = 300
 """So long the algorithm that a provider offers is kept."""
-OFFER_WAIT_SECONDS = 5
+OFFER_WAIT_SECONDS = 3
 """Of a send for an answer to OPTIONS, which it can do without."""
 _TUS = {"Tus-Resumable": VERSION}
 _ALGORITHMS = ("sha1", "sha256")
