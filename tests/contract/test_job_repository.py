@@ -468,7 +468,7 @@ BROKEN: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     lambda document: document | {"status": "on holiday"},
     lambda document: document | {"tasks": 3},
     lambda document: document | {"createdAt": "yesterday"},
-    lambda document: {"_id": document["_id"], "nextCheckAt": document["nextCheckAt"]},
+    lambda document: {name: document[name] for name in ("_id", "kind", "nextCheckAt")},
 ]
 
 
