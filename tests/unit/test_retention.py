@@ -30,6 +30,7 @@ from sitebackup.domain.retention import (
     depends_on_newest,
     expires_at,
     first_look,
+    pinned_until,
 )
 from sitebackup.domain.transitions.endings import finish_job
 from tests.fakes.jobs import MemoryJobs
@@ -114,6 +115,9 @@ def histories(draw: st.DrawFn) -> list[Job]:
             job = job.replace(delete_at=max(at, finished), delete_cause=cause)
             if at < NOW and draw(st.integers(0, 3)) == 0:
                 job = job.replace(removing_at=NOW - timedelta(minutes=1))
+        if status is Status.DONE and job.removing_at is None:
+            ends = draw(st.lists(some_days(40), max_size=2))
+            job = job.replace(pins={f"reader {n}": NOW - 10 * DAY + end for n, end in enumerate(ends)})
         if status in RETRYABLE and draw(st.booleans()):
             job = job.replace(cleaning_at=finished + DAY, cleaned_at=finished + DAY)
         if status is Status.DELETED:
@@ -192,6 +196,7 @@ def check_decision(job: Job, decision: Decision, jobs: Iterable[Job], now: datet
     if decision.action is Action.DELETE_DATA and job.removing_at is None:
         assert job.delete_at is not None
         assert now >= job.delete_at + seconds(policy.delete_grace_seconds), "removed within the grace"
+        assert all(until <= now for until in job.pins.values()), "removed while somebody needs it"
     if decision.action is Action.EXPIRE:
         expires = expires_at(job, policy)
         assert expires is not None
@@ -279,8 +284,8 @@ def test_a_mark_can_be_taken_back_until_the_removal_is_claimed(jobs: list[Job], 
             decision = decide(back.job, False, NOW, policy)
             assert decision.action is not Action.DELETE_DATA
             claimed = lifecycle.begin_removal(job, moment)
-            assert claimed is not None
-            assert lifecycle.undelete(claimed.job, moment) is None
+            assert (claimed is None) == (pinned_until(job, NOW) is not None)
+            assert claimed is None or lifecycle.undelete(claimed.job, moment) is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -349,3 +354,26 @@ def test_a_job_that_gets_done_is_looked_at_when_it_expires_or_has_something_to_c
     done = finish_job(twice, Moment(NOW, policy), 1)
     assert done is not None
     assert done.job.clean_up_at == clean_at(done.job, policy) == NOW + DAY
+
+
+def test_a_removal_that_a_pin_puts_off_is_looked_at_again_when_the_last_pin_is_over() -> None:
+    policy = Policy()
+    pins = {"download": NOW + DAY, "a restore": NOW + 2 * DAY, "over": NOW}
+    pinned = a_job(1, Status.DONE, NOW - 100 * DAY, pins=pins)
+    marked = pinned.replace(delete_at=NOW - GRACE_OVER, delete_cause=DeleteCause.REQUESTED)
+    waits = Decision(action=Action.KEEP, reason=Why.PINNED, until=NOW + 2 * DAY)
+    assert decide(marked, False, NOW, policy) == decide(marked, False, NOW + DAY, policy) == waits
+    assert decide(marked, False, NOW + 2 * DAY, policy).action is Action.DELETE_DATA
+    assert decide(pinned, False, NOW, policy).reason is Why.NO_EXPIRY, "a pin keeps nothing that stays anyway"
+    in_grace = marked.replace(delete_at=NOW)
+    assert decide(in_grace, False, NOW, policy).reason is Why.IN_GRACE
+
+
+def test_a_pin_puts_off_neither_the_expiry_nor_the_cleaning_of_a_job() -> None:
+    """Neither touches the objects that are read."""
+    policy = Policy()
+    pins = {"download": NOW + 100 * DAY}
+    old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60, pins=pins)
+    assert decide(old, False, NOW, policy).action is Action.EXPIRE
+    left = old.replace(tasks={"site": old.tasks["site"].replace(runs=2)}, expires_after_days=None)
+    assert decide(left, False, NOW, policy).action is Action.CLEAN_DONE
