@@ -32,6 +32,7 @@ from sitebackup.domain.retention import (
     first_look,
     pinned_until,
 )
+from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import finish_job
 from tests.fakes.jobs import MemoryJobs
 
@@ -107,6 +108,8 @@ def histories(draw: st.DrawFn) -> list[Job]:
                 for name in draw(st.sampled_from([["site"], ["db"], ["site", "db"]]))
             },
         )
+        if draw(st.integers(0, 3)) == 0:
+            job = job.replace(safety_for=RestoreRef(restore_id="d" * 24, attempt=1))
         if status in FINISHED and draw(st.booleans()):
             cause = DeleteCause.REQUESTED
             if status is Status.DONE and job.expires_after_days:
@@ -139,11 +142,12 @@ def decided(job: Job, jobs: Iterable[Job], now: datetime, policy: Policy) -> Dec
 
 
 def good(job: Job) -> bool:
-    """A backup that a person would count on: done, whole, and nobody asked to delete it."""
+    """A backup that a person would count on: done, whole, made for its own sake, and nobody asked to delete it."""
     return (
         job.status is Status.DONE
         and job.delete_cause is not DeleteCause.REQUESTED
         and job.removing_at is None
+        and job.safety_for is None
     )
 
 
@@ -330,6 +334,12 @@ def test_the_newest_good_backup_expires_by_age_only_if_the_setting_says_so(keep_
     assert decision.reason is (Why.NEWEST_GOOD if keep_newest else Why.EXPIRED)
     asked = old.replace(delete_at=NOW - GRACE_OVER, delete_cause=DeleteCause.REQUESTED)
     assert decide(asked, False, NOW, policy).action is Action.DELETE_DATA, "but whoever asks for it gets it"
+
+
+def test_a_safety_backup_expires_by_age_whatever_else_there_is() -> None:
+    restore = RestoreRef(restore_id="d" * 24, attempt=1)
+    safety = a_job(1, Status.DONE, NOW - 8 * DAY, expires_after_days=7, safety_for=restore)
+    assert decided(safety, [safety], NOW, Policy()).action is Action.EXPIRE
 
 
 def test_an_expired_backup_that_is_the_newest_again_is_kept_despite_its_mark() -> None:

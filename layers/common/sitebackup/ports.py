@@ -128,7 +128,7 @@ class JobRepository(Protocol):
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
         Good is what is done, whole, and not marked for deletion by request. A zip without members is never newer
-        than one with members.
+        than one with members. A safety backup is not good: it holds what a restore was meant to replace.
         """
 
     def delete_record(self, job: Job) -> bool:
