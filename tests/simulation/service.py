@@ -35,6 +35,7 @@ from sitebackup.domain.job import UNFINISHED, Job
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.provider import Provider
 from sitebackup.ports import (
+    DownloadLinks,
     EventBus,
     ExportApi,
     JobRepository,
@@ -50,6 +51,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.exports import MemoryExport, MemoryExports
 from tests.fakes.faults import FaultInjector
 from tests.fakes.jobs import MemoryJobs
+from tests.fakes.links import MemoryLinks
 from tests.fakes.parts import MemoryParts
 from tests.fakes.pool import InlinePool
 from tests.fakes.schedules import MemorySchedules
@@ -140,6 +142,7 @@ class FakeAdapters:
     schedules: ScheduleRepository
     exports: ExportApi
     storage: ObjectStorage
+    links: DownloadLinks
     bus: EventBus
 
 
@@ -178,6 +181,7 @@ class SimulatedService:
         self.exports = MemoryExports(self._inject)
         self.exports.by_provider = dict(self.served)
         self.storage = MemoryStorage(self._inject, condition_first=self.condition_first)
+        self.links = MemoryLinks(lambda: self.now, self._inject)
         self.bus = MemoryBus(self._inject)
         self._wire()
         self.job_id = self.create(CreateBackup(user_id=USER_ID, site_id=SITE_ID)).id
@@ -192,6 +196,7 @@ class SimulatedService:
             schedules=self.schedules,
             exports=self.export_api or self.exports,
             storage=self.storage,
+            links=self.links,
             bus=self.bus,
         )
         runtime = Runtime(
@@ -209,6 +214,7 @@ class SimulatedService:
         self.upload_part = bootstrap.upload_part()
         self.finish_task = bootstrap.finish_task()
         self.finish_job = bootstrap.finish_job()
+        self.create_download = bootstrap.create_download()
         self.sweep_jobs = bootstrap.sweep_jobs()
         self.clean_up_jobs = bootstrap.clean_up()
 
@@ -229,6 +235,8 @@ class SimulatedService:
             parts_at_once=4,
             max_bytes=None,
             export_timeout=30,
+            download_time=timedelta(minutes=15),
+            download_role_arn=None,
             schedule_window=timedelta(hours=1),
             schedule_min_interval=timedelta(hours=1),
             policy=self.policy,
@@ -331,6 +339,11 @@ class SimulatedService:
         """A call of the API."""
         with self.invocation():
             self.change_job.retry(self.job_id)
+
+    def download(self, job_id: str, provider: str) -> None:
+        """A call of the API."""
+        with self.invocation():
+            self.create_download(job_id, provider)
 
     def pass_time(self, span: timedelta) -> None:
         """Time moves on."""
@@ -476,4 +489,6 @@ def _outage(port: str) -> Exception:
         return RepositoryUnavailable("MongoDB does not answer.")
     if port == "bus":
         return BusUnavailable("Kafka does not take events.")
+    if port == "links":
+        return Unavailable("STS can't be reached.")
     return Transient("A fault on purpose.")

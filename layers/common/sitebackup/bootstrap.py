@@ -17,6 +17,7 @@ from .adapters.production import ProductionAdapters
 from .domain.model import to_milliseconds
 from .ports import (
     Clock,
+    DownloadLinks,
     EventBus,
     ExportApi,
     JobRepository,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from .backup.recorder import JobStore, Recorder
     from .backup.task_recorder import TaskRecorder
     from .backup.upload_part import UploadPart
+    from .restore.create_download import CreateDownload
     from .schedules.manage_schedule import ManageSchedule
     from .schedules.run_schedule import RunSchedule
     from .transfer.retrying import RetryInProcess
@@ -84,6 +86,8 @@ class Adapters(Protocol):
     def exports(self) -> ExportApi: ...
     @property
     def storage(self) -> ObjectStorage: ...
+    @property
+    def links(self) -> DownloadLinks: ...
     @property
     def bus(self) -> EventBus: ...
 
@@ -241,6 +245,14 @@ class Bootstrap:
         from .backup.finish_job import FinishJob
 
         return FinishJob(self.job_store, self.adapters.storage, self._retry, self.runtime.clock)
+
+    # --- the way back
+
+    def create_download(self) -> "CreateDownload":
+        """For `functions/create_download`."""
+        from .restore.create_download import CreateDownload
+
+        return CreateDownload(self.job_store, self.adapters.links, self.settings.download_time)
 
     # --- schedules
 

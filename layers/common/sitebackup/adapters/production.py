@@ -13,7 +13,15 @@ from ..settings import Settings, SettingsError
 if TYPE_CHECKING:
     from pymongo import MongoClient
 
-    from ..ports import EventBus, ExportApi, JobRepository, ObjectStorage, PartRepository, ScheduleRepository
+    from ..ports import (
+        DownloadLinks,
+        EventBus,
+        ExportApi,
+        JobRepository,
+        ObjectStorage,
+        PartRepository,
+        ScheduleRepository,
+    )
     from .secrets import Secrets
 
 
@@ -79,6 +87,22 @@ class ProductionAdapters:
             ),
         )
         return S3Storage(client, self._settings.bucket)
+
+    @cached_property
+    def links(self) -> "DownloadLinks":
+        """Links to what is in the bucket."""
+        import boto3
+        from botocore.config import Config
+
+        from .s3.links import S3Links, assumed, signer
+
+        bucket, endpoint_url = self._settings.bucket, self._settings.s3_endpoint_url
+        role_arn = self._settings.download_role_arn
+        if role_arn is None:
+            return S3Links(lambda: signer(bucket, endpoint_url), bucket, self._now)
+        config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
+        sts = boto3.client("sts", config=config)
+        return S3Links(lambda: assumed(sts, role_arn, bucket, endpoint_url), bucket, self._now)
 
     @cached_property
     def bus(self) -> "EventBus":

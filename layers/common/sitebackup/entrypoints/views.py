@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from ..domain.download import Download
 from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task
 from ..domain.reason import Reason
 from ..domain.retention import Decision
@@ -55,6 +56,20 @@ def schedule_view(schedule: Schedule, next_runs: list[datetime]) -> dict[str, An
             "lastError": schedule.last_error,
             "createdAt": _time(schedule.created_at),
             "updatedAt": _time(schedule.updated_at),
+        }
+    )
+
+
+def download_view(download: Download) -> dict[str, Any]:
+    """JSON-ready, with the link."""
+    return _known(
+        {
+            "url": download.link.url,
+            "expiresAt": _time(download.link.expires_at),
+            "fileName": download.file_name,
+            "size": download.stored.size,
+            "checksumCRC64NVME": download.stored.checksum_crc64nvme,
+            "versionId": download.stored.version_id,
         }
     )
 
