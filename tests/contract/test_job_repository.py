@@ -26,6 +26,7 @@ from sitebackup.domain.errors import Conflict, DuplicateJob, RepositoryUnavailab
 from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task, Upload
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
+from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import cancel
 from sitebackup.domain.transitions.runs import start_task
 from sitebackup.ports import JobRepository, SiteClaim
@@ -190,6 +191,18 @@ def test_no_change_of_sixteen_threads_is_lost(jobs: JobRepository) -> None:
     found = jobs.get(job.id)
     assert found is not None
     assert (touches(found), found.version) == (THREADS * CHANGES_EACH, 1 + THREADS * CHANGES_EACH)
+
+
+def test_pins_are_set_prolonged_and_taken_out(jobs: JobRepository) -> None:
+    job = a_job(status=Status.DONE)
+    jobs.add(job)
+    hour = timedelta(hours=1)
+    one = stored(jobs, job, job.replace(pins={"download": NOW + hour}))
+    two = stored(jobs, one, one.replace(pins={"download": NOW + 2 * hour, "a restore": NOW + hour}))
+    check_stored(jobs, two)
+    none = stored(jobs, two, two.replace(pins={}))
+    check_stored(jobs, none)
+    assert none.pins == {}
 
 
 def test_a_field_that_is_unset_is_gone(jobs: JobRepository) -> None:
@@ -393,6 +406,17 @@ def test_a_zip_without_members_is_never_newer_than_one_with_members(jobs: JobRep
     for members in (5, None):
         done = add_done(jobs, *({"site": done_at(*each)} for each in ((1, 0), (2, members), (3, 0))))
         assert newest_good(jobs, done) == [False, True, False]
+
+
+def test_a_safety_backup_is_never_the_newest_good_and_displaces_none(jobs: JobRepository) -> None:
+    older, newer = add_done(jobs, *({"site": done_at(hour)} for hour in (1, 4)))
+    restore = RestoreRef(restore_id=an_id(), attempt=1)
+    safety = newer.replace(id=an_id(), tasks={"site": done_at(9)}, safety_for=restore)
+    jobs.add(safety)
+    assert newest_good(jobs, [older, newer, safety]) == [False, True, False]
+    alone = safety.replace(id=an_id(), site_id=an_id())
+    jobs.add(alone)
+    assert newest_good(jobs, [alone]) == [False], "not even where there is no other"
 
 
 # --- what only MongoDB can show

@@ -1,4 +1,4 @@
-"""One suite for every ObjectStorage: what it promises, and which server keeps which promise.
+"""One suite for every ObjectStorage and its DownloadLinks: what they promise, and which server keeps which promise.
 
 SeaweedFS is the server of the local run; versitygw is a gateway written in Go, independent of it. moto confirms no
 checksum of a body with a trailer, which the storage rightly takes for a failure: it is held to the rest. The fake of
@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import boto3
 import pytest
+import requests
 from awscrt import checksums
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -28,13 +30,16 @@ from moto import mock_aws
 from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
 from local.services import processes
 from local.services.s3 import BUCKET
+from sitebackup import bootstrap
+from sitebackup.adapters.s3.links import S3Links, Signer, signer
 from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from sitebackup.domain.job import Part, StoredObject
 from sitebackup.domain.plan import MIB, Plan, plan_parts
-from sitebackup.ports import ObjectStorage
+from sitebackup.ports import DownloadLinks, ObjectStorage
 from sitebackup.transfer.checksums import combine_crcs
+from tests.fakes.links import MemoryLinks
 from tests.fakes.readers import BytesReader
 from tests.fakes.storage import MemoryStorage
 
@@ -60,6 +65,9 @@ class Server:
 
     def client(self) -> Any:
         """Another client than the storage. Skips the test if there can't be one."""
+        raise NotImplementedError
+
+    def links(self) -> DownloadLinks:
         raise NotImplementedError
 
     def place(self, key: str, data: bytes) -> str:
@@ -96,6 +104,18 @@ class S3Server(Server):
             ),
         )
 
+    def links(self) -> S3Links:
+        def as_client() -> Signer:
+            return signer(
+                BUCKET,
+                self.url,
+                region_name=REGION,
+                aws_access_key_id=ACCESS_KEY,
+                aws_secret_access_key=SECRET_KEY,
+            )
+
+        return S3Links(as_client, BUCKET, bootstrap.now)
+
     def place(self, key: str, data: bytes) -> str:
         return str(self.client().put_object(Bucket=BUCKET, Key=key, Body=data)["VersionId"])
 
@@ -114,6 +134,9 @@ class FakeServer(Server):
 
     def client(self) -> Any:
         pytest.skip(f"{self.name}: it is reached through the port alone")
+
+    def links(self) -> MemoryLinks:
+        return MemoryLinks(bootstrap.now)
 
     def place(self, key: str, data: bytes) -> str:
         return self.memory.add_version(key, data)
@@ -167,6 +190,7 @@ SEAWEEDFS_LACKS = {
     "replaced parts": "now and then it goes on showing the part that was replaced",
 }
 MOTO_LACKS = {
+    "signatures": "it checks no signature of a link, nor when it ends",
     "checksums": "it checks no CRC64NVME",
     "trailers": "it confirms no checksum of a body with a trailer",
 }
@@ -516,3 +540,116 @@ def test_a_server_that_is_down_is_tried_again_later(key: str) -> None:
         storage.head(key)
     with pytest.raises(Transient):
         storage.read(StoredObject(bucket=BUCKET, key=key, size=1, checksum_crc64nvme=""), 0, 1)
+
+
+# --- links
+
+QUARTER_HOUR = timedelta(minutes=15)
+LIMIT_SECONDS = 20.0
+
+
+@pytest.fixture
+def links(server: Server) -> DownloadLinks:
+    return server.links()
+
+
+def placed(server: Server, storage: ObjectStorage, key: str, data: bytes = DATA) -> StoredObject:
+    """An object as it is recorded, under which another one lies at its key."""
+    stored = storage.head(key, server.place(key, data))
+    assert stored is not None
+    server.place(key, b"another")
+    return stored
+
+
+def fetch(url: str, **headers: str) -> requests.Response:
+    """As a client does that knows nothing but the link."""
+    return requests.get(url, headers=headers, timeout=LIMIT_SECONDS)
+
+
+def a_link(server: Server, links: DownloadLinks, stored: StoredObject) -> str:
+    if isinstance(server, FakeServer):
+        pytest.skip(f"{server.name}: its links lead nowhere")
+    return links.link(stored, "backup.zip", bootstrap.now() + QUARTER_HOUR).url
+
+
+def test_a_link_ends_when_it_is_to_and_names_the_version(
+    server: Server, storage: ObjectStorage, links: DownloadLinks, key: str
+) -> None:
+    stored = placed(server, storage, key, b"some")
+    until = bootstrap.now() + QUARTER_HOUR
+    link = links.link(stored, "backup.zip", until)
+    assert until - timedelta(seconds=5) < link.expires_at <= until
+    assert link.expires_at.microsecond == 0
+    assert str(stored.version_id) in link.url
+    assert link.url not in repr(link), "it must not get into a log by accident"
+
+
+def test_whoever_has_a_link_gets_the_bytes_of_its_version_alone(
+    server: Server, storage: ObjectStorage, links: DownloadLinks, key: str
+) -> None:
+    stored = placed(server, storage, key)
+    answer = fetch(a_link(server, links, stored))
+    assert answer.status_code == 200
+    assert answer.content == DATA
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="backup.zip"'
+    assert answer.headers["Content-Type"] == "application/zip"
+    assert answer.headers["Cache-Control"] == "no-store"
+    of_any_format = fetch(a_link(server, links, stored.replace(format="any")))
+    assert of_any_format.headers["Content-Type"] == "application/octet-stream"
+
+
+def test_a_download_that_broke_off_goes_on_where_it_broke(
+    server: Server, storage: ObjectStorage, links: DownloadLinks, key: str
+) -> None:
+    url = a_link(server, links, placed(server, storage, key))
+    begun = fetch(url, Range=f"bytes=0-{PART - 1}")
+    assert (begun.status_code, begun.content) == (206, DATA[:PART])
+    rest = fetch(url, **{"Range": f"bytes={PART}-", "If-Match": begun.headers["ETag"]})
+    assert rest.status_code == 206
+    assert begun.content + rest.content == DATA
+    assert rest.headers["ETag"] == begun.headers["ETag"]
+    other = fetch(url, **{"Range": f"bytes={PART}-", "If-Match": '"another"'})
+    assert other.status_code == 412
+
+
+def test_a_link_to_a_version_that_is_gone_gives_nothing_else_that_lies_there(
+    server: Server, storage: ObjectStorage, links: DownloadLinks, key: str
+) -> None:
+    stored = placed(server, storage, key)
+    url = a_link(server, links, stored)
+    storage.delete_version(key, stored.version_id or "")
+    assert fetch(url).status_code == 404
+    assert storage.head(key) is not None
+
+
+def test_a_link_can_be_used_for_nothing_but_what_it_was_signed_for(
+    server: Server, storage: ObjectStorage, links: DownloadLinks, key: str
+) -> None:
+    stored = placed(server, storage, key)
+    url = a_link(server, links, stored)
+    server.needs("signatures")
+    other = storage.head(key)
+    assert other is not None
+    assert fetch(url.replace(str(stored.version_id), str(other.version_id))).status_code == 403
+    assert fetch(url.replace("backup.zip", "another.zip")).status_code == 403
+    assert fetch(url.partition("?")[0]).status_code == 403
+    assert requests.delete(url, timeout=LIMIT_SECONDS).status_code == 403
+    assert fetch(url).content == DATA
+
+
+def test_a_link_that_has_ended_is_refused(
+    server: Server, storage: ObjectStorage, links: DownloadLinks, key: str
+) -> None:
+    stored = placed(server, storage, key, b"some")
+    if isinstance(server, FakeServer):
+        pytest.skip(f"{server.name}: its links lead nowhere")
+    server.needs("signatures")
+    link = links.link(stored, "backup.zip", bootstrap.now() + timedelta(seconds=3))
+    assert fetch(link.url).status_code == 200
+    answers = {200}
+    while 403 not in answers:
+        assert bootstrap.now() < link.expires_at + timedelta(seconds=LIMIT_SECONDS), "it does not end"
+        answers.add(fetch(link.url).status_code)
+        time.sleep(0.1)
+    assert answers == {200, 403}
+    assert bootstrap.now() > link.expires_at

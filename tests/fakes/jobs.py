@@ -163,7 +163,9 @@ class MemoryJobs(MemoryDocuments[Job]):
 
     @port_call
     def holds_newest_good(self, job: Job) -> bool:
-        return any(not self._has_newer_good(job, provider) for provider in job.tasks)
+        return job.safety_for is None and any(
+            not self._has_newer_good(job, provider) for provider in job.tasks
+        )
 
     def _has_newer_good(self, job: Job, provider: str) -> bool:
         return any(
@@ -172,6 +174,7 @@ class MemoryJobs(MemoryDocuments[Job]):
             if (other.user_id, other.site_id, other.status) == (job.user_id, job.site_id, Status.DONE)
             and other.delete_cause is not DeleteCause.REQUESTED
             and other.removing_at is None
+            and other.safety_for is None
             and provider in other.tasks
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from local.aws_account import ACCESS_KEY, REGION, SECRET_KEY
 from local.services.s3 import BUCKET, s3_client
 from mock_providers.archive import Archive
 from sitebackup.adapters.mongo.connection import connect
@@ -21,6 +22,7 @@ from sitebackup.adapters.mongo.parts import MongoParts
 from sitebackup.adapters.mongo.restores import MongoRestores
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.adapters.production import ProductionAdapters
+from sitebackup.adapters.s3.links import S3Links, Signer, signer
 from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, Runtime
@@ -37,6 +39,7 @@ from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.restore import Restore
 from sitebackup.ports import (
     Clock,
+    DownloadLinks,
     ExportApi,
     ImportApi,
     JobRepository,
@@ -67,6 +70,17 @@ def a_zip(provider: str, size: int) -> bytes:
     return Archive(provider, an_id("user"), an_id("site"), size).read(0, size)
 
 
+def _signer(s3: str | None) -> Signer:
+    """Signs for the local server at this address."""
+    return signer(
+        BUCKET,
+        s3,
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+    )
+
+
 @dataclass
 class StackAdapters:
     """The real ones, but for Kafka and, if they have no URL, the exports."""
@@ -78,6 +92,7 @@ class StackAdapters:
     imports: ImportApi
     restores: RestoreRepository
     storage: ObjectStorage
+    links: DownloadLinks
     bus: MemoryBus
 
 
@@ -136,6 +151,7 @@ class Stack(Bootstrap):
             imports=production.imports,
             restores=MongoRestores(self.mongo, database),
             storage=S3Storage(at_s3, BUCKET) if at_s3 else production.storage,
+            links=S3Links(lambda: _signer(s3), BUCKET, lambda: self.now()),
             bus=self.bag,
         )
         clock = Clock(lambda: self.now(), time.monotonic, lambda seconds: self.sleep(seconds))

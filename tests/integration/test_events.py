@@ -45,6 +45,7 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
     "create_job": status(202),
     "get_job": status(404),
     "change_job": status(404),
+    "create_download": status(404),
     "manage_schedule": status(404),
     "get_retention": status(200),
     "process_provider": nothing_failed,

@@ -96,11 +96,11 @@ def test_a_file_of_authorities_that_is_missing_is_named(layer: Deployed) -> None
 
 
 def test_it_describes_the_services_that_are_called_and_no_others(layer: Deployed) -> None:
-    code = "import boto3; [boto3.client(name) for name in ('s3', 'secretsmanager')]"
+    code = "import boto3; [boto3.client(name) for name in ('s3', 'secretsmanager', 'sts')]"
     done = run(layer, code, ROOT)
     assert done.returncode == 0, done.stderr
     described = {path.name for path in (layer.layer / "botocore/data").iterdir() if path.is_dir()}
-    assert described == {"s3", "secretsmanager"}
+    assert described == {"s3", "secretsmanager", "sts"}
 
 
 def test_modules_have_byte_code_that_a_change_of_times_does_not_invalidate(layer: Deployed) -> None:

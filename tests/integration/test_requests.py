@@ -157,12 +157,14 @@ def call(mongo: Service) -> Iterator[Handlers]:
 
 
 def good_ids(route: Route) -> dict[str, str]:
-    return {name: an_id() for name in re.findall(r"\{(\w+)\}", route.path)}
+    names = re.findall(r"\{(\w+)\}", route.path)
+    return {name: "site" if name == "provider" else an_id() for name in names}
 
 
 def good_body(route: Route) -> dict[str, Any] | None:
     bodies: dict[str, dict[str, Any]] = {
         "POST /backup": {"userId": an_id(), "siteId": an_id()},
+        "POST /backup/{jobId}/download": {"provider": "site"},
         "PUT /sites/{siteId}/schedule": {"userId": an_id()},
     }
     return bodies.get(f"{route.method} {route.path}")
@@ -210,8 +212,26 @@ def test_every_route_refuses_an_id_with_more_than_its_digits(call: Handlers, key
 @pytest.mark.parametrize("key", [key for key, route in ROUTES.items() if good_body(route)])
 def test_a_key_that_comes_twice_in_a_body_is_refused(call: Handlers, key: str) -> None:
     route = ROUTES[key]
-    text = json.dumps(good_body(route)).replace("{", f'{{"userId": "{an_id()}", ', 1)
-    assert_bad_request(call(route, good_ids(route), body=text), "userId")
+    body = good_body(route)
+    assert body is not None
+    name, value = next(iter(body.items()))
+    text = json.dumps(body).replace("{", f'{{"{name}": "{value}", ', 1)
+    assert_bad_request(call(route, good_ids(route), body=text), name)
+
+
+@pytest.mark.parametrize("name", ["Site", "-", "site.zip", "s" * 33, "s\u00efte"])
+def test_a_provider_in_a_path_or_a_body_is_called_as_providers_can_be(call: Handlers, name: str) -> None:
+    job_id = a_backup(call)
+    by_path = ROUTES["GET /backup/{jobId}/providers/{provider}/download"]
+    assert_bad_request(call(by_path, {"jobId": job_id, "provider": name}), "provider")
+    by_body = ROUTES["POST /backup/{jobId}/download"]
+    assert_bad_request(call(by_body, {"jobId": job_id}, body={"provider": name}), "provider")
+    for wrong, field in (
+        ({}, "provider"),
+        ({"provider": ["site"]}, "provider"),
+        ({"jobId": job_id}, "jobId"),
+    ):
+        assert_bad_request(call(by_body, {"jobId": job_id}, body=wrong), field)
 
 
 @pytest.mark.parametrize(
@@ -309,6 +329,7 @@ good: dict[str, st.SearchStrategy[Any]] = {
     "cron": crons,
     "timeZone": st.timezone_keys(),
     "paused": st.booleans(),
+    "provider": st.sampled_from(["site", "db", "mail"]),
 }
 values = st.one_of(
     st.none(),
@@ -327,6 +348,7 @@ texts = st.one_of(
 keys = st.one_of(st.just("nightly"), odd_texts)
 BODIES = {
     "POST /backup": (["userId", "siteId"], ["providers", "expiresAfterDays", "maxBytes"]),
+    "POST /backup/{jobId}/download": (["provider"], []),
     "PUT /sites/{siteId}/schedule": (
         ["userId"],
         ["cron", "timeZone", "expiresAfterDays", "providers", "paused"],
@@ -341,7 +363,7 @@ def requests(draw: st.DrawFn) -> Asked:
     key = draw(st.sampled_from(sorted(ROUTES)))
     route = ROUTES[key]
     names = re.findall(r"\{(\w+)\}", route.path)
-    usual = {"jobId": st.just(NEWEST), "siteId": st.sampled_from(SITES)}
+    usual = {"jobId": st.just(NEWEST), "siteId": st.sampled_from(SITES), "provider": good["provider"]}
     path = {name: draw(st.one_of(usual[name], usual[name], ids)) for name in names}
     known = sorted(QUERIES.get(key, set()))
     query = draw(st.fixed_dictionaries({}, optional={name: parameters[name] for name in known}))

@@ -1,4 +1,4 @@
-"""What must hold of every change that is stored (I1, I3, I6, I8, I10, I11, I13, I16, I17, I20), whoever makes it."""
+"""What must hold of every stored change (I1, I3, I6, I8, I10, I11, I13, I16, I17, I19, I20), whoever makes it."""
 
 from datetime import datetime
 
@@ -15,6 +15,7 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
     check_job(after)
     assert after.id == before.id
     assert after.tasks.keys() == before.tasks.keys()
+    _check_pins(before, after, now)
     if after.attempt != before.attempt:
         _check_retry(before, after)
         return
@@ -44,6 +45,18 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
     assert not just_failed or after.status is Status.FAILED, "a task failed and its job did not"
     if after.status is Status.DONE:
         assert all(task.status is Status.DONE for task in after.tasks.values())
+
+
+def _check_pins(before: Job, after: Job, now: datetime) -> None:
+    """A pin keeps the removal of a done job's data from beginning, and is not taken away but by its owner (I19)."""
+    if after.removing_at is not None and before.removing_at is None:
+        assert all(until <= now for until in after.pins.values()), "a removal began while a pin was on"
+    for owner, until in after.pins.items():
+        if until != before.pins.get(owner):
+            assert until > before.pins.get(owner, now), "a pin was shortened"
+            assert (after.status, after.removing_at) == (Status.DONE, None), "what is going was pinned"
+    taken = [owner for owner, until in before.pins.items() if until > now and owner not in after.pins]
+    assert len(taken) <= 1, "an owner took out others' pins"
 
 
 def check_job(job: Job) -> None:

@@ -40,6 +40,7 @@ from sitebackup.domain.provider import Provider
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.domain.retention import pinned_until
 from sitebackup.ports import (
+    DownloadLinks,
     EventBus,
     ExportApi,
     ImportApi,
@@ -59,6 +60,7 @@ from tests.fakes.exports import MemoryExport, MemoryExports
 from tests.fakes.faults import FaultInjector
 from tests.fakes.imports import MemoryImportApi, MemoryImports, MemoryUpload
 from tests.fakes.jobs import MemoryJobs, MemoryRestores
+from tests.fakes.links import MemoryLinks
 from tests.fakes.parts import MemoryParts
 from tests.fakes.pool import InlinePool
 from tests.fakes.schedules import MemorySchedules
@@ -186,6 +188,7 @@ class FakeAdapters:
     imports: ImportApi
     restores: RestoreRepository
     storage: ObjectStorage
+    links: DownloadLinks
     bus: EventBus
 
 
@@ -243,6 +246,7 @@ class SimulatedService:
         """Slices that arrived though their task was cancelled by then, by (URL, attempt)."""
         self.storage = MemoryStorage(self._inject, condition_first=self.condition_first)
         self.storage.on_removal = self._check_removal
+        self.links = MemoryLinks(lambda: self.now, self._inject)
         self.bus = MemoryBus(self._inject)
         self._wire()
         self.job_id = self.create(CreateBackup(user_id=USER_ID, site_id=SITE_ID)).id
@@ -259,6 +263,7 @@ class SimulatedService:
             imports=self.imports,
             restores=self.restores,
             storage=self.storage,
+            links=self.links,
             bus=self.bus,
         )
         runtime = Runtime(
@@ -280,6 +285,7 @@ class SimulatedService:
         self.change_restore = bootstrap.change_restore()
         self.restore_provider = replace(bootstrap.restore_provider(), slice_bytes=SLICE)
         self.sweep_restores = bootstrap.sweep_restores()
+        self.create_download = bootstrap.create_download()
         self.sweep_jobs = bootstrap.sweep_jobs()
         self.clean_up_jobs = bootstrap.clean_up()
 
@@ -306,6 +312,8 @@ class SimulatedService:
             parts_at_once=4,
             max_bytes=None,
             export_timeout=30,
+            download_time=timedelta(minutes=15),
+            download_role_arn=None,
             schedule_window=timedelta(hours=1),
             schedule_min_interval=timedelta(hours=1),
             policy=self.policy,
@@ -531,6 +539,11 @@ class SimulatedService:
         self.sweep()
         self.deliver_next(STANDS_FOR)
 
+    def download(self, job_id: str, provider: str) -> None:
+        """A call of the API."""
+        with self.invocation():
+            self.create_download(job_id, provider)
+
     def pass_time(self, span: timedelta) -> None:
         """Time moves on."""
         self.clock.advance(span)
@@ -710,4 +723,6 @@ def _outage(port: str) -> Exception:
         return RepositoryUnavailable("MongoDB does not answer.")
     if port == "bus":
         return BusUnavailable("Kafka does not take events.")
+    if port == "links":
+        return Unavailable("STS can't be reached.")
     return Transient("A fault on purpose.")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -273,6 +274,80 @@ def test_once_the_removal_is_claimed_there_is_no_way_back(call: int) -> None:
     service.clean_up()
     if call < len(calls):
         assert answers == [False]
+    assert service.job.status is Status.DELETED
+
+
+def about_to_be_removed() -> SimulatedService:
+    """The one backup has expired, and the grace after that is over."""
+    policy = Policy(parts_in_flight=3, keep_newest=0)
+    service = SimulatedService({"site": MemoryExport(some_bytes("site", PART_SIZE))}, policy=policy)
+    service.finish()
+    expire = partial(lifecycle.mark_deleted, at=service.now, cause=DeleteCause.EXPIRED)
+    assert service.recorder.apply(service.job_id, expire)
+    service.pass_time(DELETE_GRACE)
+    return service
+
+
+def test_a_link_that_is_given_while_a_pass_decides_keeps_the_data_until_it_is_over() -> None:
+    service = about_to_be_removed()
+    service.before("jobs.replace", lambda: service.create_download(service.job_id, "site"), times=1)
+    service.clean_up()
+    ((_, link),) = service.links.given
+    check_backup(service)
+    service.pass_time(lifecycle.CLAIM)
+    service.clean_up()
+    check_backup(service)
+    service.clock.advance_to(link.expires_at)
+    service.clean_up()
+    check_backup(service)
+    service.clock.advance_to(max(service.job.pins.values()))
+    service.clean_up()
+    assert service.job.status is Status.DELETED
+
+
+@pytest.mark.parametrize("call", ["storage.at_key", "storage.delete_version"])
+def test_no_link_is_given_once_the_removal_has_begun(call: str) -> None:
+    service = about_to_be_removed()
+    refused: list[StateForbids] = []
+
+    def download() -> None:
+        with pytest.raises(StateForbids) as caught:
+            service.create_download(service.job_id, "site")
+        refused.append(caught.value)
+
+    service.before(call, download, times=1)
+    service.clean_up()
+    assert str(refused[0]).endswith("its data is being removed.")
+    assert service.links.given == []
+    assert service.job.status is Status.DELETED
+
+
+def test_a_deletion_waits_for_a_reader_that_renews_its_pin_and_goes_on_when_that_is_taken_out() -> None:
+    service = simulated()
+    service.finish()
+    service.change_job.delete(service.job_id, None)
+    for _ in range(3):
+        pin = partial(lifecycle.pin, owner="a restore", until=service.now + DELETE_GRACE + DAY)
+        assert service.recorder.apply(service.job_id, pin)
+        service.pass_time(DELETE_GRACE)
+        service.clean_up()
+        check_backup(service)
+    assert service.recorder.apply(service.job_id, partial(lifecycle.unpin, owner="a restore"))
+    service.clean_up()
+    assert service.job.status is Status.DELETED
+
+
+def test_the_pin_of_a_reader_that_died_ends_by_itself() -> None:
+    service = simulated()
+    service.finish()
+    until = service.now + DELETE_GRACE + DAY
+    assert service.recorder.apply(service.job_id, partial(lifecycle.pin, owner="a restore", until=until))
+    service.change_job.delete(service.job_id, None)
+    service.pass_time(DELETE_GRACE)
+    service.clean_up()
+    assert service.job.clean_up_at == until, "it is looked at again when the pin is over, and not before"
+    service.clock.advance_to(until)
+    service.clean_up()
     assert service.job.status is Status.DELETED
 
 

@@ -1,18 +1,20 @@
 """One site's backups over weeks, with everything at once: workers, schedules, people, timeouts, expiry, deletion.
 
-The real use cases run on the fakes; every stored change is checked (I1 to I13 as far as the document tells), and
-after every step each good backup must be there, byte for byte.
+The real use cases run on the fakes. Every stored change is checked (I1 to I13 and I19, as far as the document tells).
+After every step each good backup must be there, byte for byte, and whatever somebody reads.
 """
 
 import os
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from sitebackup.backup.create_job import CreateBackup
+from sitebackup.domain import lifecycle
 from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
 from sitebackup.domain.manifest import manifest_of, read_manifest
 from sitebackup.domain.policy import Policy, seconds
@@ -21,7 +23,7 @@ from tests.fakes.readers import some_bytes
 from tests.simulation.invariants import check_job
 from tests.simulation.service import CLEAN_UP_INTERVAL, PART_SIZE, SITE_ID, USER_ID, SimulatedService
 
-HOUR = timedelta(hours=1)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 DELETE_GRACE_SECONDS = 2 * 24 * 3600
 A_WHOLE_BACKUP = 30
 """Events, more than any of these backups has."""
@@ -35,8 +37,22 @@ schedules = st.sampled_from(["sweep", "clean_up"])
 ends = st.sampled_from([None, 1 * HOUR, 30 * 24 * HOUR])
 some_providers = st.sampled_from([None, None, ["site"], ["db"]])
 interruptions = st.sampled_from(
-    ["cancel", "retry", "delete", "undelete", "sweep", "clean_up", "deliver", "create"]
+    [
+        "cancel",
+        "retry",
+        "delete",
+        "undelete",
+        "sweep",
+        "clean_up",
+        "deliver",
+        "create",
+        "download",
+        "pin",
+        "unpin",
+    ]
 )
+readers = st.sampled_from(["a restore", "another restore"])
+reading = st.sampled_from([10 * MINUTE, 25 * HOUR, 4 * 24 * HOUR])
 
 
 class SiteMachine(RuleBasedStateMachine):
@@ -58,6 +74,8 @@ class SiteMachine(RuleBasedStateMachine):
         self.hook: tuple[int, Callable[[], None]] | None = None
         """After so many calls of ports something else happens, once."""
         self.protected: set[str] = set()
+        self.readers: dict[tuple[str, str], datetime] = {}
+        """Until when each (job, owner) was promised that the data stays."""
         self.service.injector = self._inject
 
     def _inject[T](self, port: str, name: str, call: Callable[[], T]) -> T:
@@ -160,6 +178,40 @@ class SiteMachine(RuleBasedStateMachine):
         with self.service.invocation():
             self.service.change_job.undelete(self._pick(choice))
 
+    @rule(choice=choices, provider=st.sampled_from(["site", "db"]))
+    def download(self, choice: int, provider: str) -> None:
+        self.service.download(self._pick(choice), provider)
+
+    @rule(choice=choices, owner=readers, span=reading)
+    def pin(self, choice: int, owner: str, span: timedelta) -> None:
+        """As a restore does before it reads, and again while it reads."""
+        job_id, until = self._pick(choice), self.service.now + span
+        with self.service.invocation():
+            pin = partial(lifecycle.pin, owner=owner, until=until)
+            if self.service.recorder.apply(job_id, pin):
+                self.readers[job_id, owner] = max(until, self.readers.get((job_id, owner), until))
+
+    @rule(choice=choices, owner=readers)
+    def unpin(self, choice: int, owner: str) -> None:
+        job_id = self._pick(choice)
+        with self.service.invocation():
+            self.readers.pop((job_id, owner), None)
+            self.service.recorder.apply(job_id, partial(lifecycle.unpin, owner=owner))
+
+    @rule(choice=choices, what=st.sampled_from(["download", "pin"]), deletion=st.booleans())
+    def a_reader_just_before_the_removal(self, choice: int, what: str, deletion: bool) -> None:
+        """Of a job that is chosen for deletion, or of one that may have expired."""
+        choice = self._choice_of_a_backup(choice)
+        if deletion:
+            self.delete(choice, None)
+        self.service.pass_time(timedelta(seconds=DELETE_GRACE_SECONDS) - MINUTE)
+        if what == "download":
+            self.download(choice, "site")
+        else:
+            self.pin(choice, "a restore", 10 * MINUTE)
+        self.service.pass_time(MINUTE)
+        self.clean_up()
+
     @rule(
         choice=st.integers(0, 3),
         calls=st.integers(0, 10),
@@ -182,6 +234,9 @@ class SiteMachine(RuleBasedStateMachine):
             "clean_up": self.clean_up,
             "deliver": self.deliver_all,
             "create": lambda: self.create(1),
+            "download": lambda: self.download(choice, "site"),
+            "pin": lambda: self.pin(choice, "a restore", 4 * 24 * HOUR),
+            "unpin": lambda: self.unpin(choice, "a restore"),
         }
         if then != "deliver":
             self._until_due(then)
@@ -198,6 +253,12 @@ class SiteMachine(RuleBasedStateMachine):
         ids = sorted((job.id for job in self._jobs()), reverse=True)
         return ids[choice % len(ids)] if ids else UNKNOWN_ID
 
+    def _choice_of_a_backup(self, choice: int) -> int:
+        """What picks a done job, if there is one."""
+        newest_first = sorted(self._jobs(), key=lambda job: job.id, reverse=True)
+        done = [number for number, job in enumerate(newest_first) if job.status is Status.DONE]
+        return done[choice % len(done)] if done else choice
+
     def _jobs(self) -> list[Job]:
         return self.service.jobs.all()
 
@@ -212,6 +273,19 @@ class SiteMachine(RuleBasedStateMachine):
             if job.status is Status.DONE and job.removing_at is None:
                 self._check_objects(job)
         self._check_newest(jobs)
+        self._check_readers(jobs)
+
+    def _check_readers(self, jobs: list[Job]) -> None:
+        """Whatever was promised to a reader, or to whoever has a link, is there (I19)."""
+        by_id = {job.id: job for job in jobs}
+        for (job_id, owner), until in self.readers.items():
+            if until > self.service.now:
+                job = by_id[job_id]
+                assert (job.status, job.removing_at) == (Status.DONE, None), f"removed while {owner} needs it"
+        for stored, link in self.service.links.given:
+            if link.expires_at > self.service.now:
+                versions = self.service.storage.versions.get(stored.key, {})
+                assert stored.version_id in versions, "a link that is valid leads to nothing"
 
     def _check_objects(self, job: Job) -> None:
         (manifest,) = self.service.storage.versions[job.manifest_key].values()
@@ -232,6 +306,7 @@ class SiteMachine(RuleBasedStateMachine):
         assert job.delete_at is not None
         assert job.finished_at is not None
         assert job.removing_at >= job.delete_at + seconds(self.service.policy.delete_grace_seconds)
+        assert all(until <= job.removing_at for until in job.pins.values())
         if job.delete_cause is DeleteCause.EXPIRED:
             assert job.expires_after_days is not None
             assert job.delete_at >= job.finished_at + seconds(job.expires_after_days * 24 * 3600)

@@ -23,6 +23,7 @@ from sitebackup.domain.errors import (
     RequestError,
     StateForbids,
     TooLate,
+    Unavailable,
 )
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.entrypoints import http
@@ -162,6 +163,13 @@ def test_an_id_that_is_not_24_hex_digits_in_lower_case_is_refused(value: str) ->
         http.parse_id(value, "jobId")
 
 
+@pytest.mark.parametrize("value", ["", "Site", "-site", "site\n", "s" * 33, "s\u00efte", "1"])
+def test_a_name_that_no_provider_can_have_is_refused(value: str) -> None:
+    assert http.parse_provider("site-2", "provider") == "site-2"
+    with pytest.raises(BadRequest, match=r"^provider: must be the name of a provider$"):
+        http.parse_provider(value, "provider")
+
+
 @pytest.mark.parametrize("value", ["", "-1", "26", "1.0", "1e1", " 1", "²", "\u0661", "x", "9" * 5000])
 def test_a_number_that_is_not_whole_or_out_of_its_bounds_is_refused(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^wait: must be a whole number from 0 to 25$"):
@@ -238,6 +246,7 @@ def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any
         (Conflict("busy"), 503, "busy"),
         (RepositoryUnavailable("MongoDB does not answer."), 503, "unavailable"),
         (BusUnavailable("Kafka does not answer."), 503, "unavailable"),
+        (Unavailable("STS can't be reached."), 503, "unavailable"),
     ],
 )
 def test_each_error_is_answered_with_its_status_and_type(error: Exception, status: int, kind: str) -> None:
@@ -266,6 +275,21 @@ def test_an_answer_tells_caches_to_keep_nothing() -> None:
     response, body = answer(None)
     assert (response["statusCode"], body) == (200, {"fine": True})
     assert response["headers"]["Cache-Control"] == "no-store"
+
+
+def test_a_redirect_says_where_to_and_nothing_else_and_is_kept_by_no_cache() -> None:
+    app = http.resolver()
+
+    @app.get("/thing")
+    def thing() -> Response[str]:
+        return http.found("https://example.com/object?X-Amz-Signature=0")
+
+    response = app.resolve(an_event(path="/thing"), SimpleNamespace())  # type: ignore[arg-type]
+    assert (response["statusCode"], response.get("body")) == (302, "")
+    assert response["headers"] == {
+        "Location": "https://example.com/object?X-Amz-Signature=0",
+        "Cache-Control": "no-store",
+    }
 
 
 def test_every_problem_has_a_type_of_its_own() -> None:

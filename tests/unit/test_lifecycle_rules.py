@@ -123,3 +123,52 @@ def test_a_backup_that_expired_and_was_taken_back_never_expires_again() -> None:
     asked = changed(lifecycle.mark_deleted(job, MOMENT, START, REQUESTED))
     assert changed(lifecycle.undelete(expired, MOMENT)).expires_after_days is None
     assert changed(lifecycle.undelete(asked, MOMENT)).expires_after_days == 1
+
+
+# --- pins
+
+DAY = timedelta(days=1)
+
+
+def pinned(until: dict[str, timedelta]) -> Job:
+    """A done job that is marked, with pins that end so long after the start."""
+    pins = {owner: START + span for owner, span in until.items()}
+    return marked(job_in(Status.DONE)).replace(pins=pins, clean_up_at=START + 9 * DAY)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_a_done_job_is_pinned_and_only_until_its_removal_begins(status: Status) -> None:
+    job = job_in(status)
+    until = START + DAY
+    one = lifecycle.pin(job, MOMENT, "download", until)
+    assert (one is not None) == (status is Status.DONE)
+    assert one is None or one.job.pins == {"download": until}
+    assert (lifecycle.pin(marked(job), MOMENT, "download", until) is not None) == (status is Status.DONE)
+    assert lifecycle.pin(removing(job), MOMENT, "download", until) is None
+
+
+def test_a_pin_is_prolonged_and_never_shortened_and_those_that_are_over_go() -> None:
+    job = pinned({"download": DAY, "a restore": 3 * DAY, "over": timedelta(0)})
+    for span in (timedelta(0), DAY / 2, DAY):
+        enough = lifecycle.pin(job, MOMENT, "download", START + span)
+        assert enough is not None
+        assert enough.job is job, "there is nothing to store"
+    longer = changed(lifecycle.pin(job, MOMENT, "download", START + 2 * DAY))
+    assert longer.pins == {"download": START + 2 * DAY, "a restore": START + 3 * DAY}
+    assert longer.clean_up_at == job.clean_up_at, "the clean-up finds out by itself"
+
+
+def test_no_removal_begins_while_a_pin_is_on() -> None:
+    job = pinned({"download": DAY, "a restore": 3 * DAY})
+    for moment in (MOMENT, at(START + DAY), at(START + 3 * DAY - timedelta(milliseconds=1))):
+        assert lifecycle.begin_removal(job, moment) is None
+    assert changed(lifecycle.begin_removal(job, at(START + 3 * DAY))).removing_at == START + 3 * DAY
+
+
+def test_a_pin_that_is_taken_out_has_a_marked_job_looked_at_at_once() -> None:
+    job = pinned({"download": DAY, "a restore": 3 * DAY})
+    assert lifecycle.unpin(job, MOMENT, "another restore") is None
+    freed = changed(lifecycle.unpin(job, MOMENT, "a restore"))
+    assert (freed.pins, freed.clean_up_at) == ({"download": START + DAY}, START)
+    unmarked = job.replace(delete_at=None, delete_cause=None)
+    assert changed(lifecycle.unpin(unmarked, MOMENT, "a restore")).clean_up_at == job.clean_up_at

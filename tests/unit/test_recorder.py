@@ -74,6 +74,15 @@ def test_nothing_to_change_stores_and_tells_nothing(
     assert bus.bag == []
 
 
+def test_a_transition_that_is_content_with_the_job_writes_nothing_and_is_no_refusal(
+    recorder: Recorder, jobs: MemoryJobs, job: Job
+) -> None:
+    content = recorder.apply(job.id, lambda job, moment: Change(job))
+    assert content is not None
+    assert (content.before, content.after) == (job, job)
+    assert jobs.version(job.id) == job.version
+
+
 def test_a_job_that_is_not_there_is_not_changed(recorder: Recorder) -> None:
     assert recorder.apply(an_id(), touch) is None
 

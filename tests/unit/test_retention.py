@@ -30,6 +30,7 @@ from sitebackup.domain.retention import (
     depends_on_newest,
     expires_at,
     first_look,
+    pinned_until,
 )
 from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import finish_job
@@ -107,6 +108,8 @@ def histories(draw: st.DrawFn) -> list[Job]:
                 for name in draw(st.sampled_from([["site"], ["db"], ["site", "db"]]))
             },
         )
+        if draw(st.integers(0, 3)) == 0:
+            job = job.replace(safety_for=RestoreRef(restore_id="d" * 24, attempt=1))
         if status in FINISHED and draw(st.booleans()):
             cause = DeleteCause.REQUESTED
             if status is Status.DONE and job.expires_after_days:
@@ -115,6 +118,9 @@ def histories(draw: st.DrawFn) -> list[Job]:
             job = job.replace(delete_at=max(at, finished), delete_cause=cause)
             if at < NOW and draw(st.integers(0, 3)) == 0:
                 job = job.replace(removing_at=NOW - timedelta(minutes=1))
+        if status is Status.DONE and job.removing_at is None:
+            ends = draw(st.lists(some_days(40), max_size=2))
+            job = job.replace(pins={f"reader {n}": NOW - 10 * DAY + end for n, end in enumerate(ends)})
         if status in RETRYABLE and draw(st.booleans()):
             job = job.replace(cleaning_at=finished + DAY, cleaned_at=finished + DAY)
         if status is Status.DELETED:
@@ -136,11 +142,12 @@ def decided(job: Job, jobs: Iterable[Job], now: datetime, policy: Policy) -> Dec
 
 
 def good(job: Job) -> bool:
-    """A backup that a person would count on: done, whole, and nobody asked to delete it."""
+    """A backup that a person would count on: done, whole, made for its own sake, and nobody asked to delete it."""
     return (
         job.status is Status.DONE
         and job.delete_cause is not DeleteCause.REQUESTED
         and job.removing_at is None
+        and job.safety_for is None
     )
 
 
@@ -193,6 +200,7 @@ def check_decision(job: Job, decision: Decision, jobs: Iterable[Job], now: datet
     if decision.action is Action.DELETE_DATA and job.removing_at is None:
         assert job.delete_at is not None
         assert now >= job.delete_at + seconds(policy.delete_grace_seconds), "removed within the grace"
+        assert all(until <= now for until in job.pins.values()), "removed while somebody needs it"
     if decision.action is Action.EXPIRE:
         expires = expires_at(job, policy)
         assert expires is not None
@@ -280,8 +288,8 @@ def test_a_mark_can_be_taken_back_until_the_removal_is_claimed(jobs: list[Job], 
             decision = decide(back.job, False, NOW, policy)
             assert decision.action is not Action.DELETE_DATA
             claimed = lifecycle.begin_removal(job, moment)
-            assert claimed is not None
-            assert lifecycle.undelete(claimed.job, moment) is None
+            assert (claimed is None) == (pinned_until(job, NOW) is not None)
+            assert claimed is None or lifecycle.undelete(claimed.job, moment) is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -425,6 +433,12 @@ def test_the_newest_good_backup_expires_by_age_only_if_the_setting_says_so(keep_
     assert decide(asked, False, NOW, policy).action is Action.DELETE_DATA, "but whoever asks for it gets it"
 
 
+def test_a_safety_backup_expires_by_age_whatever_else_there_is() -> None:
+    restore = RestoreRef(restore_id="d" * 24, attempt=1)
+    safety = a_job(1, Status.DONE, NOW - 8 * DAY, expires_after_days=7, safety_for=restore)
+    assert decided(safety, [safety], NOW, Policy()).action is Action.EXPIRE
+
+
 def test_an_expired_backup_that_is_the_newest_again_is_kept_despite_its_mark() -> None:
     """The newer one was deleted on request within the grace of the older one."""
     policy = Policy()
@@ -447,3 +461,26 @@ def test_a_job_that_gets_done_is_looked_at_when_it_expires_or_has_something_to_c
     done = finish_job(twice, Moment(NOW, policy), 1)
     assert done is not None
     assert done.job.clean_up_at == clean_at(done.job, policy) == NOW + DAY
+
+
+def test_a_removal_that_a_pin_puts_off_is_looked_at_again_when_the_last_pin_is_over() -> None:
+    policy = Policy()
+    pins = {"download": NOW + DAY, "a restore": NOW + 2 * DAY, "over": NOW}
+    pinned = a_job(1, Status.DONE, NOW - 100 * DAY, pins=pins)
+    marked = pinned.replace(delete_at=NOW - GRACE_OVER, delete_cause=DeleteCause.REQUESTED)
+    waits = Decision(action=Action.KEEP, reason=Why.PINNED, until=NOW + 2 * DAY)
+    assert decide(marked, False, NOW, policy) == decide(marked, False, NOW + DAY, policy) == waits
+    assert decide(marked, False, NOW + 2 * DAY, policy).action is Action.DELETE_DATA
+    assert decide(pinned, False, NOW, policy).reason is Why.NO_EXPIRY, "a pin keeps nothing that stays anyway"
+    in_grace = marked.replace(delete_at=NOW)
+    assert decide(in_grace, False, NOW, policy).reason is Why.IN_GRACE
+
+
+def test_a_pin_puts_off_neither_the_expiry_nor_the_cleaning_of_a_job() -> None:
+    """Neither touches the objects that are read."""
+    policy = Policy()
+    pins = {"download": NOW + 100 * DAY}
+    old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60, pins=pins)
+    assert decide(old, False, NOW, policy).action is Action.EXPIRE
+    left = old.replace(tasks={"site": old.tasks["site"].replace(runs=2)}, expires_after_days=None)
+    assert decide(left, False, NOW, policy).action is Action.CLEAN_DONE

@@ -1,6 +1,7 @@
 """A wrong deployment fails at start and names the setting."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ def test_a_setting_that_is_absent_has_its_default() -> None:
     assert settings.policy == default.replace(lease_seconds=lease)
     assert (settings.part_size, settings.parts_at_once) == (16 * MIB, 4)
     assert (settings.max_bytes, settings.s3_endpoint_url, settings.kafka_auth) == (None, None, "none")
+    assert (settings.download_time, settings.download_role_arn) == (timedelta(minutes=15), None)
     provider = settings.providers["site"]
     assert provider.url("u", "s", 5) == "https://site/u/s?chunk=5"
 
@@ -76,6 +78,8 @@ def test_an_invocation_moves_no_more_parts_at_once_than_its_memory_holds(memory:
         ("PART_SIZE_MIB", "9" * 5000, "PART_SIZE_MIB must be a whole number"),
         ("PARTS_PER_INVOCATION", "0", "PARTS_PER_INVOCATION must be a whole number from 1"),
         ("PARTS_IN_FLIGHT", "0", "PARTS_IN_FLIGHT must be a whole number from 1"),
+        ("DOWNLOAD_SECONDS", "59", "DOWNLOAD_SECONDS must be a whole number from 60 to 3600, not '59'"),
+        ("DOWNLOAD_SECONDS", "3601", "DOWNLOAD_SECONDS must be a whole number from 60 to 3600"),
         ("EXPORT_TIMEOUT_SECONDS", "0", "EXPORT_TIMEOUT_SECONDS must be a whole number from 1"),
         ("ATTEMPT_SECONDS", "10" * 8, "ATTEMPT_SECONDS must be a whole number from 1 to 1000000000"),
         ("FAILED_RECORD_DAYS", "36501", "FAILED_RECORD_DAYS must be a whole number from 1 to 36500"),

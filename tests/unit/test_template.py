@@ -154,6 +154,27 @@ def test_no_statement_allows_everything(resources: dict[str, Any]) -> None:
             assert "s3:DeleteObject" not in actions
 
 
+def test_a_download_link_can_do_no_more_than_read_one_object(resources: dict[str, Any]) -> None:
+    role = resources["DownloadRole"]["Properties"]
+    (trusted,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trusted["Principal"] == {"AWS": {"Fn::GetAtt": ["CreateDownloadFunctionRole", "Arn"]}}
+    (policy,) = role["Policies"]
+    read, decrypt = choose(policy["PolicyDocument"]["Statement"], {"HasKmsKey": True})
+    assert read["Action"] == ["s3:GetObject", "s3:GetObjectVersion"]
+    assert read["Resource"] == {"Fn::Sub": "${BackupBucket.Arn}/*"}
+    assert (decrypt["Action"], decrypt["Resource"]) == ("kms:Decrypt", {"Ref": "KmsKeyArn"})
+    assert statements(resources, "CreateDownloadFunction") == [], "the function itself reads no backup"
+
+
+@pytest.mark.parametrize("another_s3", [True, False])
+def test_links_are_signed_by_the_role_unless_another_s3_is_used(
+    resources: dict[str, Any], another_s3: bool
+) -> None:
+    environment = resources["CreateDownloadFunction"]["Properties"]["Environment"]["Variables"]
+    arn = choose(environment["DOWNLOAD_ROLE_ARN"], {"HasS3EndpointUrl": another_s3})
+    assert arn == ("" if another_s3 else {"Fn::GetAtt": ["DownloadRole", "Arn"]})
+
+
 def test_only_the_clean_up_may_remove_of_the_scheduled_functions(resources: dict[str, Any]) -> None:
     allowed = {
         name: {

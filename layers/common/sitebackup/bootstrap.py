@@ -17,6 +17,7 @@ from .adapters.production import ProductionAdapters
 from .domain.model import to_milliseconds
 from .ports import (
     Clock,
+    DownloadLinks,
     EventBus,
     ExportApi,
     ImportApi,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from .domain.restore import Restore
     from .restore.advance_restore import AdvanceRestore
     from .restore.change_restore import ChangeRestore
+    from .restore.create_download import CreateDownload
     from .restore.create_restore import CreateRestore
     from .restore.recorder import RestoreRecorder
     from .restore.rehearse_restore import RehearseRestore
@@ -97,6 +99,8 @@ class Adapters(Protocol):
     def imports(self) -> ImportApi: ...
     @property
     def storage(self) -> ObjectStorage: ...
+    @property
+    def links(self) -> DownloadLinks: ...
     @property
     def bus(self) -> EventBus: ...
     @property
@@ -330,6 +334,14 @@ class Bootstrap:
             pool=self.runtime.pool,
             random=self.runtime.random,
         )
+
+    # --- the way back
+
+    def create_download(self) -> "CreateDownload":
+        """For `functions/create_download`."""
+        from .restore.create_download import CreateDownload
+
+        return CreateDownload(self.job_store, self.adapters.links, self.settings.download_time)
 
     # --- schedules
 

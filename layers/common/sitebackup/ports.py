@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
+from .domain.download import DownloadLink
 from .domain.events import Event
 from .domain.job import Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
@@ -144,7 +145,7 @@ class JobRepository(SiteDocuments[Job], Protocol):
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
         Good is what is done, whole, and not marked for deletion by request. A zip without members is never newer
-        than one with members.
+        than one with members. A safety backup is not good: it holds what a restore was meant to replace.
         """
 
     def newest_good(
@@ -446,6 +447,17 @@ class ObjectStorage(Protocol):
 
     def delete_version(self, key: str, version_id: str) -> None:
         """Removes a version for good; one that is gone is no error. Never by key alone (I9)."""
+
+
+class DownloadLinks(Protocol):
+    """Signs links to objects in S3. Signing asks S3 nothing: whether the object is there shows when it is fetched."""
+
+    def link(self, stored: StoredObject, file_name: str, until: datetime) -> DownloadLink:
+        """A link to this very version, which is saved under that name, and which no cache keeps.
+
+        It is valid until then (a second longer at most, by this machine's clock), or until the credentials end that
+        sign it. It serves ranges and conditions as S3 does. Each call may make another one. Raises Unavailable.
+        """
 
 
 # --- Kafka

@@ -14,6 +14,8 @@ MAX_PART_MIB = 64
 """A stream holds three parts in memory."""
 MAX_SECONDS = 10**9
 MAX_DAYS = 36_500
+MAX_DOWNLOAD_SECONDS = 3600
+"""The role that signs links can't be assumed for longer."""
 DAY_SECONDS = 24 * 3600
 DAY_MINUTES = 24 * 60
 _MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest", "shrink_percent"})
@@ -40,6 +42,10 @@ class Settings:
     """Parts that one invocation moves at once."""
     max_bytes: int | None
     export_timeout: int
+    download_time: timedelta
+    """How long a link to a backup is valid."""
+    download_role_arn: str | None
+    """Of the role that signs links; None: the function's own."""
     schedule_window: timedelta
     schedule_min_interval: timedelta
     policy: Policy
@@ -70,6 +76,10 @@ class Settings:
             ),
             max_bytes=_number(env, "MAX_BYTES", 0) or None,
             export_timeout=export_timeout,
+            download_time=timedelta(
+                seconds=_number(env, "DOWNLOAD_SECONDS", 900, low=60, high=MAX_DOWNLOAD_SECONDS)
+            ),
+            download_role_arn=env.get("DOWNLOAD_ROLE_ARN") or None,
             schedule_window=timedelta(
                 seconds=_number(env, "SCHEDULE_WINDOW_SECONDS", 3600, high=MAX_SECONDS)
             ),

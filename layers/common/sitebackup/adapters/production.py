@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
 
     from ..ports import (
+        DownloadLinks,
         EventBus,
         ExportApi,
         ImportApi,
@@ -106,6 +107,22 @@ class ProductionAdapters:
             ),
         )
         return S3Storage(client, self._settings.bucket)
+
+    @cached_property
+    def links(self) -> "DownloadLinks":
+        """Links to what is in the bucket."""
+        import boto3
+        from botocore.config import Config
+
+        from .s3.links import S3Links, assumed, signer
+
+        bucket, endpoint_url = self._settings.bucket, self._settings.s3_endpoint_url
+        role_arn = self._settings.download_role_arn
+        if role_arn is None:
+            return S3Links(lambda: signer(bucket, endpoint_url), bucket, self._now)
+        config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
+        sts = boto3.client("sts", config=config)
+        return S3Links(lambda: assumed(sts, role_arn, bucket, endpoint_url), bucket, self._now)
 
     @cached_property
     def bus(self) -> "EventBus":

@@ -50,6 +50,7 @@ class JobStore:
     ) -> Recorded | None:
         """Repeats the transition on what others have stored meanwhile, until its result is stored; then emits.
 
+        A transition that gives the very job back is content with it as it is, and nothing is written.
         `known` spares the first read. None: there is no such job, or nothing to change.
         Raises RepositoryUnavailable, DuplicateJob if the job becomes active while another one of the site is, or
         Conflict if others win every time.
@@ -60,6 +61,8 @@ class JobStore:
             change = transition(before, self.moment()) if before else None
             if before is None or change is None:
                 return None
+            if change.job is before:
+                return Recorded(before, before)
             after = change.job.replace(version=before.version + 1).with_next_check()
             if self.jobs.replace(before, after):
                 _count(before, after)

@@ -125,15 +125,16 @@ def undelete(job: Job, moment: Moment) -> Change | None:
 
 
 def pin(job: Job, moment: Moment, owner: str, until: datetime) -> Change | None:
-    """Keeps the data of a done job until then, or longer if the owner had asked for that (I19).
+    """Keeps the data of a done job until then, for this owner (I19). Pins that are over go.
 
-    None: it is not done, or its removal has begun. Pins that are over go.
+    None: it is not done, or its removal has begun. The very job that was given: its pin lasts as long already.
     """
     if job.status is not Status.DONE or job.removing_at is not None:
         return None
+    if job.pins.get(owner, moment.now) >= until:
+        return Change(job)
     kept = {name: end for name, end in job.pins.items() if end > moment.now}
-    kept[owner] = max(until, kept.get(owner, until))
-    return Change(job.replace(pins=kept, updated_at=moment.now)) if kept != job.pins else Change(job)
+    return Change(job.replace(pins=kept | {owner: until}, updated_at=moment.now))
 
 
 def unpin(job: Job, moment: Moment, owner: str) -> Change | None:

@@ -14,7 +14,7 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from ..domain.errors import BadRequest, RequestError
-from ..domain.model import to_milliseconds
+from ..domain.model import ProviderName, to_milliseconds
 from ..telemetry import logger
 from .problems import INTERNAL, Problem, problem
 
@@ -29,7 +29,7 @@ def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGateway
     """A router that answers every error with problem details.
 
     `queries` names the query parameters of each route that has some, by its route key, such as `GET /backup`. Others,
-    and ids in the path that are none, are refused before a route's function is called.
+    and ids and names in the path that are none, are refused before a route's function is called.
     """
     app = APIGatewayHttpResolver()
     known = queries or {}
@@ -39,7 +39,7 @@ def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGateway
         reject_unknown(event.query_string_parameters, known.get(event.route_key, ()))
         # As API Gateway has it: the router's own pattern lets a line feed at the end of the path pass unseen.
         for name, value in event.path_parameters.items():
-            parse_id(value, name)
+            (parse_provider if name == "provider" else parse_id)(value, name)
         return next_middleware(app)
 
     app.use([check])
@@ -86,6 +86,14 @@ def parse_id(value: str, name: str) -> str:
     return value
 
 
+def parse_provider(value: str, name: str) -> str:
+    """Raises BadRequest unless a provider can be called so."""
+    try:
+        return msgspec.convert(value, ProviderName)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{name}: must be the name of a provider") from error
+
+
 def parse_int(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     """An integer of the query string. Raises BadRequest outside `low..high`."""
     value = query.get(name, str(default))
@@ -128,6 +136,12 @@ def accepted(view: Mapping[str, Any], location: str) -> Response[str]:
 def ok(document: Mapping[str, Any]) -> Response[str]:
     """200."""
     return _json(HTTPStatus.OK, document, {})
+
+
+def found(location: str) -> Response[str]:
+    """302."""
+    headers = {"Location": location, "Cache-Control": "no-store"}
+    return Response(status_code=HTTPStatus.FOUND, body="", headers=headers)
 
 
 def no_content() -> Response[str]:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from ..domain.download import Download
 from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task, TaskWarning
 from ..domain.reason import Reason
 from ..domain.retention import Decision
@@ -56,6 +57,20 @@ def schedule_view(schedule: Schedule, next_runs: list[datetime]) -> dict[str, An
             "lastError": schedule.last_error,
             "createdAt": time_text(schedule.created_at),
             "updatedAt": time_text(schedule.updated_at),
+        }
+    )
+
+
+def download_view(download: Download) -> dict[str, Any]:
+    """JSON-ready, with the link."""
+    return known(
+        {
+            "url": download.link.url,
+            "expiresAt": time_text(download.link.expires_at),
+            "fileName": download.file_name,
+            "size": download.stored.size,
+            "checksumCRC64NVME": download.stored.checksum_crc64nvme,
+            "versionId": download.stored.version_id,
         }
     )
 

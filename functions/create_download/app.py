@@ -1,0 +1,35 @@
+"""`POST /backup/{jobId}/download` and `GET /backup/{jobId}/providers/{provider}/download`: links to backups."""
+
+from typing import Any
+
+from aws_lambda_powertools.event_handler import Response
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from sitebackup.bootstrap import Bootstrap
+from sitebackup.entrypoints import http
+from sitebackup.entrypoints.views import download_view
+from sitebackup.restore.create_download import DownloadRequest
+from sitebackup.telemetry import logger, metrics
+
+app = http.resolver()
+create_download = Bootstrap.from_env().create_download()
+
+
+@app.post("/backup/<job_id>/download")
+def post_download(job_id: str) -> Response[str]:
+    """The link, and what to compare the bytes with."""
+    request = http.body(app.current_event, DownloadRequest)
+    return http.ok(download_view(create_download(job_id, request.provider)))
+
+
+@app.get("/backup/<job_id>/providers/<provider>/download")
+def get_download(job_id: str, provider: str) -> Response[str]:
+    """Leads to the bytes."""
+    return http.found(create_download(job_id, provider).link.url)
+
+
+@logger.inject_lambda_context
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """An HTTP API event, payload format 2.0."""
+    return app.resolve(event, context)
