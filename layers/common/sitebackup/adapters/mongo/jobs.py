@@ -21,7 +21,7 @@ from .indexes import SITE_NEWEST_FIRST, create_job_indexes
 
 
 class MongoJobs:
-    """One document for each job."""
+    """A JobRepository: one document for each job."""
 
     def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
         self._database = client[database]
@@ -29,10 +29,7 @@ class MongoJobs:
         self._indexed = False
 
     def add(self, job: Job) -> None:
-        """Raises DuplicateJob if the site has an active job or the idempotency key is taken.
-
-        The first call of a process makes sure of the indexes: without them nothing would be refused.
-        """
+        """The first call of a process makes sure of the indexes: without them nothing would be refused."""
         if not self._indexed:
             create_job_indexes(self._database)
             self._indexed = True
@@ -48,30 +45,24 @@ class MongoJobs:
         return True
 
     def get(self, job_id: str) -> Job | None:
-        """By id."""
         return self._first({"_id": job_id})
 
     def active(self, user_id: str, site_id: str) -> Job | None:
-        """The site's active job."""
         return self._first({"userId": user_id, "siteId": site_id, "active": True})
 
     def by_idempotency_key(self, key: str) -> Job | None:
-        """The job that was created with this key."""
+        """The query repeats the index's condition: without that DocumentDB does not use a partial index."""
         return self._first({"idempotencyKey": {"$exists": True, "$eq": key}})
 
     @once_more
     def version(self, job_id: str) -> int | None:
-        """Only the version: what a long poll reads twice a second."""
         with reachable():
             found = self._jobs.find_one({"_id": job_id}, {"version": 1})
         return int(found["version"]) if found else None
 
     @once_more
     def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[Job]:
-        """Newest first, from just before the id `before`; filters are equalities on document fields.
-
-        A document that can't be read is logged and left out.
-        """
+        """Reads on where documents can't be read, so that only the last page is short."""
         query: dict[str, Any] = dict(filters)
         if before:
             query["_id"] = {"$lt": before}
@@ -120,30 +111,19 @@ class MongoJobs:
 
     @once_more
     def delete_record(self, job: Job) -> bool:
-        """Removes the record, if the job's version is still this one. False after a lost answer."""
         with reachable():
             return self._jobs.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
 
     def due(self, now: datetime, limit: int) -> list[Job]:
-        """Unfinished jobs whose `nextCheckAt` has come, the longest due first.
-
-        A document that can't be read is logged and does not count against `limit`.
-        """
         return self._due("nextCheckAt", now, limit)
 
     def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
-        """Final jobs whose `cleanUpAt` has come; otherwise as `due`."""
         return self._due("cleanUpAt", now, limit)
 
     def claim_check(self, job: Job, until: datetime) -> Job | None:
-        """Takes a job that `due` gave out of other sweeps' sight until then; None: it is no more as it was read.
-
-        That is no change of the job: its version stays, and whoever changes it sets its next check anew.
-        """
         return self._claim("nextCheckAt", job, job.replace(next_check_at=until))
 
     def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
-        """As `claim_check`, for a job that `due_for_clean_up` gave."""
         return self._claim("cleanUpAt", job, job.replace(clean_up_at=until))
 
     def _claim(self, field: str, seen: Job, claimed: Job) -> Job | None:
