@@ -28,7 +28,7 @@ _CLOSE_AFTER_SECONDS = 2 * DELIVERY_SECONDS + 1
 
 
 class KafkaBus:
-    """Acknowledged by all in-sync replicas, in a few seconds or not at all: the sweep emits what is lost.
+    """An EventBus. All in-sync replicas acknowledge, in a few seconds or not at all.
 
     A producer that failed in whatever way is replaced, since kafka-python's keeps states from which it does not
     recover. It is not an idempotent one: an event may arrive twice (I7), and decision 0045 tells what it costs.
@@ -52,7 +52,6 @@ class KafkaBus:
         self._lock = Lock()
 
     def emit(self, events: Sequence[Event]) -> None:
-        """Raises BusUnavailable if any event may not have been stored."""
         if not events:
             return
         producer = None

@@ -27,7 +27,7 @@ _REASONS = Reasons(
 
 
 class HttpExport:
-    """An open response: where it can be read from, and what it said of the whole export."""
+    """An Export: an open response."""
 
     def __init__(
         self,
@@ -40,17 +40,9 @@ class HttpExport:
         end_proven: bool = True,
     ) -> None:
         self.size = size
-        """Bytes of the whole export; None if only the end of the stream tells."""
         self.length = length
-        """Bytes of this body; None likewise."""
         self.validator = validator
-        """A strong ETag if the export can be read by ranges, else None."""
         self.end_proven = end_proven
-        """Whether 0 from `readinto` proves that the body is whole.
-
-        False if the body ends with its connection, as one that was cut does: then only a look into what was stored,
-        a zip that ends right, proves it.
-        """
         self._response = response
         self._body = Body(response.raw)
         self._read = 0
@@ -58,14 +50,10 @@ class HttpExport:
 
     @property
     def ranged(self) -> bool:
-        """Whether other ranges of the same export can be asked for."""
         return self.validator is not None
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fills the front of `buffer` with what has come; 0 only at the end.
-
-        Raises Transient if the end comes too early, Permanent if it does not come behind the last byte of a range.
-        """
+        """With the last byte of a range it makes sure that nothing follows."""
         left = None if self.length is None else self.length - self._read
         try:
             count = self._body.readinto(buffer[:left], self._wait())
@@ -96,7 +84,7 @@ class HttpExport:
 
 
 class HttpExports:
-    """Opens exports. Connections are kept and shared by threads; cookies are not, and no proxy is used.
+    """An ExportApi. Connections are kept and shared by threads; cookies are not, and no proxy is used.
 
     `chunk_size` (bytes) is for the URL; `timeout` (seconds) is how long an export may stay silent.
     `token(arn, since)` is the text of a secret, read at `since` (of time.monotonic, seconds) or later.
@@ -120,12 +108,7 @@ class HttpExports:
         length: int | None,
         time_left: TimeLeft = no_deadline,
     ) -> HttpExport:
-        """The first request: asks for the first `length` bytes (None: for all) and tells what the export is.
-
-        Neither it nor a read of the export waits longer than the time that is left.
-
-        Raises Transient or Permanent.
-        """
+        """Asks a second time, for the whole, if the first part came and further ranges can't be had."""
         headers = {"Range": f"bytes=0-{length - 1}"} if length else {}
         wait = self._http.wait(time_left)
         response = self._get(provider, user_id, site_id, headers, wait)
@@ -172,10 +155,6 @@ class HttpExports:
         size: int,
         time_left: TimeLeft = no_deadline,
     ) -> HttpExport:
-        """Bytes `[start, start + length)` of the export that has this validator and size; waits as `probe` does.
-
-        Raises ExportChanged if it has others by now, Transient or Permanent.
-        """
         headers = {
             "Range": f"bytes={start}-{start + length - 1}",
             "If-Match": validator,

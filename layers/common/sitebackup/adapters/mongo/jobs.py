@@ -54,7 +54,6 @@ class MongoJobs(SiteDocuments[Job]):
 
     @once_more
     def delete_record(self, job: Job) -> bool:
-        """Removes the record, if the job's version is still this one. False after a lost answer."""
         with reachable():
             return self._documents.delete_one({"_id": job.id, "version": job.version}).deleted_count == 1
 
@@ -78,9 +77,7 @@ class MongoJobs(SiteDocuments[Job]):
         return self._readable(found) if found else None
 
     def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
-        """Final jobs whose `cleanUpAt` has come; otherwise as `due`."""
         return self._due("cleanUpAt", now, limit)
 
     def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
-        """As `claim_check`, for a job that `due_for_clean_up` gave."""
         return self._claim("cleanUpAt", job, job.replace(clean_up_at=until))

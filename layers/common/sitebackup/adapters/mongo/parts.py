@@ -18,21 +18,20 @@ _DONE = "etag"
 
 
 class MongoParts:
-    """One document for each part that is done or had a transient error."""
+    """A PartRepository: one document for each part that is done or had a transient error."""
 
     def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
         self._parts = client[database]["parts"]
 
     @once_more
     def save(self, upload_id: str, part: Part, now: datetime) -> None:
-        """The part is done. A part that is moved twice keeps what S3 said last."""
         document = {**part.to_document(), "writtenAt": now}
         with reachable():
             self._parts.replace_one({"_id": _part_id(upload_id, part.number)}, document, upsert=True)
 
     @once_more
     def save_wait(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
-        """A try of the part begins, or it waits after a transient error. A part that is done stays done."""
+        """Of a part that is done the filter finds nothing, and the upsert finds its id taken."""
         document = {**wait.to_document(), "number": number, "writtenAt": now}
         not_done = {"_id": _part_id(upload_id, number), _DONE: {"$exists": False}}
         try:
@@ -43,7 +42,6 @@ class MongoParts:
 
     @once_more
     def end_waits(self, upload_id: str, numbers: Collection[int]) -> None:
-        """These parts are about to be sent again: they wait no more."""
         with reachable():
             for some in batched(numbers, IDS_AT_ONCE):
                 ids = [_part_id(upload_id, number) for number in some]
@@ -53,14 +51,13 @@ class MongoParts:
 
     @once_more
     def lose(self, upload_id: str, number: int, wait: PartWait, now: datetime) -> None:
-        """S3 has lost a part that was done: it waits to be moved again."""
         document = {**wait.to_document(), "number": number, "writtenAt": now}
         with reachable():
             self._parts.replace_one({"_id": _part_id(upload_id, number)}, document, upsert=True)
 
     @once_more
     def done(self, upload_id: str, numbers: range | None = None) -> list[Part]:
-        """Done parts, in order: those of `numbers` by their ids, or all of the upload by one scan of its ids.
+        """Those of `numbers` are read by their ids, all of an upload by one scan of its ids.
 
         A window of a big task costs what the window holds. The local server would scan the whole task for a range.
         """
@@ -81,7 +78,6 @@ class MongoParts:
 
     @once_more
     def missing(self, upload_id: str, numbers: range) -> dict[int, PartWait]:
-        """Those of `numbers` that are not done, in order, with what is remembered of them."""
         records = {document["number"]: document for document in self._records(upload_id, numbers)}
         return {
             number: PartWait.from_document(records.get(number, {}))
@@ -97,7 +93,7 @@ class MongoParts:
 
     @once_more
     def which_done(self, parts: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
-        """Of these (uploadId, number), those that are done; one read."""
+        """One read."""
         ids = {_part_id(*part): part for part in parts}
         with reachable():
             found = self._parts.find({"_id": {"$in": sorted(ids)}}, {"_id": 1, _DONE: 1})

@@ -16,7 +16,7 @@ from .documents import from_document, to_document
 
 
 class MongoSchedules:
-    """One document a site."""
+    """A ScheduleRepository: one document a site."""
 
     def __init__(self, client: MongoClient[dict[str, Any]], database: str) -> None:
         self._schedules = client[database]["schedules"]
@@ -30,13 +30,12 @@ class MongoSchedules:
 
     @once_more
     def get(self, site_id: str) -> Schedule | None:
-        """By site."""
         with reachable():
             found = self._schedules.find_one({"_id": site_id})
         return from_document(Schedule, found, "siteId") if found else None
 
     def add(self, schedule: Schedule) -> None:
-        """Raises Conflict if the site has one already."""
+        """The first call of a process makes sure of the indexes."""
         if not self._indexed:
             self.create_indexes()
             self._indexed = True
@@ -52,7 +51,6 @@ class MongoSchedules:
         return True
 
     def replace(self, seen: Schedule, schedule: Schedule) -> bool:
-        """Compare-and-set: stores it if the version is still the one that was seen."""
         after = schedule.replace(version=seen.version + 1)
         return settled(lambda: self._compare_and_set(seen, after), lambda: self.get(seen.site_id) == after)
 
@@ -62,7 +60,6 @@ class MongoSchedules:
             return self._schedules.replace_one(unchanged, to_document(after, "siteId")).matched_count == 1
 
     def delete(self, site_id: str) -> bool:
-        """Whether there was one. True after a lost answer."""
         return settled(lambda: self._delete(site_id), lambda: True)
 
     def _delete(self, site_id: str) -> bool:
@@ -71,17 +68,12 @@ class MongoSchedules:
 
     @once_more
     def page(self, limit: int, past: str | None) -> list[Schedule]:
-        """By site id, past the one given. A document that can't be read is logged and left out."""
         query = {"_id": {"$gt": past}} if past else {}
         with reachable(), self._schedules.find(query).sort("_id", ASCENDING).batch_size(limit) as found:
             return _readable(found, limit)
 
     @once_more
     def due(self, now: datetime, limit: int) -> list[Schedule]:
-        """Schedules whose time has come, the longest due first.
-
-        A document that can't be read is logged and does not count against `limit`.
-        """
         query = {"nextRunAt": {"$lte": now}}
         with reachable(), self._schedules.find(query).sort("nextRunAt", ASCENDING).batch_size(limit) as found:
             return _readable(found, limit)

@@ -28,7 +28,7 @@ _PERMANENT = frozenset(
 
 
 class S3Storage:
-    """One bucket, with versioning on: every object that is written can be removed by its version alone."""
+    """An ObjectStorage: one bucket, with versioning on."""
 
     def __init__(self, client: "S3Client", bucket: str) -> None:
         self._client = client
@@ -36,7 +36,6 @@ class S3Storage:
         self.bucket = bucket
 
     def create_upload(self, key: str) -> str:
-        """The id of a new multipart upload. Raises Transient or Permanent."""
         with _translated(), timed("StorageLatency"):
             answer = self._client.create_multipart_upload(
                 Bucket=self.bucket,
@@ -56,12 +55,6 @@ class S3Storage:
         length: int,
         time_left: TimeLeft = no_deadline,
     ) -> Part:
-        """Moves `length` bytes from the source into the part; S3 confirms their checksum.
-
-        Waits no longer for S3 than the time that is left.
-
-        Raises Transient (also for a source that ends early), Permanent or NoSuchUpload.
-        """
         with _translated(), timed("PartDuration"):
             sent = self._put.moving(
                 key, source, length, query=_part_query(upload_id, number), time_left=time_left
@@ -72,14 +65,13 @@ class S3Storage:
     def put_held_part(
         self, key: str, upload_id: str, number: int, data: memoryview, time_left: TimeLeft = no_deadline
     ) -> Part:
-        """Makes bytes in memory the part; waits and raises likewise."""
         with _translated(), timed("PartDuration"):
             sent = self._put.held(key, data, query=_part_query(upload_id, number), time_left=time_left)
         count("PartsMoved")
         return Part(number=number, length=len(data), etag=sent.etag, crc64nvme=sent.crc64nvme)
 
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
-        """Makes the bytes an object of its own; waits likewise. Raises Transient or Permanent."""
+        """Raises Transient as well if S3 does not show, by a HEAD, what it has just confirmed."""
         headers = {"Content-Type": "application/zip"}
         with _translated(), timed("PartDuration"):
             sent = self._put.held(key, data, headers=headers, time_left=time_left)
@@ -90,7 +82,7 @@ class S3Storage:
         return stored
 
     def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
-        """Stores an object where there is none. Raises ObjectExists, Transient or Permanent.
+        """By a conditional write.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
         """
@@ -107,13 +99,10 @@ class S3Storage:
         crc: str,
         time_left: TimeLeft = no_deadline,
     ) -> None:
-        """Asks S3 to make the object; only `head` tells whether it did.
+        """AWS may take minutes, and keeps the connection alive with white space meanwhile.
 
-        AWS may take minutes for it, and keeps the connection alive with white space meanwhile: what is not over
-        when no time is left goes on alone.
+        What is not over when no time is left goes on alone.
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
-
-        Raises NoSuchUpload, InvalidPart, ObjectExists, Transient or Permanent.
         """
         pool = ThreadPoolExecutor(1)
         with _translated(), timed("StorageLatency"):
@@ -140,7 +129,6 @@ class S3Storage:
                 raise Transient("S3 has not completed the upload in time.") from None
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        """What is stored at the key, with its full-object checksum. Raises Transient or Permanent."""
         version = {"VersionId": version_id} if version_id else {}
         try:
             with _translated(), timed("StorageLatency"):
@@ -161,10 +149,7 @@ class S3Storage:
         )
 
     def read(self, stored: StoredObject, start: int, length: int) -> bytes:
-        """Bytes `[start, start + length)` of this very version; there must be as many, and one at least.
-
-        Raises Transient (also for a version that is not there) or Permanent.
-        """
+        """One byte at least: no range is empty. Raises Transient as well if S3 answers another range."""
         version = {"VersionId": stored.version_id} if stored.version_id else {}
         wanted = f"bytes {start}-{start + length - 1}/{stored.size}"
         try:
@@ -184,7 +169,6 @@ class S3Storage:
         return data
 
     def part_etags(self, key: str, upload_id: str) -> dict[int, tuple[int, str]]:
-        """(length, ETag) of each part as S3 holds it. Raises NoSuchUpload, Transient or Permanent."""
         etags: dict[int, tuple[int, str]] = {}
         with _translated(), timed("StorageLatency"):
             pages = self._client.get_paginator("list_parts").paginate(
@@ -196,7 +180,6 @@ class S3Storage:
         return etags
 
     def has_upload(self, key: str, upload_id: str) -> bool:
-        """Whether the upload is still open. Raises Transient or Permanent."""
         try:
             with _translated(), timed("StorageLatency"):
                 self._client.list_parts(Bucket=self.bucket, Key=key, UploadId=upload_id, MaxParts=1)
@@ -205,7 +188,6 @@ class S3Storage:
         return True
 
     def abort(self, key: str, upload_id: str) -> None:
-        """Gives the upload up; no error if it is gone already. Raises Transient or Permanent."""
         try:
             with _translated(), timed("StorageLatency"):
                 self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
@@ -213,7 +195,7 @@ class S3Storage:
             return
 
     def at_key(self, key: str) -> KeyContents:
-        """Every open upload and every version at exactly this key. Raises Transient or Permanent."""
+        """S3 lists by prefix, so other keys are passed over. A delete marker is a version as well."""
         uploads: list[str] = []
         versions: list[str] = []
         with _translated(), timed("StorageLatency"):
@@ -233,7 +215,6 @@ class S3Storage:
         return KeyContents(uploads, versions)
 
     def delete_version(self, key: str, version_id: str) -> None:
-        """Removes this version for good. Raises Transient or Permanent."""
         with _translated(), timed("StorageLatency"):
             self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
 
