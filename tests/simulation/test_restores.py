@@ -87,3 +87,13 @@ def test_a_cancel_at_any_call_of_a_port_stops_what_no_provider_has_whole(kind: s
             assert task.status in (Status.DONE, Status.CANCELLED)
             imported = service.imports.carried_out[restore.id, name]
             assert imported == (task.status is Status.DONE), service.happened
+
+
+@pytest.mark.parametrize("kind", ["with a safety backup", "without a safety backup"])
+def test_a_cancel_and_a_retry_at_any_call_of_a_port_give_the_retry_a_safety_backup_and_a_pin_of_its_own(
+    kind: str,
+) -> None:
+    for service in at_every_call(kind, Fault.BEGIN_ANEW):
+        restore = service.check_end()
+        assert restore.status is RestoreStatus.DONE
+        assert restore.attempt <= 2
