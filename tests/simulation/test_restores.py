@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sitebackup.domain import restoring
 from sitebackup.domain.job import Status
 from sitebackup.domain.restore import RestoreStatus
 from tests.fakes.exports import MemoryExport
@@ -28,7 +29,7 @@ KINDS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
 """Bytes of each provider's export, and how it is restored."""
 
 
-def restoring(
+def restored(
     kind: str = "without a safety backup", faults: dict[int, Fault] | None = None, **changes: Any
 ) -> SimulatedRestore:
     sizes, how = KINDS[kind]
@@ -39,7 +40,7 @@ def restoring(
 def at_every_call(kind: str, fault: Fault, **changes: Any) -> Iterator[SimulatedRestore]:
     """The restore after the fault at each call of a port in turn, and after its end."""
     for number in count():
-        service = restoring(kind, {number: fault}, **changes)
+        service = restored(kind, {number: fault}, **changes)
         service.deliver_next(DELIVERIES)
         if not service.happened:
             break
@@ -97,3 +98,16 @@ def test_a_cancel_and_a_retry_at_any_call_of_a_port_give_the_retry_a_safety_back
         restore = service.check_end()
         assert restore.status is RestoreStatus.DONE
         assert restore.attempt <= 2
+
+
+def test_a_retry_first_ends_what_a_crashed_cancel_has_left() -> None:
+    service = restored("with a safety backup")
+    (safety,) = service.active
+    cancelled = service.change_restore.recorder.apply(service.restore.id, restoring.cancel)
+    assert cancelled is not None
+    service.retry_restore()
+    assert service.restore.attempt == 2
+    assert service.stored(safety.id).status is Status.CANCELLED
+    assert service.job.pins.keys() == {service.restore.pin_owner}
+    service.finish_restore()
+    assert service.check_end().status is RestoreStatus.DONE
