@@ -172,6 +172,7 @@ class MemoryJobs(MemoryDocuments[Job]):
             if (other.user_id, other.site_id, other.status) == (job.user_id, job.site_id, Status.DONE)
             and other.delete_cause is not DeleteCause.REQUESTED
             and other.removing_at is None
+            and other.safety_for is None
             and provider in other.tasks
         )
 

@@ -143,8 +143,8 @@ class JobRepository(SiteDocuments[Job], Protocol):
     def holds_newest_good(self, job: Job) -> bool:
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
-        Good is what is done, whole, and not marked for deletion by request. A zip without members is never newer
-        than one with members.
+        Good is what is done, whole, and not marked for deletion by request. A safety backup never counts,
+        and a zip without members is never newer than one with members.
         """
 
     def newest_good(

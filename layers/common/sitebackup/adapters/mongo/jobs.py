@@ -21,8 +21,8 @@ class MongoJobs(SiteDocuments[Job]):
     def holds_newest_good(self, job: Job) -> bool:
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
-        Good is what is done, whole, and what nobody asked to delete; a zip without members is never newer than one
-        with members. Costs a read a provider at most, which ends at the first newer object.
+        Good is what is done, whole, and what nobody asked to delete, but no safety backup; a zip without members is
+        never newer than one with members. Costs a read a provider at most, which ends at the first newer object.
         """
         return any(not self._has_newer_good(job, provider) for provider in job.tasks)
 
@@ -36,6 +36,7 @@ class MongoJobs(SiteDocuments[Job]):
             "status": "done",
             "deleteCause": {"$ne": "requested"},
             "removingAt": {"$exists": False},
+            "safetyFor": {"$exists": False},
             f"tasks.{provider}.status": "done",
         }
         newer = {f"tasks.{provider}.finishedAt": {"$gt": task.finished_at}}
