@@ -146,6 +146,8 @@ OF_RESTORES = frozenset(
     }
 )
 """These change nothing where nothing is restored."""
+OUTAGES = frozenset({Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FAILS, Fault.ANSWER_LOST})
+"""After these nobody may be left to tidy up."""
 HARMLESS = frozenset({Fault.OTHERS, Fault.LAST, Fault.AGAIN})
 """These may happen any number of times, and the job gets done all the same."""
 

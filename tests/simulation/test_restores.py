@@ -8,7 +8,8 @@ import pytest
 
 from sitebackup.domain import restoring
 from sitebackup.domain.job import Status
-from sitebackup.domain.restore import RestoreStatus
+from sitebackup.domain.reason import Code
+from sitebackup.domain.restore import Restore, RestoreStatus, RestoreTask
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.restore_service import SimulatedRestore
@@ -61,6 +62,10 @@ def check_done_once(service: SimulatedRestore) -> None:
         assert received == len(content), f"bytes were sent again: {service.happened}"
 
 
+def code_of(ended: Restore | RestoreTask) -> Code | None:
+    return ended.reason.code if ended.reason else None
+
+
 @pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FAILS, Fault.ANSWER_LOST])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_restore_gets_done_whichever_call_of_a_port_fails_once(kind: str, fault: Fault) -> None:
@@ -111,3 +116,15 @@ def test_a_retry_first_ends_what_a_crashed_cancel_has_left() -> None:
     assert service.job.pins.keys() == {service.restore.pin_owner}
     service.finish_restore()
     assert service.check_end().status is RestoreStatus.DONE
+
+
+@pytest.mark.parametrize("kind", ["without a safety backup", "of two providers that tell"])
+def test_a_provider_that_forgets_uploads_is_sent_them_anew_unless_it_may_have_imported_them(
+    kind: str,
+) -> None:
+    for service in at_every_call(kind, Fault.FORGET):
+        restore = service.check_end()
+        for name, task in restore.tasks.items():
+            imported = service.imports.carried_out[restore.id, name]
+            assert imported == 1, service.happened
+            assert task.status is Status.DONE or code_of(task) is Code.IMPORT_UNKNOWN
