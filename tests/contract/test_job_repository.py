@@ -365,12 +365,14 @@ def add_done(jobs: JobRepository, *tasks: dict[str, Task]) -> list[Job]:
 
 
 def test_the_newest_good_object_is_of_a_done_job_that_nobody_asked_to_delete(jobs: JobRepository) -> None:
+    """Nor does a safety backup count, which goes after days."""
     done = add_done(jobs, *({"site": done_at(hour)} for hour in (1, 4, 3)))
     for change in (
         {"status": Status.FAILED},
         {"removing_at": NOW},
         {"site_id": an_id()},
         {"user_id": an_id()},
+        {"safety_for": RestoreRef(restore_id=an_id(), attempt=1)},
     ):
         jobs.add(done[0].replace(id=an_id(), tasks={"site": done_at(9)}, **change))
     assert newest_good(jobs, done) == [False, True, False]

@@ -230,6 +230,7 @@ def _check_a_restore_task(task: RestoreTask) -> None:
 
 def _check_restore_retry(before: Restore, after: Restore) -> None:
     assert before.status in RETRYABLE_RESTORES, f"an attempt was opened from {before.status}"
+    assert not before.is_pinning, "an attempt was opened before the one before was released"
     assert (after.attempt, after.status) == (before.attempt + 1, RestoreStatus.PENDING)
     assert (after.safety_job_id, after.started_at, after.deadline_at) == (None, None, None)
     assert after.is_pinning

@@ -130,6 +130,7 @@ class Fault(StrEnum):
     DELETE = "somebody deletes the backup meanwhile"
     CANCEL_RESTORE = "somebody cancels the restore meanwhile"
     RETRY_RESTORE = "somebody retries the restore meanwhile"
+    BEGIN_ANEW = "somebody cancels the restore and retries it meanwhile"
     CANCEL_SAFETY = "somebody cancels the safety backup meanwhile"
 
 
@@ -143,10 +144,12 @@ OF_RESTORES = frozenset(
             Fault.IMPORT_FAILS,
             Fault.OFFSET_HIGH,
         ),
-        *(Fault.CANCEL_RESTORE, Fault.RETRY_RESTORE, Fault.CANCEL_SAFETY),
+        *(Fault.CANCEL_RESTORE, Fault.RETRY_RESTORE, Fault.BEGIN_ANEW, Fault.CANCEL_SAFETY),
     }
 )
 """These change nothing where nothing is restored."""
+OUTAGES = frozenset({Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FAILS, Fault.ANSWER_LOST})
+"""After these nobody may be left to tidy up."""
 HARMLESS = frozenset({Fault.OTHERS, Fault.LAST, Fault.AGAIN})
 """These may happen any number of times, and the job gets done all the same."""
 
@@ -713,6 +716,9 @@ class SimulatedService:
             case Fault.CANCEL_RESTORE:
                 self.cancel_restore()
             case Fault.RETRY_RESTORE:
+                self.retry_restore()
+            case Fault.BEGIN_ANEW:
+                self.cancel_restore()
                 self.retry_restore()
             case Fault.CANCEL_SAFETY:
                 self.cancel_safety_backup()

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from sitebackup.domain import restoring
 from sitebackup.domain.job import Status
-from sitebackup.domain.restore import RestoreStatus
+from sitebackup.domain.reason import Code
+from sitebackup.domain.restore import Restore, RestoreStatus, RestoreTask
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.restore_service import SimulatedRestore
@@ -28,7 +30,7 @@ KINDS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {
 """Bytes of each provider's export, and how it is restored."""
 
 
-def restoring(
+def restored(
     kind: str = "without a safety backup", faults: dict[int, Fault] | None = None, **changes: Any
 ) -> SimulatedRestore:
     sizes, how = KINDS[kind]
@@ -39,7 +41,7 @@ def restoring(
 def at_every_call(kind: str, fault: Fault, **changes: Any) -> Iterator[SimulatedRestore]:
     """The restore after the fault at each call of a port in turn, and after its end."""
     for number in count():
-        service = restoring(kind, {number: fault}, **changes)
+        service = restored(kind, {number: fault}, **changes)
         service.deliver_next(DELIVERIES)
         if not service.happened:
             break
@@ -60,6 +62,10 @@ def check_done_once(service: SimulatedRestore) -> None:
             if upload.provider == name
         )
         assert received == len(content), f"bytes were sent again: {service.happened}"
+
+
+def code_of(ended: Restore | RestoreTask) -> Code | None:
+    return ended.reason.code if ended.reason else None
 
 
 @pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.FAILS, Fault.ANSWER_LOST])
@@ -89,3 +95,38 @@ def test_a_cancel_at_any_call_of_a_port_stops_what_no_provider_has_whole(kind: s
             assert task.status in (Status.DONE, Status.CANCELLED)
             imported = service.imports.carried_out[restore.id, name]
             assert imported == (task.status is Status.DONE), service.happened
+
+
+@pytest.mark.parametrize("kind", ["with a safety backup", "without a safety backup"])
+def test_a_cancel_and_a_retry_at_any_call_of_a_port_give_the_retry_a_safety_backup_and_a_pin_of_its_own(
+    kind: str,
+) -> None:
+    for service in at_every_call(kind, Fault.BEGIN_ANEW):
+        restore = service.check_end()
+        assert restore.status is RestoreStatus.DONE
+        assert restore.attempt <= 2
+
+
+def test_a_retry_first_ends_what_a_crashed_cancel_has_left() -> None:
+    service = restored("with a safety backup")
+    (safety,) = service.active
+    cancelled = service.change_restore.recorder.apply(service.restore.id, restoring.cancel)
+    assert cancelled is not None
+    service.retry_restore()
+    assert service.restore.attempt == 2
+    assert service.stored(safety.id).status is Status.CANCELLED
+    assert service.job.pins.keys() == {service.restore.pin_owner}
+    service.finish_restore()
+    assert service.check_end().status is RestoreStatus.DONE
+
+
+@pytest.mark.parametrize("kind", ["without a safety backup", "of two providers that tell"])
+def test_a_provider_that_forgets_uploads_is_sent_them_anew_unless_it_may_have_imported_them(
+    kind: str,
+) -> None:
+    for service in at_every_call(kind, Fault.FORGET):
+        restore = service.check_end()
+        for name, task in restore.tasks.items():
+            imported = service.imports.carried_out[restore.id, name]
+            assert imported == 1, service.happened
+            assert task.status is Status.DONE or code_of(task) is Code.IMPORT_UNKNOWN

@@ -289,6 +289,12 @@ def test_a_retry_keeps_what_is_done_and_goes_on_with_what_was_cut_off() -> None:
     assert site(again).losses == 0
 
 
+def test_a_retry_waits_until_what_the_attempt_before_held_is_released() -> None:
+    over = changed(restoring.cancel(a_restore(is_pinning=True), MOMENT))
+    assert restoring.retry(over, MOMENT) is None
+    assert restoring.retry(changed(restoring.release(over, MOMENT)), MOMENT) is not None
+
+
 @pytest.mark.parametrize("code", [code for code in Code if code not in restoring.GOES_ON])
 def test_a_retry_after_what_spoils_an_upload_begins_a_new_one(code: Code) -> None:
     restore = sending()

@@ -126,8 +126,11 @@ def time_out(restore: Restore, moment: Moment) -> RestoreChange | None:
 
 
 def retry(restore: Restore, moment: Moment) -> RestoreChange | None:
-    """Opens the next attempt. Done tasks stay done; an upload that can be gone on with is."""
-    if restore.status not in RETRYABLE:
+    """Opens the next attempt. Done tasks stay done; an upload that can be gone on with is.
+
+    None as well until it was released: then the safety backup of the attempt before has ended, and its pin is out.
+    """
+    if restore.status not in RETRYABLE or restore.is_pinning:
         return None
 
     def reopened(task: RestoreTask) -> RestoreTask:

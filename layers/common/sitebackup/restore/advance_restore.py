@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from ..backup.recorder import Recorder
 from ..domain import lifecycle, restoring
+from ..domain.change import Moment
 from ..domain.errors import DuplicateJob
 from ..domain.job import UNFINISHED, Job, Status
 from ..domain.reason import Code, Reason
 from ..domain.restore import Restore, RestoreStatus
-from ..domain.restoring import RestoreTransition
+from ..domain.restoring import RestoreChange, RestoreTransition
 from ..domain.transitions import endings
 from ..telemetry import logger
 from .recorder import RestoreRecorder
@@ -54,14 +55,14 @@ class AdvanceRestore:
         job = self.backups.jobs.get(restore.safety_job_id)
         if job is None:
             self._make_safety_backup(restore, restore.safety_job_id)
-            if self.recorder.apply(restore.id, restoring.look_again) is None:  # it was cancelled meanwhile
+            if self._step(restore, restoring.look_again) is None:  # it was cancelled meanwhile
                 self.backups.apply(restore.safety_job_id, endings.cancel)
             return None
         if job.status is Status.DONE:
             return self._pin_and(restore, restoring.start_sending)
         if job.status not in UNFINISHED:
             return self._give_up(restore, _safety_failed(job))
-        self.recorder.apply(restore.id, restoring.look_again)
+        self._step(restore, restoring.look_again)
         return None
 
     def _make_safety_backup(self, restore: Restore, safety_job_id: str) -> None:
@@ -102,7 +103,7 @@ class AdvanceRestore:
         )
         if pinned is None:
             return self._give_up(restore, _GONE)
-        taken = self.recorder.apply(restore.id, step)
+        taken = self._step(restore, step)
         if taken is None and not self._goes_on(restore):
             self._unpin(restore)
         return taken
@@ -118,9 +119,7 @@ class AdvanceRestore:
         )
 
     def _give_up(self, restore: Restore, reason: Reason) -> Restore | None:
-        return self.recorder.apply(
-            restore.id, lambda restore, moment: restoring.give_up(restore, moment, reason)
-        )
+        return self._step(restore, lambda restore, moment: restoring.give_up(restore, moment, reason))
 
     def _release(self, restore: Restore) -> None:
         """Takes the pin out, and ends a safety backup that nobody waits for any longer."""
@@ -129,7 +128,15 @@ class AdvanceRestore:
         if restore.safety_job_id is not None:
             self.backups.apply(restore.safety_job_id, endings.cancel)
         self._unpin(restore)
-        self.recorder.apply(restore.id, restoring.release)
+        self._step(restore, restoring.release)
+
+    def _step(self, seen: Restore, step: RestoreTransition) -> Restore | None:
+        """What is stored then. None if somebody else was quicker: nothing that was seen says anything of a retry."""
+
+        def of_this_attempt(restore: Restore, moment: Moment) -> RestoreChange | None:
+            return step(restore, moment) if restore.attempt == seen.attempt else None
+
+        return self.recorder.apply(seen.id, of_this_attempt)
 
 
 _GONE = Reason(code=Code.BACKUP_GONE, message="The data of the backup is being removed, or gone.")

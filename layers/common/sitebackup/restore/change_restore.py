@@ -25,7 +25,11 @@ class ChangeRestore:
         return self._change(restore_id, "cancelled", restoring.cancel)
 
     def retry(self, restore_id: str) -> Restore:
-        """Opens the next attempt. Raises ActiveJob as well if something else is active on the site."""
+        """Opens the next attempt, once what the one before held is released.
+
+        Raises ActiveJob as well if something else is active on the site.
+        """
+        self.advance(restore_id)
         try:
             return self._change(restore_id, "retried", restoring.retry)
         except DuplicateJob:
