@@ -286,6 +286,22 @@ def test_after_a_break_the_offset_says_where_to_go_on(site: Site) -> None:
     assert site.held(url) == DATA
 
 
+def test_a_worker_whose_time_is_over_changes_nothing(site: Site) -> None:
+    """So no invocation that wakes up behind the end of its lease sends or ends anything."""
+    url = create(site)
+
+    def no_time() -> float:
+        return 0.0
+
+    for call in (
+        lambda: site.api.send(site.provider, url, 0, memoryview(DATA), no_time),
+        lambda: site.api.delete(site.provider, url, no_time),
+    ):
+        with pytest.raises(Transient):
+            call()
+    assert offset(site, url) == 0
+
+
 # --- the end of an upload
 
 

@@ -118,8 +118,9 @@ class MemoryImports(Fake):
         """What is on its way arrives, though the sender's time be over by then."""
         seconds = self._api(provider, time_left).seconds
         for second in range(seconds):  # outside of the call: whether it goes on may be one of another port
-            if not goes_on():
+            if time_left() <= 0 or not goes_on():
                 self._break_off(url, offset, data[: len(data) * second // seconds])
+                self._api(provider, time_left)
                 raise TaskEnded
             self.wait(1)
         if not goes_on():

@@ -127,7 +127,7 @@ class Fault(StrEnum):
     IMPORT_FAILS = "imports fail"
     OFFSET_HIGH = "the import APIs tell more bytes than were sent"
     EXPORT_GONE = "the exports are gone"
-    DELETE = "somebody deletes the backup meanwhile"
+    DELETE = "somebody deletes the backup, a minute passes, and the clean-up runs meanwhile"
     CANCEL_RESTORE = "somebody cancels the restore meanwhile"
     RETRY_RESTORE = "somebody retries the restore meanwhile"
     BEGIN_ANEW = "somebody cancels the restore and retries it meanwhile"
@@ -713,6 +713,8 @@ class SimulatedService:
                 self.stand_still()
             case Fault.DELETE:
                 self.delete()
+                self.pass_time(SHORTLY)
+                self.clean_up()
             case Fault.CANCEL_RESTORE:
                 self.cancel_restore()
             case Fault.RETRY_RESTORE:
