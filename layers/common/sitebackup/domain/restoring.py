@@ -134,8 +134,7 @@ def retry(restore: Restore, moment: Moment) -> RestoreChange | None:
         if task.status is Status.DONE:
             return task
         goes_on = task.reason is None or task.reason.code in GOES_ON
-        upload = task.upload if goes_on and not task.is_committed else None
-        return RestoreTask(object=task.object, upload=upload)
+        return RestoreTask(object=task.object, upload=task.upload if goes_on else None)
 
     again = restore.replace(
         status=RestoreStatus.PENDING,
