@@ -174,9 +174,8 @@ class RestoreProvider:
                 if end == stored.size and extend_crc(arrived.crc64nvme, data) != stored.checksum_crc64nvme:
                     raise Permanent(Code.BACKUP_DAMAGED, _DAMAGED)
                 while arrived.offset < end:
-                    lease.begin_slice(arrived, sent_to=end)
                     rest = data[arrived.offset - end + len(data) :]
-                    offset = self._send_slice(lease, provider, upload, arrived.offset, rest, deadline)
+                    offset = self._send_slice(lease, provider, upload, arrived, rest, deadline)
                     sent = rest[: offset - arrived.offset]
                     arrived = Arrived(offset, extend_crc(arrived.crc64nvme, sent))
                     if self.clock.now() >= ends_at and arrived.offset < end:
@@ -188,14 +187,20 @@ class RestoreProvider:
         lease: RestoreLease,
         provider: Provider,
         upload: Import,
-        offset: int,
+        arrived: Arrived,
         data: memoryview,
         deadline: datetime,
     ) -> int:
         """How far the provider is then. A break that has moved it on is none: the rest is sent soon."""
         left = lease.time_left(self.clock.left_until(deadline))
+        offset, was_committed = arrived.offset, lease.task.is_committed
+        lease.begin_slice(arrived, sent_to=offset + len(data))
         try:
             reached = self.imports.send(provider, upload.url, offset, data, left, lease.goes_on)
+        except NoSuchImport:
+            if was_committed:
+                raise
+            raise self._lost(lease) from None  # the last byte was not sent before, and now not taken
         except Transient as error:
             if error.retry_after is not None:
                 raise
