@@ -176,7 +176,7 @@ def _providers(url: str) -> str:
     query = "userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
     settings: dict[str, Json] = {
         "site": {"importUrl": f"{url}/site/import"},
-        "db": {"importUrl": f"{url}/db/import", "importStatus": True},
+        "db": {"importUrl": f"{url}/db/import?siteId={{siteId}}", "importStatus": True},
         "media": {"maxBytes": MEDIA_LIMIT, "partsInFlight": 4},
         "dump": {"format": "any"},
     }

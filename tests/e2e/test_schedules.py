@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from local.lambda_runtime.client import lambda_client
+from tests.e2e.backups import back_up, behave
 from tests.e2e.client import Json, wait_until
 from tests.e2e.stack import HELD, PART, Stack
 
@@ -70,8 +71,11 @@ def test_a_tick_makes_one_backup_of_each_site_however_many_schedulers_run(stack:
     sites = [stack.site(size=PART // 4) for _ in range(5)]
     busy = stack.site(**HELD)
     active = stack.api.create(busy)
+    restored = back_up(stack, stack.site())
+    behave(restored.site, refuse={"POST": {"code": 503, "retryAfter": 60}})
+    restore = stack.api.restore(restored.job)
     paused = stack.site()
-    for site in (*sites, busy, paused):
+    for site in (*sites, busy, restored.site, paused):
         body = {"userId": site.user_id, "cron": EVERY_MINUTE, "providers": ["site"], "expiresAfterDays": 7}
         answer = stack.api.request("PUT", f"/sites/{site.site_id}/schedule", json=body)
         assert answer.status_code == 200, answer.text
@@ -83,9 +87,9 @@ def test_a_tick_makes_one_backup_of_each_site_however_many_schedulers_run(stack:
     try:
         ran = wait_until(
             "a tick of every schedule",
-            lambda: [one for site in (*sites, busy) if "lastTick" in (one := _schedule(stack, site.site_id))][
-                5:
-            ],
+            lambda: all(
+                "lastTick" in _schedule(stack, site.site_id) for site in (*sites, busy, restored.site)
+            ),
         )
     finally:
         stop.set()
@@ -106,9 +110,14 @@ def test_a_tick_makes_one_backup_of_each_site_however_many_schedulers_run(stack:
     assert skipped["lastError"].startswith("Skipped")
     assert active["jobId"] in skipped["lastError"]
     assert len(stack.api.get("/backup", siteId=busy.site_id).json()["jobs"]) == 1
+    skipped = _schedule(stack, restored.site.site_id)
+    assert skipped["lastError"].startswith("Skipped")
+    assert restore["restoreId"] in skipped["lastError"]
+    assert len(stack.api.get("/backup", siteId=restored.site.site_id).json()["jobs"]) == 1
     assert stack.api.get("/backup", siteId=paused.site_id).json()["jobs"] == []
-    stack.api.change(active, "cancel")
-    for site in (*sites, busy, paused):
+    for one in (active, restore):
+        stack.api.change(one, "cancel")
+    for site in (*sites, busy, restored.site, paused):
         assert stack.api.request("DELETE", f"/sites/{site.site_id}/schedule").status_code == 204
 
 

@@ -28,6 +28,7 @@ from sitebackup.domain.errors import (
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.problems import PROBLEMS
+from sitebackup.restore.create_restore import RestoreRequest
 from sitebackup.schedules.manage_schedule import PutSchedule
 
 USER, SITE = "a" * 24, "b" * 24
@@ -130,7 +131,7 @@ def test_a_wrong_body_is_refused_with_what_is_wrong_about_it(body: str | None, m
     assert str(raised.value).startswith(message)
 
 
-@pytest.mark.parametrize("kind", [CreateBackup, PutSchedule])
+@pytest.mark.parametrize("kind", [CreateBackup, PutSchedule, RestoreRequest])
 def test_every_field_of_a_body_has_a_description_for_errors(kind: type[msgspec.Struct]) -> None:
     """Something that no field takes is refused with it, and so is a list of that."""
     wrong = {"of": "no use"}

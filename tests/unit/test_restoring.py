@@ -305,6 +305,16 @@ def test_a_retry_after_what_spoils_an_upload_begins_a_new_one(code: Code) -> Non
     assert site(changed(restoring.retry(over, MOMENT))).upload is None
 
 
+@pytest.mark.parametrize("sent_to", [SIZE - 1, SIZE])
+def test_a_retry_after_a_refusal_goes_on_even_if_that_was_of_the_last_bytes(sent_to: int) -> None:
+    """The provider tells how many it has. If it does not know the upload any longer, that is unknown."""
+    restore = sending(sent_to=sent_to)
+    refused = Reason(code=Code.IMPORT_FORBIDDEN, message="site answered 403.")
+    failed = changed(restoring.fail_task(restore, MOMENT, ref(restore), ME, refused))
+    over = changed(restoring.cancel(failed, MOMENT))
+    assert site(changed(restoring.retry(over, MOMENT))).upload == site(restore).upload
+
+
 def test_a_retry_does_not_go_on_with_an_upload_that_may_be_whole() -> None:
     late = changed(restoring.time_out(sending(sent_to=SIZE), at(3600)))
     assert site(changed(restoring.retry(late, at(3601)))).upload is None

@@ -115,7 +115,7 @@ def time_out(restore: Restore, moment: Moment) -> RestoreChange | None:
         return None
     late = f"Not finished {moment.policy.restore_seconds} seconds after it began to send."
     timed_out = Reason(code=Code.TIMED_OUT, message=late)
-    unknown = Reason(code=Code.IMPORT_UNKNOWN, message=f"All bytes were sent. {late}")
+    unknown = Reason(code=Code.IMPORT_UNKNOWN, message=f"The last byte may have been sent. {late}")
     tasks = {
         name: _over(task, moment, Status.FAILED, unknown if task.is_committed else timed_out)
         if task.status in UNFINISHED
@@ -137,8 +137,7 @@ def retry(restore: Restore, moment: Moment) -> RestoreChange | None:
         if task.status is Status.DONE:
             return task
         goes_on = task.reason is None or task.reason.code in GOES_ON
-        upload = task.upload if goes_on and not task.is_committed else None
-        return RestoreTask(object=task.object, upload=upload)
+        return RestoreTask(object=task.object, upload=task.upload if goes_on else None)
 
     again = restore.replace(
         status=RestoreStatus.PENDING,
@@ -361,11 +360,10 @@ def _over(task: RestoreTask, moment: Moment, status: Status, reason: Reason | No
 
 
 def _exhausted(task: RestoreTask) -> Reason:
-    if task.is_committed:
-        return Reason(
-            code=Code.IMPORT_UNKNOWN, message="All bytes were sent; what became of them is not known."
-        )
     last = f" The last error: {task.last_error.message}" if task.last_error else ""
+    if task.is_committed:
+        message = f"The last byte may have been sent, and what became of it is not known.{last}"
+        return Reason(code=Code.IMPORT_UNKNOWN, message=message)
     message = f"Given up after {task.tries + 1} tries without progress.{last}"
     return Reason(code=Code.RETRIES_EXHAUSTED, message=message)
 

@@ -198,6 +198,6 @@ def _description(kind: type, path: str) -> str:
     """Of the field at a path like `providers[1]`."""
     name, _, item = path.partition("[")
     schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][name]
-    schema = schema.get("anyOf", [schema])[0]  # the other one is null
-    description: str = (schema["items"] if item else schema)["description"]
+    first = schema.get("anyOf", [schema])[0]  # the other one is null, or shares the field's description
+    description: str = (first["items"] if item else {**first, **schema})["description"]
     return description

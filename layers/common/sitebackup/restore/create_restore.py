@@ -70,7 +70,7 @@ class CreateRestore:
         RepositoryUnavailable or Conflict.
         """
         key = checked_key(f"{request.user_id}:restore", idempotency_key)
-        digest = hashlib.sha256(msgspec.json.encode(request)).hexdigest() if key else None
+        digest = _digest(request) if key else None
         if same := self._repeated(key, digest):
             return same
         job, objects = self.what(request, before)
@@ -155,3 +155,10 @@ class CreateRestore:
         if same and same.request_digest != digest:
             raise IdempotencyKeyReused("Idempotency-Key: it was used for another restore", restoreId=same.id)
         return same
+
+
+def _digest(request: RestoreRequest) -> str:
+    """Of what was asked; the order of the providers says nothing."""
+    if request.providers != "all":
+        request = request.replace(providers=sorted(request.providers))
+    return hashlib.sha256(msgspec.json.encode(request)).hexdigest()
