@@ -86,7 +86,7 @@ def ticks(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     if time_zone not in time_zones():
         raise ScheduleError(f"timeZone: no IANA time zone {time_zone!r}")
     simulated = _simulate(cron, after.astimezone(ZoneInfo(time_zone)))
-    upcoming = (to_milliseconds(tick.astimezone(UTC)) for tick in simulated)
+    upcoming = map(to_milliseconds, simulated)
     # Within an hour that is repeated, cronsim also answers the ticks of the hour before.
     return dropwhile(lambda tick: tick <= after, upcoming)
 
