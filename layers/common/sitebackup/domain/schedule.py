@@ -17,6 +17,8 @@ NAMED = {"daily": "0 0 * * *", "weekly": "0 0 * * 0"}
 CRON_FORM = "daily, weekly, or five fields: minute hour day month weekday"
 _STEPS = {"minute": 59, "hour": 23, "day": 31, "month": 12, "weekday": 7}
 """The largest step of each field."""
+_PREVIEWED = 5
+"""How many runs a preview announces."""
 _MINUTE = timedelta(minutes=1)
 _DAY_MINUTES = 24 * 60
 
@@ -128,13 +130,14 @@ def runs(schedule: Schedule, after: datetime, window: timedelta) -> Iterator[tup
         yield tick, tick + jitter(schedule.site_id, following - tick, window)
 
 
-def preview(schedule: Schedule, now: datetime, window: timedelta, count: int = 5) -> list[datetime]:
+def preview(schedule: Schedule, now: datetime, window: timedelta) -> list[datetime]:
     """When the next backups will start."""
     if schedule.paused:
         return []
     first = [schedule.next_run_at] if schedule.next_run_at else []
     after = schedule.next_tick or now
-    return [*first, *(run_at for _, run_at in islice(runs(schedule, after, window), count - len(first)))]
+    coming = islice(runs(schedule, after, window), _PREVIEWED - len(first))
+    return [*first, *(run_at for _, run_at in coming)]
 
 
 def arm(schedule: Schedule, now: datetime, window: timedelta) -> Schedule:
