@@ -209,6 +209,10 @@ def test_nonsense_is_told_by_its_field(cron: str, zone: str, message: str) -> No
         check(cron, zone, datetime(2026, 1, 1, tzinfo=UTC))
 
 
+def test_a_field_may_have_the_largest_step_that_it_has_a_value_for() -> None:
+    check("*/59 */23 */31 */12 */7", "UTC", datetime(2026, 1, 1, tzinfo=UTC))
+
+
 def test_an_expression_that_never_comes_true_is_refused_and_has_no_runs() -> None:
     """The fourth Monday of a month is neither its first day nor its thirtieth."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
@@ -277,6 +281,11 @@ def test_jitter_is_stable_and_less_than_half_the_gap(number: int, gap: int, wind
     assert late <= timedelta(seconds=window)
 
 
+def test_a_window_that_is_longer_than_half_the_gap_is_filled_up_to_that() -> None:
+    lates = [jitter(site(number), 2 * HOUR, 10 * HOUR) for number in range(200)]
+    assert 55 * MINUTE < max(lates) < HOUR
+
+
 def test_sites_are_spread_evenly_over_the_window() -> None:
     minutes = Counter(jitter(site(number), 24 * HOUR, HOUR) // MINUTE for number in range(60_000))
     assert set(minutes) == set(range(60))
@@ -290,6 +299,16 @@ def test_consecutive_ids_are_spread_as_well() -> None:
 
 
 # --- what runs
+
+
+def test_a_preview_announces_five_runs_and_the_one_that_is_armed_is_the_first() -> None:
+    midnight = datetime(2026, 1, 1, tzinfo=UTC)
+    late = jitter(site(1), 24 * HOUR, HOUR)
+    daily = [midnight + days * 24 * HOUR + late for days in range(1, 7)]
+    assert preview(a_schedule(), midnight, HOUR) == daily[:5]
+    armed = a_schedule().replace(next_tick=midnight + 24 * HOUR, next_run_at=midnight + 25 * HOUR)
+    assert preview(armed, midnight, HOUR) == [midnight + 25 * HOUR, *daily[1:5]]
+
 
 moments = st.builds(
     lambda zone, change, offset: (zone, changes(zone)[change] + timedelta(seconds=offset)),

@@ -17,6 +17,8 @@ NAMED = {"daily": "0 0 * * *", "weekly": "0 0 * * 0"}
 CRON_FORM = "daily, weekly, or five fields: minute hour day month weekday"
 _STEPS = {"minute": 59, "hour": 23, "day": 31, "month": 12, "weekday": 7}
 """The largest step of each field."""
+_PREVIEWED = 5
+"""How many runs a preview announces."""
 _MINUTE = timedelta(minutes=1)
 _DAY_MINUTES = 24 * 60
 
@@ -86,7 +88,7 @@ def ticks(cron: str, time_zone: str, after: datetime) -> Iterator[datetime]:
     if time_zone not in time_zones():
         raise ScheduleError(f"timeZone: no IANA time zone {time_zone!r}")
     simulated = _simulate(cron, after.astimezone(ZoneInfo(time_zone)))
-    upcoming = (to_milliseconds(tick.astimezone(UTC)) for tick in simulated)
+    upcoming = map(to_milliseconds, simulated)
     # Within an hour that is repeated, cronsim also answers the ticks of the hour before.
     return dropwhile(lambda tick: tick <= after, upcoming)
 
@@ -128,13 +130,14 @@ def runs(schedule: Schedule, after: datetime, window: timedelta) -> Iterator[tup
         yield tick, tick + jitter(schedule.site_id, following - tick, window)
 
 
-def preview(schedule: Schedule, now: datetime, window: timedelta, count: int = 5) -> list[datetime]:
+def preview(schedule: Schedule, now: datetime, window: timedelta) -> list[datetime]:
     """When the next backups will start."""
     if schedule.paused:
         return []
     first = [schedule.next_run_at] if schedule.next_run_at else []
     after = schedule.next_tick or now
-    return [*first, *(run_at for _, run_at in islice(runs(schedule, after, window), count - len(first)))]
+    coming = islice(runs(schedule, after, window), _PREVIEWED - len(first))
+    return [*first, *(run_at for _, run_at in coming)]
 
 
 def arm(schedule: Schedule, now: datetime, window: timedelta) -> Schedule:
