@@ -1,16 +1,21 @@
 """What an invocation that gives an object back does while its bytes are under way, on a real Mongo and S3."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
 from local.services.service import Service
 from mock_providers.client import MockSite
+from sitebackup.adapters.tus_imports.imports import TusImports
 from sitebackup.domain import restoring
+from sitebackup.domain.events import RestoreTaskCreated
 from sitebackup.domain.policy import Policy
-from sitebackup.domain.restore import RestoreStatus
+from sitebackup.domain.reason import Code
+from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.ports import no_deadline
 from sitebackup.restore.create_restore import RestoreRequest
 from sitebackup.restore.recorder import RestoreRecorder
@@ -47,19 +52,46 @@ def test_a_lease_is_renewed_in_time_however_short_it_is(stack: Stack, lease_seco
         assert left() > 0
 
 
-def test_the_rest_of_a_slice_that_broke_is_sent_after_a_pause(stack: Stack) -> None:
-    """A provider that has not seen the break answers that the upload is locked; it is not asked all the time."""
+def a_restore_of(stack: Stack, **control: Any) -> tuple[MockSite, Restore]:
+    """Of a new site, whose provider has changed since the backup, and is set like that."""
     site = MockSite(stack.settings.providers["site"].export_url.split("/site/")[0], user_id=an_id())
     site.set(size=2 * MIB)
     job = stack.a_backup(user_id=site.user_id, site_id=site.site_id)
     stack.deliver()
-    site.set(size=None, imports={"cutAt": {"bytes": MIB, "times": 1}})
-    pauses: list[float] = []
-    stack.sleep = pauses.append
+    site.set(size=1000, revision=2, **control)
     request = RestoreRequest(
         user_id=job.user_id, site_id=job.site_id, job_id=job.id, providers="all", safety_backup=False
     )
-    restore = stack.create_restore()(request, None, None)
+    return site, stack.create_restore()(request, None, None)
+
+
+def test_the_rest_of_a_slice_that_broke_is_sent_after_a_pause(stack: Stack) -> None:
+    """A provider that has not seen the break answers that the upload is locked; it is not asked all the time."""
+    _, restore = a_restore_of(stack, imports={"cutAt": {"bytes": MIB, "times": 1}})
+    pauses: list[float] = []
+    stack.sleep = pauses.append
     stack.deliver()
     assert stack.restore(restore.id).status is RestoreStatus.DONE
     assert pauses == [PAUSE_AFTER_BREAK]
+
+
+@pytest.mark.parametrize("token", ["the token", "another one"])
+def test_each_request_to_an_import_api_brings_the_providers_token(stack: Stack, token: str) -> None:
+    site, restore = a_restore_of(stack, token="the token")
+    provider = stack.settings.providers["site"].replace(auth_secret_arn="arn:of:the:secret")
+    worker = replace(
+        stack.restore_provider(),
+        imports=TusImports(8.0, lambda arn, since: token, stack.now),
+        providers={"site": provider},
+    )
+    for event in stack.bag.drain():
+        assert isinstance(event, RestoreTaskCreated)
+        worker(event, "test", stack.deadline())
+    ended = stack.restore(restore.id)
+    if token == "the token":
+        assert ended.status is RestoreStatus.DONE
+        assert site.imports()["imported"] == 1
+        assert not any("401" in answer for answer in site.imports()["byAnswer"])
+    else:
+        assert ended.reason is not None
+        assert ended.reason.code is Code.IMPORT_FORBIDDEN
