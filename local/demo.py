@@ -73,6 +73,7 @@ def main() -> int:
         SERVICES="embedded",
         LAMBDA="local",
         PROVIDERS="",
+        PARAM_ProvidersSource="",
         MOCK_PROVIDERS_DEFAULT_SIZE=",".join(f"{name}={size}MiB" for name, size in SIZES.items()),
         PARAM_PartSizeMib=str(_PART_SIZE_MIB),
         PARAM_PartsInFlight=str(_PARTS_IN_FLIGHT),

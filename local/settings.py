@@ -66,6 +66,11 @@ class Settings:
             if missing:
                 raise SettingsError(f"SERVICES=external needs {' and '.join(missing)}.")
             external = {name: env[name] for name in _ADDRESSES}
+        parameters = {
+            name.removeprefix("PARAM_"): value
+            for name, value in env.items()
+            if name.startswith("PARAM_") and name != "PARAM_"
+        }
         ports = {name: _number(env, f"{name}_PORT", default, 65_535) for name, default in _PORTS.items()}
         return cls(
             services=services,
@@ -76,13 +81,10 @@ class Settings:
             folder=Path(env.get("LOCAL_DIR") or ROOT / ".local").resolve(),
             ports=ports,
             external=external,
-            providers=env.get("PROVIDERS") or _mock_providers(host, ports["PROVIDERS"]),
+            providers=env.get("PROVIDERS")
+            or ("" if parameters.get("ProvidersSource") else _mock_providers(host, ports["PROVIDERS"])),
             provider_sizes=env.get("MOCK_PROVIDERS_DEFAULT_SIZE", ""),
-            parameters={
-                name.removeprefix("PARAM_"): value
-                for name, value in env.items()
-                if name.startswith("PARAM_") and name != "PARAM_"
-            },
+            parameters=parameters,
         )
 
     @property

@@ -55,10 +55,10 @@ PARAMETERS = {
 class Stack:
     """Kafka, and behind proxies MongoDB's protocol and S3, in `folder`; parameters of template.yaml can be set.
 
-    `providers` are others than the mock ones, as the setting lists them.
+    `providers` are others than the mock ones, as the setting lists them. With a `ProvidersSource` it lists none.
     """
 
-    def __init__(self, folder: Path, providers: list[Json] | None = None, **parameters: int) -> None:
+    def __init__(self, folder: Path, providers: list[Json] | None = None, **parameters: int | str) -> None:
         self.kafka, self.mongo, self.s3 = Kafka(folder), Mongo(folder), S3(folder)
         self._services: tuple[Service, ...] = (self.kafka, self.mongo, self.s3)
         self.proxy = S3Proxy((self.s3.host, self.s3.port))
@@ -71,7 +71,11 @@ class Stack:
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
             "MONGO_URI": f"mongodb://{self._mongo_proxy.address}/?directConnection=true",
             "S3_ENDPOINT_URL": self.proxy.address,
-            "PROVIDERS": json.dumps(providers) if providers else _providers(mocks),
+            "PROVIDERS": ""
+            if "ProvidersSource" in parameters
+            else json.dumps(providers)
+            if providers
+            else _providers(mocks),
             "LOCAL_SCHEDULE_SECONDS": "2",
             **{f"PARAM_{name}": str(value) for name, value in {**PARAMETERS, **parameters}.items()},
         }

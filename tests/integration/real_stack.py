@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import batched, count
@@ -36,6 +36,7 @@ from sitebackup.domain.events import (
 )
 from sitebackup.domain.job import Job
 from sitebackup.domain.manifest import manifest_of
+from sitebackup.domain.provider import Provider
 from sitebackup.domain.restore import Restore
 from sitebackup.ports import (
     Clock,
@@ -85,6 +86,7 @@ def _signer(s3: str | None) -> Signer:
 class StackAdapters:
     """The real ones, but for Kafka and, if they have no URL, the exports."""
 
+    providers: Mapping[str, Provider]
     jobs: JobRepository
     parts: PartRepository
     schedules: ScheduleRepository
@@ -144,6 +146,7 @@ class Stack(Bootstrap):
         production = ProductionAdapters(settings, lambda: self.now())
         at_s3 = self.s3 if s3_endpoint_url is None else None
         self.real = StackAdapters(
+            providers=production.providers,
             jobs=MongoJobs(self.mongo, database),
             parts=MongoParts(self.mongo, database),
             schedules=MongoSchedules(self.mongo, database),

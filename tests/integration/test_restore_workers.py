@@ -54,7 +54,7 @@ def test_a_lease_is_renewed_in_time_however_short_it_is(stack: Stack, lease_seco
 
 def a_restore_of(stack: Stack, **control: Any) -> tuple[MockSite, Restore]:
     """Of a new site, whose provider has changed since the backup, and is set like that."""
-    site = MockSite(stack.settings.providers["site"].export_url.split("/site/")[0], user_id=an_id())
+    site = MockSite(stack.adapters.providers["site"].export_url.split("/site/")[0], user_id=an_id())
     site.set(size=2 * MIB)
     job = stack.a_backup(user_id=site.user_id, site_id=site.site_id)
     stack.deliver()
@@ -78,7 +78,7 @@ def test_the_rest_of_a_slice_that_broke_is_sent_after_a_pause(stack: Stack) -> N
 @pytest.mark.parametrize("token", ["the token", "another one"])
 def test_each_request_to_an_import_api_brings_the_providers_token(stack: Stack, token: str) -> None:
     site, restore = a_restore_of(stack, token="the token")
-    provider = stack.settings.providers["site"].replace(auth_secret_arn="arn:of:the:secret")
+    provider = stack.adapters.providers["site"].replace(auth_secret_arn="arn:of:the:secret")
     worker = replace(
         stack.restore_provider(),
         imports=TusImports(8.0, lambda arn, since: token, stack.now),

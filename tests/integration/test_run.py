@@ -320,10 +320,18 @@ def test_a_port_in_use_says_what_to_do_and_nothing_of_the_run_before(tmp_path: P
     ("changes", "sentence"),
     [
         ({"PARAM_PartSizeMib": "1"}, "PartSizeMib"),
-        ({"PROVIDERS": '[{"name": "site"}]'}, "PROVIDERS: Object missing required field `exportUrl`"),
-        ({"PROVIDERS": "site,db"}, "PROVIDERS: JSON is malformed"),
-        ({"PROVIDERS": '[{"name": "site", "exportUrl": "ftp://x"}]'}, "`$[0].exportUrl`"),
-        ({"PARAM_Providers": "[]"}, "PROVIDERS lists no provider"),
+        ({"PROVIDERS": '[{"name": "site"}]'}, "PROVIDERS: providers[0].exportUrl: required"),
+        ({"PROVIDERS": "site,db"}, "PROVIDERS: providers: not valid JSON"),
+        (
+            {"PROVIDERS": '[{"name": "site", "exportUrl": "ftp://x"}]'},
+            "providers[0].exportUrl: must be a URL",
+        ),
+        ({"PARAM_Providers": "[]"}, "PROVIDERS: providers: must list at least one"),
+        ({"PARAM_ProvidersSource": "s3://backups"}, "PROVIDERS_SOURCE must be ssm:/name or s3://bucket/key"),
+        (
+            {"PARAM_ProvidersSource": "s3://backups/p", "PROVIDERS": "[]"},
+            "PROVIDERS and PROVIDERS_SOURCE are both set",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_refused_by_its_name_before_anything_starts(

@@ -25,6 +25,8 @@ from tests.integration.lambda_harness import Harness, running
 from tests.rehearsal.ministack import PYTHON, AccountS3, Ministack
 
 CLUSTER = "arn:aws:kafka:us-east-1:123456789012:cluster/rehearsal/rehearsal"
+PARAMETER = "/rehearsal/providers"
+"""Lists the providers of the deployment; the run to compare with has them from its template's parameter."""
 DEPLOYED = BUCKET
 """Bucket and database of the deployment."""
 LOCAL = "local-run"
@@ -87,17 +89,25 @@ def deployment(kafka: Service, mongo: Service) -> Iterator[Deployment]:
             exports = [
                 {"name": name, "exportUrl": f"{providers.address}/{name}/{sites}"} for name in ("site", "db")
             ]
+            listed = json.dumps(exports)
+            aws.client("ssm").put_parameter(Name=PARAMETER, Value=listed, Type="String")
             common = {
-                "Providers": json.dumps(exports),
                 "KafkaBootstrapServers": kafka.address,
                 "KafkaAuth": "none",
                 "MskClusterArn": CLUSTER,
                 "S3EndpointUrl": s3.address,
                 "PartSizeMib": "5",
             }
-            local = {**common, "MongoUri": mongo.address, "MongoDatabase": LOCAL, "BackupBucketName": LOCAL}
+            local = {
+                **common,
+                "Providers": listed,
+                "MongoUri": mongo.address,
+                "MongoDatabase": LOCAL,
+                "BackupBucketName": LOCAL,
+            }
             deployed = {
                 **common,
+                "ProvidersSource": f"ssm:{PARAMETER}",
                 "MongoSecretArn": secret["ARN"],
                 "MongoDatabase": DEPLOYED,
                 "BackupBucketName": DEPLOYED,

@@ -16,7 +16,7 @@ from local.lambda_runtime.sam import SAM
 from local.paths import ROOT
 from local.services.s3 import S3
 from local.services.service import Service
-from local.template.intrinsics import parse
+from local.template.intrinsics import Intrinsics, parse
 
 PYTHON = ROOT / ".venv-rehearsal/bin/python"
 STACK = "rehearsal"
@@ -88,6 +88,12 @@ class Ministack(Service):
             name: resource
             for name, resource in template["Resources"].items()
             if resource["Type"] != "AWS::CloudFormation::Stack"
+        }
+        # In a condition ministack knows neither Fn::Join nor Fn::Split, so each is decided before.
+        decided = Intrinsics(template, parameters)
+        template["Conditions"] = {
+            name: {"Fn::Equals": [str(decided.condition(name, name)), "True"]}
+            for name in template["Conditions"]
         }
         # JSON is YAML. Files, as sam takes parameters on its command line apart by rules that JSON does not survive.
         (build / "template.yaml").write_text(json.dumps(template))

@@ -21,7 +21,7 @@ from sitebackup.adapters.mongo.jobs import MongoJobs
 from tests.e2e.client import Api, Bucket
 from tests.integration.lambda_harness import LoopThread
 from tests.parity.test_events import CHANGES, EVENTS, job, plain
-from tests.rehearsal.conftest import CLUSTER, DEPLOYED, LOCAL, Deployment
+from tests.rehearsal.conftest import CLUSTER, DEPLOYED, LOCAL, PARAMETER, Deployment
 
 MIB = 1 << 20
 INVOKE_SECONDS = 60.0
@@ -93,6 +93,24 @@ def test_roles_read_the_secret_of_mongodb_and_no_other(deployment: Deployment) -
         secret = function.environment["MONGO_SECRET_ARN"]
         assert roles.allow(name, "secretsmanager:GetSecretValue", secret), name
         assert not roles.allow(name, "secretsmanager:GetSecretValue", f"{secret}-of-others"), name
+
+
+def test_roles_read_the_list_of_providers_where_it_is_needed_and_no_other_parameter(
+    deployment: Deployment,
+) -> None:
+    roles = Roles(deployment)
+    parameter = f"arn:aws:ssm:us-east-1:123456789012:parameter{PARAMETER}"
+    readers = {
+        name
+        for name in deployment.template.functions
+        if roles.allow(name, "ssm:GetParameter", parameter)
+        and roles.allow(name, "ssm:GetParameterHistory", parameter)
+    }
+    assert {"CreateJobFunction", "ProcessProviderFunction", "UploadPartFunction"} <= readers
+    assert "GetJobFunction" not in readers
+    for name in deployment.template.functions:
+        assert not roles.allow(name, "ssm:GetParameter", f"{parameter}-of-others"), name
+        assert not roles.allow(name, "ssm:PutParameter", parameter), name
 
 
 def test_roles_allow_what_lambda_needs_for_their_mappings(deployment: Deployment) -> None:

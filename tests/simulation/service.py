@@ -184,6 +184,7 @@ class UnexpectedErrors(logging.Filter):
 class FakeAdapters:
     """What Bootstrap is given. The type checker holds the fakes to the ports here."""
 
+    providers: Mapping[str, Provider]
     jobs: JobRepository
     parts: PartRepository
     schedules: ScheduleRepository
@@ -258,7 +259,18 @@ class SimulatedService:
 
     def _wire(self) -> None:
         ids = count(1)
+        providers = {
+            name: Provider(
+                name=name,
+                export_url=self.export_url,
+                format=self.format,
+                import_url="http://provider/imports",
+                import_status=self.import_status,
+            )
+            for name in self.served
+        }
         adapters = FakeAdapters(
+            providers=providers,
             jobs=self.jobs,
             parts=self.parts,
             schedules=self.schedules,
@@ -275,7 +287,7 @@ class SimulatedService:
             new_id=lambda: f"{next(ids):024x}",
             pool=InlinePool,
         )
-        bootstrap = Bootstrap(self._settings(), adapters, runtime)
+        bootstrap = Bootstrap(self._settings(providers), adapters, runtime)
         self.recorder = bootstrap.recorder
         self.task_recorder = bootstrap.task_recorder
         self.create_job = bootstrap.create_job()
@@ -292,18 +304,9 @@ class SimulatedService:
         self.sweep_jobs = bootstrap.sweep_jobs()
         self.clean_up_jobs = bootstrap.clean_up()
 
-    def _settings(self) -> Settings:
+    def _settings(self, providers: dict[str, Provider]) -> Settings:
         return Settings(
-            providers={
-                name: Provider(
-                    name=name,
-                    export_url=self.export_url,
-                    format=self.format,
-                    import_url="http://provider/imports",
-                    import_status=self.import_status,
-                )
-                for name in self.served
-            },
+            providers=providers,
             bucket=BUCKET,
             kafka_bootstrap_servers="",
             kafka_auth="none",

@@ -4,8 +4,8 @@ The service runs by the clock: a sweep every minute, and each provider moves so 
 """
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from sitebackup.domain.errors import Transient
+from sitebackup.domain.errors import SettingsUnavailable, Transient
 from sitebackup.domain.events import TaskEvent, UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import UNFINISHED, Status
 from sitebackup.domain.policy import Policy
+from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
@@ -342,3 +343,29 @@ def test_what_goes_wrong_for_ever_ends_with_pauses_after_a_bounded_number_of_tra
         assert job.reason is not None
         assert job.reason.code is Code.RETRIES_EXHAUSTED
         assert service.now < job.deadline_at, "it went on until its time was up"
+
+
+class Unread(Mapping[str, Provider]):
+    """Settings of which there is no version yet."""
+
+    def __getitem__(self, name: str) -> Provider:
+        raise SettingsUnavailable("not yet")
+
+    def __iter__(self) -> Iterator[str]:
+        raise SettingsUnavailable("not yet")
+
+    def __len__(self) -> int:
+        raise SettingsUnavailable("not yet")
+
+
+@pytest.mark.parametrize("size", [SMALL, 3 * PART_SIZE], ids=["small", "ranged"])
+def test_a_run_whose_providers_can_not_be_read_yet_costs_no_try_and_is_delivered_again(size: int) -> None:
+    service = SimulatedService({"site": MemoryExport(some_bytes("site", size))})
+    before, can_read = service.job, service.process_provider
+    service.process_provider = replace(can_read, providers=Unread())
+    for _ in range(10):
+        service.deliver_next(1)
+    assert (service.job, len(service.bus.bag)) == (before, 1)
+    service.process_provider = can_read
+    service.finish()
+    assert (service.job.status, service.job.tasks["site"].runs) == (Status.DONE, 1)

@@ -25,6 +25,7 @@ from sitebackup.domain.errors import (
     TooLate,
     Unavailable,
 )
+from sitebackup.domain.model import Model
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.problems import PROBLEMS
@@ -132,7 +133,7 @@ def test_a_wrong_body_is_refused_with_what_is_wrong_about_it(body: str | None, m
 
 
 @pytest.mark.parametrize("kind", [CreateBackup, PutSchedule, RestoreRequest])
-def test_every_field_of_a_body_has_a_description_for_errors(kind: type[msgspec.Struct]) -> None:
+def test_every_field_of_a_body_has_a_description_for_errors(kind: type[Model]) -> None:
     """Something that no field takes is refused with it, and so is a list of that."""
     wrong = {"of": "no use"}
     for field in msgspec.structs.fields(kind):

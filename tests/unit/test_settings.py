@@ -1,6 +1,7 @@
 """A wrong deployment fails at start and names the setting."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from sitebackup.domain.plan import MIB
 from sitebackup.domain.policy import Policy
-from sitebackup.settings import Settings, SettingsError
+from sitebackup.domain.provider import Provider
+from sitebackup.settings import ObjectSource, ParameterSource, Settings, SettingsError
 
 SITE = {"name": "site", "exportUrl": "https://site/{userId}/{siteId}?chunk={chunkSize}"}
 DEFAULT_EXPORT_TIMEOUT = 30
@@ -30,8 +32,43 @@ def test_a_setting_that_is_absent_has_its_default() -> None:
     assert (settings.part_size, settings.parts_at_once) == (16 * MIB, 4)
     assert (settings.max_bytes, settings.s3_endpoint_url, settings.kafka_auth) == (None, None, "none")
     assert (settings.download_time, settings.download_role_arn) == (timedelta(minutes=15), None)
-    provider = settings.providers["site"]
-    assert provider.url("u", "s", 5) == "https://site/u/s?chunk=5"
+    assert settings.providers == {"site": Provider(name="site", export_url=SITE["exportUrl"])}
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("ssm:/providers", ParameterSource("/providers")),
+        ("ssm:/site-backup/prod/providers_1.json", ParameterSource("/site-backup/prod/providers_1.json")),
+        ("s3://backups/providers.json", ObjectSource("backups", "providers.json")),
+        ("s3://my.settings-1/a/b=c/providers", ObjectSource("my.settings-1", "a/b=c/providers")),
+    ],
+)
+def test_the_providers_may_be_in_a_parameter_or_in_an_object(
+    source: str, expected: ParameterSource | ObjectSource
+) -> None:
+    env = GOOD | {"PROVIDERS": "", "PROVIDERS_SOURCE": source}
+    assert Settings.from_env(env) == replace(Settings.from_env(GOOD), providers=expected)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "/providers", "ssm:", "ssm:providers", "ssm:/providers/", "ssm:/pro viders", "ssm:/providers\n",
+        "ssm://providers", "s3://backups", "s3://backups/", "s3://Backups/providers", "s3://b/providers",
+        "s3://backups/pro*", "s3:/backups/providers", "arn:aws:s3:::backups/providers",
+        "https://backups/providers",
+    ],
+)  # fmt: skip
+def test_another_source_of_the_providers_is_refused(source: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_env(GOOD | {"PROVIDERS": "", "PROVIDERS_SOURCE": source})
+    assert str(raised.value) == f"PROVIDERS_SOURCE must be ssm:/name or s3://bucket/key, not {source!r}"
+
+
+def test_the_providers_and_a_source_of_them_can_not_both_be_set() -> None:
+    with pytest.raises(SettingsError, match=r"^PROVIDERS and PROVIDERS_SOURCE are both set"):
+        Settings.from_env(GOOD | {"PROVIDERS_SOURCE": "ssm:/providers"})
 
 
 def test_an_empty_setting_counts_as_absent() -> None:
@@ -63,10 +100,9 @@ def test_an_invocation_moves_no_more_parts_at_once_than_its_memory_holds(memory:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        *[
-            (name, None, f"{name} must be set")
-            for name in ("PROVIDERS", "BACKUP_BUCKET", "KAFKA_BOOTSTRAP_SERVERS")
-        ],
+        *[(name, None, f"{name} must be set") for name in ("BACKUP_BUCKET", "KAFKA_BOOTSTRAP_SERVERS")],
+        ("PROVIDERS", None, "PROVIDERS or PROVIDERS_SOURCE must be set"),
+        ("PROVIDERS", "", "PROVIDERS or PROVIDERS_SOURCE must be set"),
         ("MONGO_URI", None, "MONGO_URI or MONGO_SECRET_ARN must be set"),
         ("KAFKA_AUTH", "password", "KAFKA_AUTH must be none or iam"),
         ("PART_SIZE_MIB", "4", "PART_SIZE_MIB must be a whole number from 5 to 64, not '4'"),
@@ -91,10 +127,12 @@ def test_an_invocation_moves_no_more_parts_at_once_than_its_memory_holds(memory:
             "1441",
             "SCHEDULE_MIN_INTERVAL_MINUTES must be a whole number from 1",
         ),
-        ("PROVIDERS", "{}", "PROVIDERS: Expected `array`"),
-        ("PROVIDERS", "[", "PROVIDERS: "),
-        ("PROVIDERS", "[]", "PROVIDERS lists no provider"),
-        ("PROVIDERS", json.dumps([SITE, SITE]), "PROVIDERS names a provider twice"),
+        ("PROVIDERS", "[]", "PROVIDERS: providers: must list at least one"),
+        (
+            "PROVIDERS",
+            json.dumps([SITE, SITE | {"exportUrl": "site"}]),
+            "PROVIDERS: providers[1].exportUrl: must be a URL",
+        ),
     ],
 )
 def test_a_wrong_setting_is_refused_by_name(name: str, value: str | None, message: str) -> None:

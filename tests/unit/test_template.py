@@ -1,6 +1,7 @@
 """template.yaml as AWS will see it: run through the SAM transform, and held against the code it deploys."""
 
 import json
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -14,12 +15,20 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from local.services.kafka import TOPICS
-from local.template.intrinsics import parse
+from local.template.intrinsics import Intrinsics, parse
+from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.policy import Policy
+from sitebackup.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".venv-tools/bin/python"
 IAM = {"JwtIssuer": "", "JwtAudience": ""}
+ENVIRONMENT = {
+    "BACKUP_BUCKET": "backups",
+    "KAFKA_BOOTSTRAP_SERVERS": "kafka:9098",
+    "MONGO_URI": "mongodb://mongo",
+}
+"""Of a function, without what names its providers."""
 JWT = {"JwtIssuer": "https://login.example.com/", "JwtAudience": "site-backup,console"}
 
 # The SAM CLI's own translator, in its own virtual environment. Only where code lies differs from a real deployment.
@@ -190,6 +199,88 @@ def test_only_the_clean_up_may_remove_of_the_scheduled_functions(resources: dict
     assert "s3:DeleteObjectVersion" in allowed["CleanUpFunction"]
     for name in ("SweepJobsFunction", "RunScheduleFunction"):
         assert {action for action in allowed[name] if not action.startswith("kafka-cluster:")} == set()
+
+
+class Noted:
+    """Adapters that note which of them were asked for."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def __getattr__(self, name: str) -> object:
+        self.names.add(name)
+        return object()
+
+
+def test_the_functions_that_work_with_providers_may_read_their_settings_and_no_others(
+    source: dict[str, Any],
+) -> None:
+    settings = Settings.from_env(ENVIRONMENT | {"PROVIDERS_SOURCE": "ssm:/providers"})
+    functions = [each for each in source["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
+    assert functions
+    for function in functions:
+        properties = function["Properties"]
+        adapters: Any = Noted()
+        name = properties["CodeUri"].removeprefix("functions/")
+        getattr(Bootstrap(settings, adapters), name)()
+        may = {"Fn::If": ["HasProvidersSource", {"Ref": "ReadProviders"}, {"Ref": "AWS::NoValue"}]}
+        assert (may in properties["Policies"]) == ("providers" in adapters.names), name
+
+
+@pytest.mark.parametrize("key", ["", "arn:aws:kms:us-east-1:123456789012:key/1"], ids=["", "with a key"])
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        (
+            "ssm:/site-backup/prod/providers",
+            {
+                "arn:aws:ssm:us-east-1:123456789012:parameter/site-backup/prod/providers": [
+                    "ssm:GetParameter",
+                    "ssm:GetParameterHistory",
+                ]
+            },
+        ),
+        (
+            "s3://settings-1/site-backup/ssm/providers.json",
+            {
+                "arn:aws:s3:::settings-1/site-backup/ssm/providers.json": [
+                    "s3:GetObject",
+                    "s3:GetObjectVersion",
+                ],
+                "arn:aws:s3:::settings-1": "s3:ListBucketVersions",
+            },
+        ),
+    ],
+)
+def test_the_settings_of_the_providers_can_be_read_with_their_versions_and_nothing_else(
+    source: dict[str, Any], place: str, expected: dict[str, Any], key: str
+) -> None:
+    intrinsics = Intrinsics(source, {"ProvidersSource": place, "KmsKeyArn": key})
+    policy = source["Resources"]["ReadProviders"]
+    assert intrinsics.condition(policy["Condition"], "ReadProviders")
+    document = intrinsics.resolve(policy["Properties"]["PolicyDocument"], "ReadProviders")
+    found = {each["Resource"]: each["Action"] for each in document["Statement"]}
+    assert found == expected | ({key: "kms:Decrypt"} if key else {})
+
+
+def test_no_policy_is_made_for_providers_that_are_listed_in_the_parameter(source: dict[str, Any]) -> None:
+    assert not Intrinsics(source, {}).condition(source["Resources"]["ReadProviders"]["Condition"], "here")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["", "ssm:/providers", "ssm:/a/b_c.D-1", "s3://backups/a=b/c.json", "ssm:name", "ssm:/a/", "s3://backups",
+     "s3://B/c", "s3://backups/a*", "s3://backups/a b", "s3:/backups/a", "arn:aws:s3:::backups/a"],
+)  # fmt: skip
+def test_the_template_takes_the_sources_that_the_settings_take(source: dict[str, Any], place: str) -> None:
+    pattern = source["Parameters"]["ProvidersSource"]["AllowedPattern"]
+    listed = "" if place else '[{"name": "site", "exportUrl": "http://site"}]'
+    try:
+        Settings.from_env(ENVIRONMENT | {"PROVIDERS": listed, "PROVIDERS_SOURCE": place})
+    except SettingsError:
+        assert not re.fullmatch(pattern, place)
+    else:
+        assert re.fullmatch(pattern, place)
 
 
 def test_every_scheduled_function_has_an_alarm_that_it_stands_still() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .adapters.production import ProductionAdapters
 from .domain.model import to_milliseconds
+from .domain.provider import Provider
 from .ports import (
     Clock,
     DownloadLinks,
@@ -87,6 +88,8 @@ def new_id() -> str:
 class Adapters(Protocol):
     """What the service works with; each may be built when it is first asked for."""
 
+    @property
+    def providers(self) -> Mapping[str, Provider]: ...
     @property
     def jobs(self) -> JobRepository: ...
     @property
@@ -168,7 +171,7 @@ class Bootstrap:
     def _accept_object(self) -> "AcceptObject":
         from .backup.accept_object import AcceptObject
 
-        return AcceptObject(self.recorder, self.adapters.storage, self.settings.providers)
+        return AcceptObject(self.recorder, self.adapters.storage, self.adapters.providers)
 
     @cached_property
     def _retry(self) -> "RetryInProcess":
@@ -182,7 +185,7 @@ class Bootstrap:
         """For `functions/create_job`."""
         from .backup.create_job import CreateJob
 
-        return CreateJob(self.recorder, self.settings.providers, self.runtime.new_id)
+        return CreateJob(self.recorder, self.adapters.providers, self.runtime.new_id)
 
     def change_job(self) -> "ChangeJob":
         """For `functions/change_job`."""
@@ -219,7 +222,7 @@ class Bootstrap:
             parts=adapters.parts,
             storage=adapters.storage,
             retry=self._retry,
-            providers=settings.providers,
+            providers=adapters.providers,
             part_size=settings.part_size,
             max_bytes=settings.max_bytes,
             clock=clock,
@@ -235,7 +238,7 @@ class Bootstrap:
             parts=self.adapters.parts,
             storage=self.adapters.storage,
             retry=self._retry,
-            providers=self.settings.providers,
+            providers=self.adapters.providers,
             at_once=self.settings.parts_at_once,
             clock=self.runtime.clock,
             pool=self.runtime.pool,
@@ -290,7 +293,7 @@ class Bootstrap:
             recorder=self.restore_recorder,
             jobs=self.adapters.jobs,
             advance=self.advance_restore,
-            providers=self.settings.providers,
+            providers=self.adapters.providers,
             new_id=self.runtime.new_id,
         )
 
@@ -302,7 +305,7 @@ class Bootstrap:
             create_restore=self.create_restore(),
             storage=self.adapters.storage,
             imports=self.adapters.imports,
-            providers=self.settings.providers,
+            providers=self.adapters.providers,
             clock=self.runtime.clock,
             pool=self.runtime.pool,
         )
@@ -328,7 +331,7 @@ class Bootstrap:
             advance=self.advance_restore,
             imports=self.adapters.imports,
             storage=self.adapters.storage,
-            providers=self.settings.providers,
+            providers=self.adapters.providers,
             retry=self._retry,
             clock=self.runtime.clock,
             pool=self.runtime.pool,
@@ -351,7 +354,7 @@ class Bootstrap:
 
         return ManageSchedule(
             schedules=self.adapters.schedules,
-            providers=self.settings.providers,
+            providers=self.adapters.providers,
             window=self.settings.schedule_window,
             min_interval=self.settings.schedule_min_interval,
             now=self.runtime.clock.now,

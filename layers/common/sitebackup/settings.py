@@ -1,5 +1,6 @@
 """What the functions read from their environment; each setting is a parameter of template.yaml."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -8,7 +9,7 @@ import msgspec
 
 from .domain.plan import MAX_OBJECT_SIZE, MIB, MIN_PART_SIZE, parts_at_once
 from .domain.policy import Policy
-from .domain.provider import Provider
+from .domain.provider import Provider, ProvidersError, parse_providers
 
 MAX_PART_MIB = 64
 """A stream holds three parts in memory."""
@@ -18,6 +19,9 @@ MAX_DOWNLOAD_SECONDS = 3600
 """The role that signs links can't be assumed for longer."""
 DAY_SECONDS = 24 * 3600
 DAY_MINUTES = 24 * 60
+_PARAMETER = re.compile(r"ssm:((?:/[A-Za-z0-9_.-]+)+)")
+_OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9_.=/-]{1,1024})")
+"""As the template's pattern for it has them."""
 _MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest", "shrink_percent"})
 
 
@@ -26,10 +30,26 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True)
+class ParameterSource:
+    """An SSM parameter that holds the list of providers."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ObjectSource:
+    """An object that holds the list of providers, in a bucket with versions."""
+
+    bucket: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """Typed and checked at start, so that a wrong deployment fails at once and says why."""
 
-    providers: dict[str, Provider]
+    providers: dict[str, Provider] | ParameterSource | ObjectSource
+    """The list, or where it is."""
     bucket: str
     kafka_bootstrap_servers: str
     kafka_auth: str
@@ -61,7 +81,7 @@ class Settings:
             raise SettingsError("KAFKA_AUTH must be none or iam")
         export_timeout = _number(env, "EXPORT_TIMEOUT_SECONDS", 30, low=1, high=MAX_SECONDS)
         return cls(
-            providers=_providers(_text(env, "PROVIDERS")),
+            providers=_providers(env.get("PROVIDERS", ""), env.get("PROVIDERS_SOURCE", "")),
             bucket=_text(env, "BACKUP_BUCKET"),
             kafka_bootstrap_servers=_text(env, "KAFKA_BOOTSTRAP_SERVERS"),
             kafka_auth=kafka_auth,
@@ -121,17 +141,21 @@ def _most(name: str) -> int:
     return MAX_DAYS if name.endswith("_days") else MAX_SECONDS
 
 
-def _providers(text: str) -> dict[str, Provider]:
+def _providers(listed: str, source: str) -> dict[str, Provider] | ParameterSource | ObjectSource:
+    if not listed and not source:
+        raise SettingsError("PROVIDERS or PROVIDERS_SOURCE must be set")
+    if listed and source:
+        raise SettingsError("PROVIDERS and PROVIDERS_SOURCE are both set, and only one may be")
+    if parameter := _PARAMETER.fullmatch(source):
+        return ParameterSource(*parameter.groups())
+    if stored := _OBJECT.fullmatch(source):
+        return ObjectSource(*stored.groups())
+    if source:
+        raise SettingsError(f"PROVIDERS_SOURCE must be ssm:/name or s3://bucket/key, not {source!r}")
     try:
-        listed = msgspec.json.decode(text, type=list[Provider])
-    except msgspec.DecodeError as error:
+        return parse_providers(listed)
+    except ProvidersError as error:
         raise SettingsError(f"PROVIDERS: {error}") from error
-    if not listed:
-        raise SettingsError("PROVIDERS lists no provider")
-    providers = {provider.name: provider for provider in listed}
-    if len(providers) < len(listed):
-        raise SettingsError("PROVIDERS names a provider twice")
-    return providers
 
 
 def _text(env: Mapping[str, str], name: str) -> str:

@@ -3,16 +3,19 @@
 Client libraries are imported where they are needed: a function does not pay for one that it does not use.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..settings import Settings, SettingsError
+from ..settings import ObjectSource, Settings, SettingsError
 
 if TYPE_CHECKING:
+    from botocore.config import Config
+    from mypy_boto3_s3 import S3Client
     from pymongo import MongoClient
 
+    from ..domain.provider import Provider
     from ..ports import (
         DownloadLinks,
         EventBus,
@@ -33,6 +36,21 @@ class ProductionAdapters:
     def __init__(self, settings: Settings, now: Callable[[], datetime]) -> None:
         self._settings = settings
         self._now = now
+
+    @cached_property
+    def providers(self) -> "Mapping[str, Provider]":
+        """Those of the settings, or of where these say that they are; the latter are read when they are needed."""
+        source = self._settings.providers
+        if isinstance(source, dict):
+            return source
+        from .provider_settings import ObjectVersions, ParameterVersions, ProviderSettings
+
+        if isinstance(source, ObjectSource):
+            client = self._s3_client(connect_timeout=2, read_timeout=3, attempts=2)
+            return ProviderSettings(ObjectVersions(client, source.bucket, source.key))
+        import boto3
+
+        return ProviderSettings(ParameterVersions(boto3.client("ssm", config=_quick()), source.name))
 
     @cached_property
     def jobs(self) -> "JobRepository":
@@ -88,24 +106,10 @@ class ProductionAdapters:
     @cached_property
     def storage(self) -> "ObjectStorage":
         """The bucket."""
-        import boto3
-        from botocore.config import Config
-
         from .s3.storage import S3Storage
 
-        client = boto3.client(
-            "s3",
-            endpoint_url=self._settings.s3_endpoint_url,
-            config=Config(
-                s3={"addressing_style": "path" if self._settings.s3_endpoint_url else "auto"},
-                connect_timeout=3,
-                read_timeout=10,
-                max_pool_connections=32,
-                retries={"total_max_attempts": 1},  # who calls repeats what may be repeated
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        )
+        # Who calls repeats what may be repeated.
+        client = self._s3_client(connect_timeout=3, read_timeout=10, attempts=1)
         return S3Storage(client, self._settings.bucket)
 
     @cached_property
@@ -147,9 +151,34 @@ class ProductionAdapters:
     @cached_property
     def _secrets(self) -> "Secrets":
         import boto3
-        from botocore.config import Config
 
         from .secrets import Secrets
 
-        config = Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})
-        return Secrets(boto3.client("secretsmanager", config=config))
+        return Secrets(boto3.client("secretsmanager", config=_quick()))
+
+    def _s3_client(self, connect_timeout: int, read_timeout: int, attempts: int) -> "S3Client":
+        """Time-outs in seconds."""
+        import boto3
+        from botocore.config import Config
+
+        endpoint = self._settings.s3_endpoint_url
+        return boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            config=Config(
+                s3={"addressing_style": "path" if endpoint else "auto"},
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
+                max_pool_connections=32,
+                retries={"total_max_attempts": attempts},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+
+def _quick() -> "Config":
+    """For a small read that somebody waits for."""
+    from botocore.config import Config
+
+    return Config(connect_timeout=2, read_timeout=3, retries={"total_max_attempts": 2})

@@ -59,7 +59,7 @@ class CreateJob:
         names = request.providers or list(self.providers)
         digest = _digest(request) if key else None
         try:
-            check_providers(names, self.providers)
+            check_providers(request.providers or (), self.providers)
         except BadRequest:
             if same := self._repeated(key, digest):  # asked when these providers were known
                 return same

@@ -9,7 +9,7 @@ from ..domain.errors import ExportChanged, NoSuchUpload, Permanent, TaskEnded, T
 from ..domain.events import PartUpdated, UploadJobCreated, UploadPartCreated
 from ..domain.job import Job, Task, Upload
 from ..domain.plan import plan_parts
-from ..domain.provider import Provider, provider_of
+from ..domain.provider import Provider, require_listed
 from ..domain.transitions import runs
 from ..ports import Clock, Export, ExportApi, ObjectStorage, PartRepository, TimeLeft
 from ..telemetry import log_context, logger
@@ -44,9 +44,11 @@ class ProcessProvider:
     def __call__(self, event: UploadJobCreated, owner: str, deadline: datetime) -> None:
         """Stores an outcome for whatever happens; `owner` names this invocation.
 
-        Raises RepositoryUnavailable (or Conflict) if no outcome can be stored.
+        Raises RepositoryUnavailable (or Conflict) if no outcome can be stored, and SettingsUnavailable before it
+        counts a try.
         """
         ref, recorder = event.task, self.tasks.recorder
+        provider = self.providers.get(ref.provider)
         if recorder.apply_to_task(ref, runs.start_task, event.redelivery, owner) is None:
             return
         lease = RunLease(recorder, ref, owner)
@@ -55,7 +57,7 @@ class ProcessProvider:
         def move() -> None:
             if next(openings) and recorder.apply_to_task(ref, runs.run_again, owner) is None:
                 raise TaskEnded
-            self._move(lease, deadline)
+            self._move(lease, require_listed(ref, provider), deadline)
 
         try:
             self.retry(move, ref, deadline)
@@ -68,10 +70,9 @@ class ProcessProvider:
         except Transient as error:
             self.tasks.retry_later(ref, error, event.redelivery, owner)
 
-    def _move(self, lease: RunLease, deadline: datetime) -> None:
+    def _move(self, lease: RunLease, provider: Provider, deadline: datetime) -> None:
         """Moves the export in the way that its size and its validator allow."""
         ref = lease.ref
-        provider = provider_of(ref, self.providers)
         job = self.tasks.recorder.jobs.get(ref.job_id)
         task = job.live_task(ref) if job else None
         if job is None or task is None:
@@ -86,16 +87,18 @@ class ProcessProvider:
             if export.size is not None:
                 check_size(export.size, limit)
             if export.size is not None and export.size <= self.part_size:
-                self._store_small(job, export, export.size, lease, left)
+                self._store_small(job, provider, export, export.size, lease, left)
             elif export.size is not None and export.ranged:
-                self._fan_out(job, export, export.size, lease, deadline)
+                self._fan_out(job, provider, export, export.size, lease, deadline)
             else:
                 self.move_stream(StreamRun(job, export, limit, lease, deadline))
 
-    def _store_small(self, job: Job, export: Export, size: int, lease: RunLease, left: TimeLeft) -> None:
+    def _store_small(
+        self, job: Job, provider: Provider, export: Export, size: int, lease: RunLease, left: TimeLeft
+    ) -> None:
         """An export of one part is one PutObject."""
         try:
-            with self._resuming(job, export, lease, left) as reader:
+            with self._resuming(job, provider, export, lease, left) as reader:
                 data = hold(DeadlineReader(reader, left, self.clock, lease.is_held), size)
         except ExportChanged as error:
             raise Transient("The export changed while it was read.") from error
@@ -111,13 +114,15 @@ class ProcessProvider:
         else:
             self.tasks.recorder.apply_to_task(ref, runs.end_run, lease.owner, missing)
 
-    def _fan_out(self, job: Job, export: Export, size: int, lease: RunLease, deadline: datetime) -> None:
+    def _fan_out(
+        self, job: Job, provider: Provider, export: Export, size: int, lease: RunLease, deadline: datetime
+    ) -> None:
         """Plans the parts, hands out a window of them, and moves part 1, which the probe holds already."""
         ref, recorder = lease.ref, self.tasks.recorder
         plan = plan_parts(size, self.part_size, export.validator)
         key = job.key(ref.provider)
         upload_id = self.storage.create_upload(key)
-        window = self.providers[ref.provider].parts_in_flight or recorder.policy.parts_in_flight
+        window = provider.parts_in_flight or recorder.policy.parts_in_flight
         upload = Upload(
             upload_id=upload_id,
             plan=plan,
@@ -130,7 +135,7 @@ class ProcessProvider:
             return
         left = self.clock.left_until(min(deadline, self.clock.now() + LONGEST_PART_1))
         try:
-            with self._resuming(job, export, lease, left) as reader:
+            with self._resuming(job, provider, export, lease, left) as reader:
                 source = DeadlineReader(reader, left, self.clock, lambda: self.tasks.is_live(ref))
                 part = self.storage.put_part(key, upload_id, 1, source, plan.part(1).length, left)
         except NoSuchUpload:
@@ -143,12 +148,13 @@ class ProcessProvider:
         self.parts.save(upload_id, part, self.clock.now())
         recorder.emit([PartUpdated(task=ref, upload_id=upload_id)])
 
-    def _resuming(self, job: Job, export: Export, lease: RunLease, left: TimeLeft) -> Export | ResumingReader:
+    def _resuming(
+        self, job: Job, provider: Provider, export: Export, lease: RunLease, left: TimeLeft
+    ) -> Export | ResumingReader:
         """What the probe has opened; a range goes on where it breaks."""
         size, length, validator = export.size, export.length, export.validator
         if size is None or length is None or validator is None:
             return export
-        provider = self.providers[lease.ref.provider]
 
         def open_at(read: int) -> Export:
             return self.exports.open_range(

@@ -61,6 +61,10 @@ class BusUnavailable(Unavailable):
     """Kafka does not answer."""
 
 
+class SettingsUnavailable(Unavailable):
+    """The providers' settings can't be read, or no version of them is right, and none were read before."""
+
+
 class Conflict(SiteBackupError):
     """Others kept changing the same document; the caller may try again."""
 

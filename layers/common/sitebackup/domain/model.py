@@ -1,5 +1,6 @@
 """The base of every value that travels: frozen, strict, camelCase outside."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
@@ -9,6 +10,8 @@ Id = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{24}\Z", description="24 hex
 ProviderName = Annotated[
     str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}\Z", description="the name of a provider")
 ]
+MAX_NAME_SHOWN = 100
+"""Characters: an answer must stay within Lambda's 6 MB, whatever a request calls its fields."""
 ProviderNames = Annotated[
     list[ProviderName],
     msgspec.Meta(min_length=1, description="a list of names of providers, with at least one"),
@@ -34,6 +37,32 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     def replace(self, **changes: Any) -> Self:
         """A copy with these fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+
+def in_plain_words(error: msgspec.ValidationError, kind: type[Model]) -> tuple[str, str]:
+    """The path of the field that is wrong ("": all of the document), and what is wrong: its description tells.
+
+    msgspec says "… - at `$.siteId`".
+    """
+    message = str(error)
+    _, _, where = message.partition(" - at `$")
+    if where:
+        path = where.removesuffix("`").removeprefix(".")
+        return path, f"must be {_description(kind, path)}"
+    if unknown := re.search(r"unknown field `(.*)`", message, re.DOTALL):
+        return unknown[1][:MAX_NAME_SHOWN], "unknown field"
+    if lacking := re.search(r"required field `(.+)`", message):
+        return lacking[1], "required"
+    return "", "must be a JSON object"
+
+
+def _description(kind: type[Model], path: str) -> str:
+    """Of the field at a path like `providers[1]`."""
+    name, _, item = path.partition("[")
+    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][name]
+    first = schema.get("anyOf", [schema])[0]  # the other one is null, or shares the field's description
+    description: str = (first["items"] if item else {**first, **schema})["description"]
+    return description
 
 
 def to_milliseconds(moment: datetime) -> datetime:

@@ -14,13 +14,11 @@ from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from ..domain.errors import BadRequest, RequestError
-from ..domain.model import ProviderName, to_milliseconds
+from ..domain.model import MAX_NAME_SHOWN, Model, ProviderName, in_plain_words, to_milliseconds
 from ..telemetry import logger
 from .problems import INTERNAL, Problem, problem
 
 MAX_DIGITS = 18
-MAX_NAME_SHOWN = 100
-"""Characters: an answer must stay within Lambda's 6 MB, whatever a request calls its fields."""
 _ID = re.compile(r"[0-9a-f]{24}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE)
 
@@ -61,7 +59,7 @@ def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGateway
     return app
 
 
-def body[T](event: APIGatewayProxyEventV2, kind: type[T]) -> T:
+def body[T: Model](event: APIGatewayProxyEventV2, kind: type[T]) -> T:
     """The request's body. Raises BadRequest, which names the field.
 
     API Gateway encodes in base64 whatever is not declared as text. That includes forms, which curl calls its data.
@@ -70,7 +68,8 @@ def body[T](event: APIGatewayProxyEventV2, kind: type[T]) -> T:
         text = event.decoded_body or ""
         decoded = msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(_in_plain_words(str(error), kind)) from error
+        path, wrong = in_plain_words(error, kind)
+        raise BadRequest(f"{path or 'body'}: {wrong}") from error
     except msgspec.DecodeError as error:
         raise BadRequest(f"body: not valid JSON: {str(error).removeprefix('JSON is malformed: ')}") from error
     except ValueError as error:
@@ -176,28 +175,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise BadRequest(f"{twice}: comes twice")
     return fields
-
-
-def _in_plain_words(message: str, kind: type) -> str:
-    """What msgspec says of a body, with the field first, and what that must be: its description.
-
-    msgspec ends with where: "… - at `$.siteId`".
-    """
-    _, _, where = message.partition(" - at `$")
-    if where:
-        path = where.removesuffix("`").removeprefix(".")
-        return f"{path}: must be {_description(kind, path)}"
-    if unknown := re.search(r"unknown field `(.*)`", message, re.DOTALL):
-        return f"{unknown[1][:MAX_NAME_SHOWN]}: unknown field"
-    if lacking := re.search(r"required field `(.+)`", message):
-        return f"{lacking[1]}: required"
-    return "body: must be a JSON object"
-
-
-def _description(kind: type, path: str) -> str:
-    """Of the field at a path like `providers[1]`."""
-    name, _, item = path.partition("[")
-    schema = msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"][name]
-    first = schema.get("anyOf", [schema])[0]  # the other one is null, or shares the field's description
-    description: str = (first["items"] if item else {**first, **schema})["description"]
-    return description
