@@ -12,6 +12,7 @@ import uvicorn
 from starlette.requests import ClientDisconnect, Request
 
 _STOP_SECONDS = 5
+_IDLE_SECONDS = 75  # a request that meets the end of an idle connection is lost; after 5 s that happens
 
 
 class _Server(uvicorn.Server):
@@ -43,6 +44,7 @@ async def serve(app: Any, port: int = 0) -> AsyncIterator[int]:
             log_level="warning",
             access_log=False,
             ws="none",
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=_STOP_SECONDS,
         )
         server = _Server(config)
