@@ -392,6 +392,12 @@ def test_a_job_is_decided_about_by_its_state_and_the_time(
     assert decide(job, holds_newest, now, Policy()) == decision
 
 
+def test_a_job_that_expires_before_it_is_cleaned_is_looked_at_when_it_expires() -> None:
+    early = NOW + timedelta(hours=3)
+    job = EXPIRING.replace(**RUN_TWICE)
+    assert decide(job, False, NOW, Policy(day_seconds=3600)) == keep(Why.NOT_EXPIRED, early)
+
+
 @pytest.mark.parametrize(
     ("job", "depends"),
     [(DONE, False), (EXPIRING, True), (AGED, True), (ASKED, False), (FAILED, False), (GONE, False)],
