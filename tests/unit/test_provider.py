@@ -22,6 +22,7 @@ EVERYTHING = {
     "partsInFlight": 1000,
     "redirectHosts": ["files.example.com", "10.0.0.1"],
 }
+IMPORT_URL = "must be a URL that begins with http:// or https:// and a host without placeholders, and has no white space"
 URL = "must be a URL that begins with http:// or https:// and a host, and has no white space"
 HOST = "must be a host, without a port"
 LISTED = {"site": Provider(name="site", export_url="http://provider/{siteId}")}
@@ -62,8 +63,9 @@ def test_a_list_of_providers_is_read_whole_and_in_its_order() -> None:
         ({"exportUrl": "https:///export"}, f"exportUrl: {URL}"),
         ({"exportUrl": "https://site/a b"}, f"exportUrl: {URL}"),
         ({"exportUrl": "https://site/\n"}, f"exportUrl: {URL}"),
-        ({"importUrl": "site/import"}, f"importUrl: {URL}"),
-        ({"importUrl": ""}, f"importUrl: {URL}"),
+        ({"importUrl": "site/import"}, f"importUrl: {IMPORT_URL}"),
+        ({"importUrl": ""}, f"importUrl: {IMPORT_URL}"),
+        ({"importUrl": "https://{siteId}.example.com/import"}, f"importUrl: {IMPORT_URL}"),
         ({"importStatus": "yes"}, "importStatus: must be true or false"),
         ({"authSecretArn": ""}, "authSecretArn: must be the ARN of a Secrets Manager secret"),
         ({"maxBytes": 0}, "maxBytes: must be a whole number of bytes, at least 1"),
