@@ -70,11 +70,15 @@ class MemoryImports(Fake):
         """Told of every upload that has just got bytes, with its URL."""
         self.wait: Callable[[int], None] = lambda seconds: None
         """Lets so many seconds pass."""
+        self._told: dict[str, MemoryUpload] = {}
+        """By URL, those that can only be asked for their outcome."""
         self._urls = 0
 
-    def forget(self, url: str) -> None:
+    def forget(self, url: str, *, tells_outcome: bool = False) -> None:
         """The API knows the upload no longer; an import that has begun goes on. No call of the port."""
-        self.uploads.pop(url, None)
+        upload = self.uploads.pop(url, None)
+        if upload is not None and tells_outcome:
+            self._told[url] = upload
 
     def lose_bytes(self, url: str, count: int) -> None:
         """The upload falls back by so many bytes; no call of the port."""
@@ -153,7 +157,8 @@ class MemoryImports(Fake):
 
     @port_call
     def outcome(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> ImportOutcome:
-        api, upload = self._api(provider), self._upload(provider, url, time_left)
+        api = self._api(provider, time_left)
+        upload = self._told.get(url) or self._upload(provider, url)
         if upload.state == "receiving":
             return ImportOutcome("processing")
         if api.processing:

@@ -358,7 +358,7 @@ class SimulatedService:
         if after.status is RestoreStatus.RUNNING:
             if before.status is not RestoreStatus.RUNNING:
                 self._check_begins(after)
-            self._check_source(after)
+            self.check_source(after)
         for name, task in after.tasks.items():
             if task.upload:
                 url, sent_to = task.upload.url, task.upload.sent_to
@@ -377,7 +377,7 @@ class SimulatedService:
             assert safety.tasks.keys() == needed
             assert (safety.user_id, safety.site_id) == (restore.user_id, restore.site_id)
 
-    def _check_source(self, restore: Restore) -> None:
+    def check_source(self, restore: Restore) -> None:
         """What a restore needs is pinned and there (I19)."""
         assert restore.deadline_at is not None
         job = self.stored(restore.job_id)

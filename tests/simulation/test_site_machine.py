@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
+from itertools import product
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from sitebackup.domain import lifecycle
 from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
 from sitebackup.domain.manifest import manifest_of, read_manifest
 from sitebackup.domain.policy import Policy, seconds
+from sitebackup.domain.restore import Restore
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.invariants import check_job
@@ -70,7 +72,9 @@ class SiteMachine(RuleBasedStateMachine):
             "db": MemoryExport(some_bytes("db", 2)),
         }
         policy = Policy(parts_in_flight=3, keep_newest=keep_newest, delete_grace_seconds=DELETE_GRACE_SECONDS)
-        self.service = SimulatedService(served, condition_first=condition_first, policy=policy)
+        self.service = SimulatedService(
+            served, condition_first=condition_first, policy=policy, import_status=True
+        )
         self.hook: tuple[int, Callable[[], None]] | None = None
         """After so many calls of ports something else happens, once."""
         self.protected: set[str] = set()
@@ -149,8 +153,12 @@ class SiteMachine(RuleBasedStateMachine):
         self._run(scheduled)
 
     def _until_due(self, scheduled: str) -> None:
-        times = [job.next_check_at if scheduled == "sweep" else job.clean_up_at for job in self._jobs()]
+        times = self._checks() if scheduled == "sweep" else [job.clean_up_at for job in self._jobs()]
         self.service.clock.advance_to(min((at for at in times if at), default=self.service.now))
+
+    def _checks(self) -> list[datetime | None]:
+        jobs = [job.next_check_at for job in self._jobs()]
+        return jobs + [restore.next_check_at for restore in self._restores()]
 
     def _run(self, scheduled: str) -> None:
         if scheduled == "sweep":
@@ -262,11 +270,14 @@ class SiteMachine(RuleBasedStateMachine):
     def _jobs(self) -> list[Job]:
         return self.service.jobs.all()
 
+    def _restores(self) -> list[Restore]:
+        return self.service.restores.all()
+
     @invariant()
     def good_backups_are_there(self) -> None:
         assert not self.service.unexpected, self.service.unexpected[0]
         jobs = self._jobs()
-        assert sum(job.status in UNFINISHED for job in jobs) <= 1
+        assert sum(job.claims_site for job in jobs) <= 1
         for job in jobs:
             check_job(job)
             self._check_removal(job)
@@ -327,8 +338,12 @@ class SiteMachine(RuleBasedStateMachine):
             and job.delete_cause is not DeleteCause.REQUESTED
             and job.removing_at is None
         ]
-        for provider in self.service.served:
-            tasks = {job.id: job.tasks[provider] for job in good if provider in job.tasks}
+        for site_id, provider in product({job.site_id for job in good}, self.service.served):
+            tasks = {
+                job.id: job.tasks[provider]
+                for job in good
+                if provider in job.tasks and job.site_id == site_id and job.safety_for is None
+            }
             done = {job_id: task.finished_at for job_id, task in tasks.items() if task.finished_at}
             assert done.keys() == tasks.keys()
             newest = max(done.values(), default=None)
@@ -340,12 +355,9 @@ class SiteMachine(RuleBasedStateMachine):
             return
         for _ in range(MAX_SWEEPS):
             self.deliver_all()
-            unfinished = [job for job in self._jobs() if job.is_active]
-            if not unfinished:
+            if not any(self._checks()):
                 break
-            for job in unfinished:
-                assert job.next_check_at is not None
-                self.service.clock.advance_to(job.next_check_at)
+            self._until_due("sweep")
             self.sweep()
         assert all(job.status not in UNFINISHED for job in self._jobs()), "a job does not end"
         self.service.pass_time(25 * HOUR)

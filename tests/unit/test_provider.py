@@ -22,7 +22,10 @@ EVERYTHING = {
     "partsInFlight": 1000,
     "redirectHosts": ["files.example.com", "10.0.0.1"],
 }
-IMPORT_URL = "must be a URL that begins with http:// or https:// and a host without placeholders, and has no white space"
+IMPORT_URL = (
+    "must be a URL that begins with http:// or https:// and a host without placeholders, "
+    "and has no white space"
+)
 URL = "must be a URL that begins with http:// or https:// and a host, and has no white space"
 HOST = "must be a host, without a port"
 LISTED = {"site": Provider(name="site", export_url="http://provider/{siteId}")}
