@@ -45,7 +45,8 @@ def api(service: SimulatedRestore, name: str = "site") -> MemoryImportApi:
 
 def received(service: SimulatedRestore, name: str = "site") -> int:
     """Bytes that the provider has got, over all uploads that it knows."""
-    return sum(upload.received for upload in service.imports.uploads.values() if upload.provider == name)
+    imports = service.imports
+    return sum(imports.received[url] for url, upload in imports.uploads.items() if upload.provider == name)
 
 
 def task(service: SimulatedRestore, name: str = "site") -> RestoreTask:
