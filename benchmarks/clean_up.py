@@ -26,7 +26,7 @@ from local.services.mongo import Mongo
 from local.services.s3 import BUCKET, S3, s3_client
 from local.template.model import Template
 from local.template.reader import load
-from sitebackup.adapters.mongo.documents import job_document
+from sitebackup.adapters.mongo.documents import site_document
 from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.domain.job import Job, Status, StoredObject, Task
 from sitebackup.domain.progress import Progress
@@ -134,7 +134,7 @@ async def _invoke(environment: ExecutionEnvironment) -> int:
 
 def _insert(jobs: Jobs, new: Iterable[Job]) -> None:
     for some in batched(new, 100):
-        jobs.insert_many([job_document(job) for job in some])
+        jobs.insert_many([site_document(job) for job in some])
 
 
 def _age(jobs: Jobs, since: str) -> None:
