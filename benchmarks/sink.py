@@ -62,29 +62,27 @@ class Sink:
         confirmed = [f"{CHECKSUM}: {crc}"] if crc else []
         etag = f'ETag: "{uuid.uuid4().hex}-1"'  # not of the form of an MD5, which clients would compare
         if "location" in query or url.path.count("/") < 2:
-            return _response(200, [], "<LocationConstraint/>")
+            return response(200, [], "<LocationConstraint/>")
         if method == "POST" and "uploads" in query:
             self.sizes[url.path] = {}
             body = f"<UploadId>{uuid.uuid4().hex}</UploadId>"
-            return _response(
-                200, [], f"<InitiateMultipartUploadResult>{body}</InitiateMultipartUploadResult>"
-            )
+            return response(200, [], f"<InitiateMultipartUploadResult>{body}</InitiateMultipartUploadResult>")
         if method == "POST":
             self.checksums[url.path] = crc
-            return _response(
+            return response(
                 200, [], "<CompleteMultipartUploadResult><ETag>x-1</ETag></CompleteMultipartUploadResult>"
             )
         if method == "PUT":
             self.sizes.setdefault(url.path, {})[query.get("partNumber", ["1"])[0]] = size
-            return _response(200, [etag, "x-amz-version-id: 1", *confirmed])
+            return response(200, [etag, "x-amz-version-id: 1", *confirmed])
         if method == "HEAD" and url.path in self.sizes:
             known = self.checksums.get(url.path)
             fields = [etag, f"Content-Length: {sum(self.sizes[url.path].values())}"]
             fields.append("Last-Modified: Mon, 05 Jan 2026 00:00:00 GMT")
-            return _response(200, [*fields, *([f"{CHECKSUM}: {known}"] if known else [])], None)
+            return response(200, [*fields, *([f"{CHECKSUM}: {known}"] if known else [])], None)
         if method == "DELETE":
-            return _response(204, [])
-        return _response(404, [], "" if method == "HEAD" else "<Error><Code>NoSuchKey</Code></Error>")
+            return response(204, [])
+        return response(404, [], "" if method == "HEAD" else "<Error><Code>NoSuchKey</Code></Error>")
 
 
 def _drain(client: socket.socket, data: bytes, length: int, keep_all: bool) -> bytes:
@@ -108,7 +106,7 @@ def _drain(client: socket.socket, data: bytes, length: int, keep_all: bool) -> b
 def _drain_chunks(client: socket.socket, tail: bytes) -> bytes:
     """The AWS CLI's way over TLS. The end is taken from how it looks: random bytes at the end of a read do not."""
     scratch = bytearray(1 << 20)
-    while not tail.endswith(b"\r\n0\r\n\r\n"):
+    while not (b"\r\n" + tail).endswith(b"\r\n0\r\n\r\n"):  # an empty body is the end alone
         count = client.recv_into(scratch)
         if count == 0:
             raise ConnectionError
@@ -116,24 +114,24 @@ def _drain_chunks(client: socket.socket, tail: bytes) -> bytes:
     return tail
 
 
-def _response(status: int, headers: list[str], body: str | None = "") -> bytes:
+def response(status: int, headers: list[str], body: str | None = "") -> bytes:
     lines = [f"HTTP/1.1 {status} -", "Connection: keep-alive", *headers]
     if body is not None and status != 204:
         lines.append(f"Content-Length: {len(body)}")
     return ("\r\n".join(lines) + "\r\n\r\n" + (body or "")).encode()
 
 
-def main(port: int, tls: ssl.SSLContext | None) -> None:
-    sink = Sink()
-    with socket.create_server(("127.0.0.1", port), backlog=128) as listener:
+def main(sink: Sink, arguments: list[str]) -> None:
+    """`PORT`, or `PORT CERTIFICATE KEY`."""
+    tls = None
+    if len(arguments) > 1:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(arguments[1], arguments[2])
+    with socket.create_server(("127.0.0.1", int(arguments[0])), backlog=128) as listener:
         while True:
             client, _ = listener.accept()
             threading.Thread(target=sink.connection, args=(client, tls), daemon=True).start()
 
 
 if __name__ == "__main__":
-    context = None
-    if len(sys.argv) > 2:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(sys.argv[2], sys.argv[3])
-    main(int(sys.argv[1]), context)
+    main(Sink(), sys.argv[1:])
