@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sitebackup.domain.job import FINISHED, RETRYABLE, UNFINISHED, Job, Status, Task
 from sitebackup.domain.progress import Progress
+from sitebackup.domain.reason import Code
 from sitebackup.domain.restore import ACTIVE, Restore, RestoreStatus, RestoreTask
 from sitebackup.domain.restore import RETRYABLE as RETRYABLE_RESTORES
 
@@ -179,6 +180,9 @@ def check_restore_change(before: Restore, after: Restore, now: datetime) -> None
         assert getattr(before, name) in (None, getattr(after, name)), f"{name} changed within an attempt"
     for name, task in after.tasks.items():
         _check_restore_task(before.tasks[name], task, now)
+        if before.status is RestoreStatus.RUNNING and before.tasks[name].is_committed:
+            stopped = before.tasks[name].status in UNFINISHED and task.status is Status.CANCELLED
+            assert not stopped, "what may be imported was cancelled"
         if before.status is not RestoreStatus.RUNNING:
             assert task.upload == before.tasks[name].upload, "something was sent before the time for it (I20)"
     _check_restore_siblings(before, after, now)
@@ -240,7 +244,8 @@ def _check_restore_retry(before: Restore, after: Restore) -> None:
             continue
         assert task.status is Status.PENDING
         assert task.upload in (None, was.upload)
-        assert not task.is_committed, "an upload that may be whole is gone on with"
+        if was.reason and was.reason.code is Code.IMPORT_UNKNOWN:
+            assert task.upload is None, "an upload that may have been imported is gone on with"
 
 
 def _check_restore_task(before: RestoreTask, after: RestoreTask, now: datetime) -> None:
@@ -249,8 +254,6 @@ def _check_restore_task(before: RestoreTask, after: RestoreTask, now: datetime) 
         return
     assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
     assert after.losses >= before.losses
-    if before.is_committed:
-        assert after.status is not Status.CANCELLED, "what may be imported was cancelled"
     if before.lease and before.lease.until > now and after.lease and after.status in UNFINISHED:
         assert after.lease.owner == before.lease.owner, "a live lease was taken away"
     was, upload = before.upload, after.upload

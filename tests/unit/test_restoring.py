@@ -315,6 +315,19 @@ def test_a_retry_after_a_refusal_goes_on_even_if_that_was_of_the_last_bytes(sent
     assert site(changed(restoring.retry(over, MOMENT))).upload == site(restore).upload
 
 
+@pytest.mark.parametrize("safety_backup", [True, False])
+def test_an_attempt_that_does_not_send_yet_can_be_stopped_though_an_earlier_one_sent_all(
+    safety_backup: bool,
+) -> None:
+    restore = sending(sent_to=SIZE).replace(safety_backup=safety_backup)
+    refused = Reason(code=Code.IMPORT_FORBIDDEN, message="site answered 403.")
+    failed = changed(restoring.fail_task(restore, MOMENT, ref(restore), ME, refused))
+    again = changed(restoring.retry(changed(restoring.cancel(failed, MOMENT)), MOMENT))
+    assert site(again).is_committed
+    assert changed(restoring.give_up(again, MOMENT, FAILURE)).status is RestoreStatus.FAILED
+    assert changed(restoring.cancel(again, MOMENT)).status is RestoreStatus.CANCELLED
+
+
 def test_a_retry_does_not_go_on_with_an_upload_that_may_be_whole() -> None:
     late = changed(restoring.time_out(sending(sent_to=SIZE), at(3600)))
     assert site(changed(restoring.retry(late, at(3601)))).upload is None
@@ -472,7 +485,7 @@ def check_step(before: Restore, after: Restore) -> None:
             assert task == was, "what is done stays so, in every attempt"
         if after.attempt == before.attempt and was.status not in UNFINISHED:
             assert task == was, "what is over stays so"
-        if was.is_committed and was.status in UNFINISHED:
+        if before.status is RestoreStatus.RUNNING and was.is_committed and was.status in UNFINISHED:
             assert task.status is not Status.CANCELLED, "nobody can take back what was sent whole"
         if task.upload and was.upload and task.upload.url == was.upload.url and task.losses == was.losses:
             assert task.upload.sent_to >= was.upload.sent_to or after.attempt > before.attempt

@@ -369,10 +369,14 @@ def _exhausted(task: RestoreTask) -> Reason:
 
 
 def _stop(restore: Restore, moment: Moment, status: Status, reason: Reason) -> Restore:
-    """Ends each unfinished task that can be stopped, and the restore with the last one."""
+    """Ends each unfinished task that can be stopped, and the restore with the last one.
+
+    An attempt that does not send yet can be stopped whole, whatever an earlier one has sent.
+    """
+    is_sending = restore.status is RestoreStatus.RUNNING
     tasks = {
         name: _over(task, moment, status, reason)
-        if task.status in UNFINISHED and not task.is_committed
+        if task.status in UNFINISHED and not (is_sending and task.is_committed)
         else task
         for name, task in restore.tasks.items()
     }

@@ -30,7 +30,9 @@ class AdvanceRestore:
     def __call__(self, restore_id: str) -> None:
         """As far as it goes now. Raises RepositoryUnavailable or Conflict."""
         restore = self.recorder.restores.get(restore_id)
-        while restore and restore.status is not RestoreStatus.RUNNING:
+        for _ in RestoreStatus:  # each step leads to another status, and none leads back
+            if restore is None or restore.status is RestoreStatus.RUNNING:
+                return
             match restore.status:
                 case RestoreStatus.PENDING:
                     restore = self._prepare(restore)
