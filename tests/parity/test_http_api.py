@@ -12,7 +12,7 @@ from local.lambda_runtime.sam import Sam, SamServer
 from tests.integration.lambda_harness import Harness
 from tests.parity.conftest import alone
 
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 240
 
 
 @pytest.fixture(scope="module")

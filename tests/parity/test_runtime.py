@@ -22,7 +22,7 @@ from local.lambda_runtime.sam import Invoked, Sam, SamServer
 from tests.integration.lambda_harness import FIXTURE, Harness
 from tests.parity.conftest import PARAMETERS, alone
 
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 240
 MEBIBYTE = 1024 * 1024
 
 

@@ -174,10 +174,10 @@ class RestoreProvider:
                 if end == stored.size and extend_crc(arrived.crc64nvme, data) != stored.checksum_crc64nvme:
                     raise Permanent(Code.BACKUP_DAMAGED, _DAMAGED)
                 while arrived.offset < end:
-                    rest = data[arrived.offset - end + len(data) :]
-                    offset = self._send_slice(lease, provider, upload, arrived, rest, deadline)
-                    sent = rest[: offset - arrived.offset]
-                    arrived = Arrived(offset, extend_crc(arrived.crc64nvme, sent))
+                    at = arrived.offset - end + len(data)
+                    offset = self._send_slice(lease, provider, upload, arrived, data[at:], deadline)
+                    crc = extend_crc(arrived.crc64nvme, data[at : at + offset - arrived.offset])
+                    arrived = Arrived(offset, crc)
                     if self.clock.now() >= ends_at and arrived.offset < end:
                         break
         return arrived.offset == stored.size

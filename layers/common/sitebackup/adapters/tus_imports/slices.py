@@ -92,6 +92,7 @@ class _Listening(HTTPConnection):
             while not self._heard and not self._is_answered(self._slice, select.POLLIN, until):
                 pass
             self.timeout = self._slice.wait()
+        self._slice = None  # a connection that is kept does not keep the bytes
         self.response_class = partial(TimedAnswer, early=self._heard)  # type: ignore[assignment]
         return super().getresponse()
 
