@@ -50,7 +50,10 @@ class ChangeRestore:
             if not seen:
                 raise NotFound(f"There is no restore {restore_id}.")
             if what == "cancelled" and seen[-1].is_active:
-                raise TooLate("All bytes are at the providers; nothing can be stopped.", restoreId=restore_id)
+                raise TooLate(
+                    "The last bytes are at the providers, or on their way; nothing can be stopped.",
+                    restoreId=restore_id,
+                )
             status = seen[-1].status.replace("_", " ")
             raise StateForbids(f"Restore {restore_id} can't be {what}: it is {status}.", restoreId=restore_id)
         logger.info(f"restore {what}", extra={"restoreId": restore_id, "attempt": changed.attempt})
