@@ -172,3 +172,17 @@ def test_a_pin_that_is_taken_out_has_a_marked_job_looked_at_at_once() -> None:
     assert (freed.pins, freed.clean_up_at) == ({"download": START + DAY}, START)
     unmarked = job.replace(delete_at=None, delete_cause=None)
     assert changed(lifecycle.unpin(unmarked, MOMENT, "a restore")).clean_up_at == job.clean_up_at
+
+
+def test_a_pin_changes_nothing_of_a_job_but_its_pins_and_its_times() -> None:
+    later, job = at(START + timedelta(hours=1)), pinned({"download": DAY})
+    set_anew = changed(lifecycle.pin(job, later, "a restore", START + 2 * DAY))
+    both = {"download": START + DAY, "a restore": START + 2 * DAY}
+    assert set_anew == job.replace(pins=both, updated_at=later.now)
+    assert changed(lifecycle.unpin(set_anew, later, "a restore")) == job.replace(
+        updated_at=later.now, clean_up_at=later.now
+    )
+    begun = changed(lifecycle.begin_removal(job, at(START + DAY)))
+    assert begun == job.replace(
+        removing_at=START + DAY, updated_at=START + DAY, clean_up_at=START + DAY + lifecycle.CLAIM
+    )

@@ -126,6 +126,13 @@ def test_the_record_of_a_restore_goes_after_its_days() -> None:
     assert over.forget_at == NOW + timedelta(days=POLICY.completed_record_days)
 
 
+def test_a_task_is_named_by_its_restore_its_attempt_and_its_provider() -> None:
+    again = a_restore(attempt=2)
+    named = again.ref.task("db")
+    assert named == RestoreTaskRef(restore_id=again.id, attempt=2, provider="db")
+    assert named.correlation == {"restoreId": again.id, "taskId": f"{again.id}/db", "attempt": "2"}
+
+
 # --- one invocation at a time
 
 
