@@ -330,6 +330,11 @@ good: dict[str, st.SearchStrategy[Any]] = {
     "timeZone": st.timezone_keys(),
     "paused": st.booleans(),
     "provider": st.sampled_from(["site", "db", "mail"]),
+    "jobId": st.just(an_id("no backup")),
+    "before": times,
+    "targetSiteId": st.sampled_from(SITES),
+    "safetyBackup": st.booleans(),
+    "dryRun": st.booleans(),
 }
 values = st.one_of(
     st.none(),
@@ -349,6 +354,10 @@ keys = st.one_of(st.just("nightly"), odd_texts)
 BODIES = {
     "POST /backup": (["userId", "siteId"], ["providers", "expiresAfterDays", "maxBytes"]),
     "POST /backup/{jobId}/download": (["provider"], []),
+    "POST /restores": (
+        ["userId", "siteId", "providers"],
+        ["jobId", "before", "targetSiteId", "safetyBackup", "dryRun"],
+    ),
     "PUT /sites/{siteId}/schedule": (
         ["userId"],
         ["cron", "timeZone", "expiresAfterDays", "providers", "paused"],
@@ -363,7 +372,12 @@ def requests(draw: st.DrawFn) -> Asked:
     key = draw(st.sampled_from(sorted(ROUTES)))
     route = ROUTES[key]
     names = re.findall(r"\{(\w+)\}", route.path)
-    usual = {"jobId": st.just(NEWEST), "siteId": st.sampled_from(SITES), "provider": good["provider"]}
+    usual = {
+        "jobId": st.just(NEWEST),
+        "siteId": st.sampled_from(SITES),
+        "provider": good["provider"],
+        "restoreId": st.just(an_id("no restore")),
+    }
     path = {name: draw(st.one_of(usual[name], usual[name], ids)) for name in names}
     known = sorted(QUERIES.get(key, set()))
     query = draw(st.fixed_dictionaries({}, optional={name: parameters[name] for name in known}))
