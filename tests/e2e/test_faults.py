@@ -110,7 +110,7 @@ def test_what_never_works_is_given_up_after_a_bounded_number_of_tries(stack: Sta
     for name, site in sites.items():
         requests = site.stats()["requests"]
         openings = 3 * 2 if "first byte" in name else 1  # a range is opened twice more, and there are two
-        assert 5 <= requests <= (5 * 3 + 3) * openings, (
+        assert 5 <= requests <= (5 * 3 + 6) * openings, (  # a record may be delivered twice
             f"{name}: {requests} requests for 5 tries, 3 times in place each"
         )
     stack.bucket.wait_empty(*ends.values())
