@@ -20,6 +20,10 @@ def create_job_indexes(database: Database[dict[str, Any]]) -> None:
     """
     jobs = database["jobs"]
     with reachable():
+        # First, as the sweep may look meanwhile; not sparse:
+        # see docs/decisions/0053-what-is-due-is-in-a-plain-index.md
+        jobs.create_index([("kind", ASCENDING), ("nextCheckAt", ASCENDING)], name="due")
+        jobs.create_index([("kind", ASCENDING), ("cleanUpAt", ASCENDING)], name="due_for_clean_up")
         jobs.create_index(
             [("userId", ASCENDING), ("siteId", ASCENDING)],
             name="one_active_job_per_site",
@@ -32,9 +36,6 @@ def create_job_indexes(database: Database[dict[str, Any]]) -> None:
             unique=True,
             partialFilterExpression={"idempotencyKey": {"$exists": True}},
         )
-        # Not sparse: see docs/decisions/0053-what-is-due-is-in-a-plain-index.md
-        jobs.create_index([("kind", ASCENDING), ("nextCheckAt", ASCENDING)], name="due")
-        jobs.create_index([("kind", ASCENDING), ("cleanUpAt", ASCENDING)], name="due_for_clean_up")
         jobs.create_index(SITE_NEWEST_FIRST, name="site_newest_first")
         jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")
         jobs.create_index([("kind", ASCENDING), ("_id", DESCENDING)], name="kind_newest_first")
