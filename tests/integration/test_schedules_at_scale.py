@@ -389,20 +389,24 @@ def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tri
     good, bad = due[:3], due[3:]  # the bad ones were due first
     database = one.database
     unreadable = [
-        {"_id": an_id(("bad", each.site_id)), "idempotencyKey": tick_key(each), "status": "on holiday"}
+        {
+            "_id": an_id(("bad", each.site_id)),
+            "kind": "backup",
+            "idempotencyKey": tick_key(each),
+            "status": "on holiday",
+        }
         for each in bad
     ]
     database["jobs"].insert_many(unreadable)
     run(one)
-    assert {document["siteId"] for document in database["jobs"].find({"status": "pending"})} == {
-        each.site_id for each in good
-    }
+    started = database["jobs"].find({"kind": "backup", "status": "pending"})
+    assert {document["siteId"] for document in started} == {each.site_id for each in good}
     for each in bad:
         waiting = schedule(one, each.site_id)
         assert (waiting.next_tick, waiting.next_run_at) == (each.next_tick, one.clock + PUT_OFF)
         assert waiting.last_error == "Not started yet: an unexpected error (ValidationError)."
     assert run(one) == 0
-    database["jobs"].delete_many({"status": "on holiday"})
+    database["jobs"].delete_many({"kind": "backup", "status": "on holiday"})
     one.pass_time(PUT_OFF)
     assert run(one) == PAGE
     assert len(jobs(one)) == PAGE + 3
