@@ -9,6 +9,7 @@ from tests.e2e.stack import Stack
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than about 30 seconds, most of it waiting")
+    config.addinivalue_line("markers", "large: needs many GB and minutes; only run with -m large")
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -1,5 +1,7 @@
 """A backup comes back through the API: every byte, at the right site, and only once the site itself is backed up."""
 
+import pytest
+
 from mock_providers.archive import SMALLEST_ZIP
 from tests.e2e.backups import back_up, back_up_each
 from tests.e2e.stack import PART, SLICE, Stack
@@ -18,6 +20,28 @@ def test_each_byte_of_an_export_comes_back(stack: Stack) -> None:
         assert backup.bytes_received() == 1
         size = backup.job["progress"]["bytesTotal"]
         assert done["progress"] == {"bytesDone": size, "bytesTotal": size, "percent": 100}
+
+
+def test_a_ranged_export_and_a_stream_of_hundreds_of_megabytes_come_back_together(stack: Stack) -> None:
+    site = stack.site("site", 300_000_000)
+    backup = back_up(stack, site, stack.site("db", 100_000_000, of=site, noRange=True))
+    done = stack.api.done(stack.api.restore(backup.job))
+    assert backup.is_back(), done
+    assert backup.bytes_received() == 1
+
+
+@pytest.mark.large
+@pytest.mark.timeout(1200)
+def test_an_export_that_needs_zip64_comes_back(stack: Stack) -> None:
+    """Left out unless asked for: it takes minutes and 15 GB of disk."""
+    size = 5_000_000_000
+    site = stack.site("site", size)
+    job = stack.api.done(stack.api.create(site), limit=600)
+    sha256 = site.archive.sha256()
+    site.set(size=2000, revision=2)
+    stack.api.done(stack.api.restore(job), limit=600)
+    assert site.sha256() == sha256
+    assert (site.imports()["imported"], site.imports()["bytesReceived"]) == (1, size)
 
 
 def test_what_a_site_had_become_is_in_the_backup_that_a_restore_makes_first(stack: Stack) -> None:
