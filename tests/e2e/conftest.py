@@ -7,11 +7,6 @@ import pytest
 from tests.e2e.stack import Stack
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than about 30 seconds, most of it waiting")
-    config.addinivalue_line("markers", "large: needs many GB and minutes; only run with -m large")
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
     """A failure shows the end of the local run's log."""
