@@ -365,3 +365,12 @@ def test_addresses_that_do_not_answer_share_the_time_there_is() -> None:
         with pytest.raises(TimeoutError):
             guard.connect("localhost", 1, 0.5)
         assert time.monotonic() - begun < 5, "each waited for all of it"
+
+
+def test_an_address_of_a_family_that_the_machine_lacks_is_passed_over() -> None:
+    lacking = 200
+    with place() as own:
+        guard = Guard(
+            [ip_network(OWN)], lambda host, port: [(lacking, (OWN, port)), (socket.AF_INET, (OWN, port))]
+        )
+        guard.connect("localhost", own.port, 2.0).close()

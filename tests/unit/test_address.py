@@ -66,6 +66,13 @@ def test_a_network_that_is_allowed_opens_its_addresses_and_no_others(address: st
     assert not may_connect(ip_address(address), [ip_network(other)])
 
 
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.0.0.1", "169.254.171.1", "::", "::1", "fd12::1", "fe80::1"]
+)
+def test_an_address_that_is_named_by_itself_is_open(address: str) -> None:
+    assert may_connect(ip_address(address), [ip_network(address)])
+
+
 @pytest.mark.parametrize("address", METADATA)
 def test_no_network_opens_a_metadata_service(address: str) -> None:
     assert not may_connect(ip_address(address), [*EVERYTHING, ip_network(address)])

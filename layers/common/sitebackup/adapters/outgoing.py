@@ -10,6 +10,8 @@ from ..domain.address import Network, may_connect
 
 type SocketAddress = tuple[Any, ...]
 """As a socket of its family takes it; begins with the IP address."""
+type Options = Collection[tuple[int, int, int | bytes]]
+"""As `setsockopt` takes them."""
 type Resolve = Callable[[str, int], Sequence[tuple[int, SocketAddress]]]
 """The (family, address) pairs of a host and a port. Raises OSError."""
 
@@ -39,9 +41,7 @@ class Guard:
         self._allowed = allowed
         self._resolve = resolve
 
-    def connect(
-        self, host: str, port: int, timeout: float, options: Collection[tuple[int, int, int | bytes]] = ()
-    ) -> socket.socket:
+    def connect(self, host: str, port: int, timeout: float, options: Options = ()) -> socket.socket:
         """A connection to one of the very addresses that were checked: the host is looked up once.
 
         Those that may not be connected to are passed over. The others share `timeout` (seconds), which counts from
@@ -53,15 +53,25 @@ class Guard:
             raise AddressRefused([str(address[0]) for _, address in found])
         until, failed = monotonic() + timeout, OSError("the host has no address")
         for position, (family, address) in enumerate(open_to):
-            connection = socket.socket(family, socket.SOCK_STREAM)
+            share = max((until - monotonic()) / (len(open_to) - position), 0.001)
             try:
-                for option in options:
-                    connection.setsockopt(*option)
-                connection.settimeout(max((until - monotonic()) / (len(open_to) - position), 0.001))
-                connection.connect(address)
+                connection = _connected(family, address, share, options)
+            except OSError as error:
+                failed = error
+            else:
                 connection.settimeout(timeout)
                 return connection
-            except OSError as error:
-                connection.close()
-                failed = error
         raise failed
+
+
+def _connected(family: int, address: SocketAddress, timeout: float, options: Options) -> socket.socket:
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        for option in options:
+            connection.setsockopt(*option)
+        connection.settimeout(timeout)
+        connection.connect(address)
+    except OSError:
+        connection.close()
+        raise
+    return connection

@@ -84,7 +84,7 @@ def _carried(address: Address) -> Iterator[IPv4Address]:
     """The IPv4 addresses that packets to it may be handed on to."""
     if isinstance(address, IPv4Address):
         return
-    if _is_in(address, _LOW):
+    if _is_in(address, _LOW) and not (address.is_unspecified or address.is_loopback):
         yield IPv4Address(int(address) & 0xFFFF_FFFF)
     if address.sixtofour:
         yield address.sixtofour
