@@ -114,14 +114,17 @@ format: .venv/.test ## Sort imports, fix what ruff can fix, and lay the code out
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lint: .venv/.test .venv-tools/.tools ## Check style, types, import rules and template.yaml
-	@echo "ruff: rules and format"
+lint: .venv/.test .venv-tools/.tools ## Check style, types, security rules, secrets, import rules and template.yaml
+	@echo "ruff: rules (those of bandit among them) and format"
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@echo "mypy: types"
 	@$(BIN)/mypy --strict $(SOURCES)
 	@echo "import-linter: which module may import which"
 	@PYTHONPATH=layers/common:. $(BIN)/lint-imports
+	@echo "kingfisher: secrets"
+	@git ls-files -z | xargs -0 .venv-tools/bin/kingfisher scan --quiet --redact --no-validate --no-update-check \
+	  --git-history none --rule-cache-dir .local/kingfisher
 	@echo "sam validate: template.yaml"
 	@.venv-tools/bin/sam validate --lint --region us-east-1 --template-file template.yaml
 	@$(MAKE) audit

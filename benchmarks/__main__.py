@@ -35,7 +35,7 @@ def main() -> None:
         print(f"{time.monotonic() - started:5.0f} s  {line}", flush=True)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything started is ended, too
-    place = Path("/dev/shm") if shutil.disk_usage("/dev/shm").free > 8 << 30 else None
+    place = Path("/dev/shm") if shutil.disk_usage("/dev/shm").free > 8 << 30 else None  # noqa: S108 - memory, no file
     folder = Path(tempfile.mkdtemp(prefix="site-backup-bench-", dir=place))
     try:
         deployed = deploy(folder)

@@ -195,7 +195,14 @@ def _parts(bench: Bench) -> list[dict[str, Any]]:
             export.write_bytes(bytes(count * PART_BYTES))
             origin = stack.enter_context(module("origin", str(export), "PORT"))
             url = f"http://127.0.0.1:{origin}/export.zip"
-            providers.append({"name": _provider(count), "exportUrl": url, "format": "any"})
+            providers.append(
+                {
+                    "name": _provider(count),
+                    "exportUrl": url,
+                    "format": "any",
+                    "allowNetworks": ["127.0.0.0/8"],
+                }
+            )
         with local_run(bench.folder / "parts", s3, json.dumps(providers)) as run:
             for count in counts:
                 figures = _task(run, s3, count)

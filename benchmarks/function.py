@@ -124,7 +124,9 @@ class UploadPartFunction:
 
     def _function(self, job: Job) -> tuple[Function, int]:
         parameters = {
-            "Providers": json.dumps([{"name": "site", "exportUrl": job.export}]),
+            "Providers": json.dumps(
+                [{"name": "site", "exportUrl": job.export, "allowNetworks": ["127.0.0.0/8"]}]
+            ),
             "KafkaBootstrapServers": self.kafka,
             "MongoUri": self.mongo,
             "S3EndpointUrl": job.s3,

@@ -51,7 +51,12 @@ class RestoreProviderFunction:
 
     async def _give_back(self, job: Job, stored: StoredObject, path: str) -> Cost:
         """From the record to the task that is done. Raises RuntimeError if that is not its end."""
-        provider = {"name": "site", "exportUrl": job.export, "importUrl": f"{job.importing}/{path}"}
+        provider = {
+            "name": "site",
+            "exportUrl": job.export,
+            "importUrl": f"{job.importing}/{path}",
+            "allowNetworks": ["127.0.0.0/8"],
+        }
         parameters = {
             "Providers": json.dumps([provider]),
             "KafkaBootstrapServers": self._bench.function.kafka,

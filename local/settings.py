@@ -138,7 +138,7 @@ def _number(env: Mapping[str, str], name: str, default: int, high: int) -> int:
 
 
 def _mock_providers(host: str, port: int) -> str:
-    def provider(name: str) -> dict[str, str | bool]:
+    def provider(name: str) -> dict[str, str | bool | list[str]]:
         url, ids = f"http://{host}:{port}/{name}", "userId={userId}&siteId={siteId}"
         return {
             "name": name,
@@ -146,6 +146,7 @@ def _mock_providers(host: str, port: int) -> str:
             "importUrl": f"{url}/import?{ids}",
             "importStatus": True,
             "format": "zip",
+            "allowNetworks": [host],
         }
 
     return json.dumps([provider(name) for name in ("site", "db")])

@@ -8,6 +8,8 @@ from sitebackup.domain.change import Change, Moment
 from sitebackup.domain.job import Job, Part, Status, StoredObject, Task
 from sitebackup.domain.restore import Restore, RestoreStatus, RestoreTask
 
+LOOPBACK = ("127.0.0.0/8",)
+"""The `allowNetworks` of providers that tests run here."""
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 _numbers = count(1)
 

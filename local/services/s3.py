@@ -54,7 +54,7 @@ class S3(Service):
     def stop(self) -> None:
         super().stop()
         for port in (self.port, *self.internal_ports.values()):  # Unix sockets it leaves in a fixed folder
-            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - its choice
                 socket_file.unlink(missing_ok=True)
 
 

@@ -47,7 +47,7 @@ _Loader.add_multi_constructor("!", _short_form)
 def parse(text: str) -> dict[str, Any]:
     """The template as plain data, intrinsics in long form. Raises TemplateError if it is no YAML mapping."""
     try:
-        document = yaml.load(text, Loader=_Loader)
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one, with the intrinsics
     except yaml.YAMLError as error:
         raise TemplateError(f"The template is not valid YAML: {error}") from error
     if not isinstance(document, dict):

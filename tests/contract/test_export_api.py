@@ -12,6 +12,7 @@ from sitebackup.domain.errors import ExportChanged, Permanent
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from sitebackup.ports import Export, ExportApi, Reader
+from tests.builders import LOOPBACK
 from tests.fakes.exports import MemoryExport, MemoryExports
 from tests.fakes.readers import some_bytes
 from tests.integration.mock_server import serve
@@ -53,7 +54,9 @@ class SiteOfMockProvider:
         self.api: ExportApi = HttpExports(PART, SILENCE_SECONDS, lambda arn, since: "", lambda: NOW)
         name = self._site.provider
         query = "userId={userId}&siteId={siteId}"
-        self.provider = Provider(name=name, export_url=f"{url}/{name}/export?{query}")
+        self.provider = Provider(
+            name=name, export_url=f"{url}/{name}/export?{query}", allow_networks=LOOPBACK
+        )
         self._size = 0
 
     @property

@@ -14,6 +14,7 @@ from sitebackup.adapters.http_exports.exports import HttpExport, HttpExports
 from sitebackup.domain.errors import ExportChanged, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
+from tests.builders import LOOPBACK
 from tests.fakes.exports import MemoryExport
 from tests.lying_server import Answer, Asked, Lie, LyingServer, answer, chunked, part
 from tests.simulation.service import PART_SIZE, SITE_ID, START, SimulatedService
@@ -39,7 +40,9 @@ def exports() -> HttpExports:
 
 
 def provider(server: LyingServer, **fields: Any) -> Provider:
-    return Provider(name="site", export_url=f"{server.url}/{{siteId}}/export", **fields)
+    return Provider(
+        name="site", export_url=f"{server.url}/{{siteId}}/export", allow_networks=LOOPBACK, **fields
+    )
 
 
 def read(export: HttpExport, at_once: int = 1000) -> bytes:

@@ -11,6 +11,7 @@ from sitebackup.adapters.http_exports.exports import HttpExport, HttpExports
 from sitebackup.domain.errors import ExportChanged, Transient
 from sitebackup.domain.plan import MIB
 from sitebackup.domain.provider import Provider
+from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.integration.mock_server import serve
 
@@ -37,7 +38,11 @@ def probe(site: MockSite, length: int | None = None, url: str | None = None) -> 
 
 
 def provider(url: str) -> Provider:
-    return Provider(name="site", export_url=f"{url}/site/export?userId={{userId}}&siteId={{siteId}}")
+    return Provider(
+        name="site",
+        export_url=f"{url}/site/export?userId={{userId}}&siteId={{siteId}}",
+        allow_networks=LOOPBACK,
+    )
 
 
 def read(export: HttpExport, at_once: int = 100_000) -> bytes:

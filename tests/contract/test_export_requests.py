@@ -18,6 +18,7 @@ from sitebackup.adapters.secrets import Secrets
 from sitebackup.domain.errors import Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
+from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.lying_server import Answer, Asked, Lie, LyingServer, answer, honest
 
@@ -49,7 +50,7 @@ def exports(token: Callable[[str, float], str] = lambda arn, since: "token") -> 
 
 def fetch(url: str, site: str = A, through: HttpExports | None = None, **fields: Any) -> bytes:
     """The whole export."""
-    provider = Provider(name="site", export_url=url + "/{siteId}/export", **fields)
+    provider = Provider(name="site", export_url=url + "/{siteId}/export", allow_networks=LOOPBACK, **fields)
     with (through or exports()).probe(provider, "u", site, None) as export:
         buffer = memoryview(bytearray(1000))
         return bytes(buffer[: export.readinto(buffer)])
@@ -98,7 +99,7 @@ def test_a_redirect_to_the_same_host_is_followed(server: LyingServer, status: in
 
 def test_a_range_stays_a_range_of_its_version_behind_redirects(server: LyingServer) -> None:
     server.sites[A] = lambda asked: redirect(f"/{B}/data")
-    provider = Provider(name="site", export_url=server.url + "/{siteId}/export")
+    provider = Provider(name="site", export_url=server.url + "/{siteId}/export", allow_networks=LOOPBACK)
     exports().open_range(provider, "u", A, 10, 20, '"1"', len(DATA)).close()
     for asked in (server.asked[A][0], server.asked[B][0]):
         assert (asked.headers["range"], asked.headers["if-match"]) == ("bytes=10-29", '"1"')

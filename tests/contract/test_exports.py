@@ -18,6 +18,7 @@ from sitebackup.adapters.provider_http import retry_after
 from sitebackup.domain.errors import ExportChanged, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
+from tests.builders import LOOPBACK
 from tests.integration.mock_server import serve
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
@@ -44,6 +45,7 @@ def provider(site: MockSite, **fields: Any) -> Provider:
     return Provider(
         name=site.provider,
         export_url=f"{site.url}/{site.provider}/export?userId={{userId}}&siteId={{siteId}}&chunkSize={{chunkSize}}",
+        allow_networks=LOOPBACK,
         **fields,
     )
 

@@ -15,6 +15,7 @@ from sitebackup.domain.errors import NoSuchImport, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from sitebackup.ports import ImportApi, ImportOffer, ImportTarget
+from tests.builders import LOOPBACK
 from tests.contract.tusd import MAX_SIZE, serve_tusd
 from tests.fakes.imports import MemoryImportApi, MemoryImports
 from tests.fakes.readers import some_bytes
@@ -79,7 +80,11 @@ class SiteOfMockProvider:
         self.api: ImportApi = TusImports(SILENCE_SECONDS, lambda arn, since: "", lambda: NOW)
         import_url = f"{self._site.import_url}?siteId={{siteId}}"
         self.provider = Provider(
-            name="site", export_url="http://site", import_url=import_url, import_status=True
+            name="site",
+            export_url="http://site",
+            import_url=import_url,
+            import_status=True,
+            allow_networks=LOOPBACK,
         )
 
     def held(self, url: str) -> bytes:
@@ -113,7 +118,9 @@ class SiteOfTusd:
 
     def __post_init__(self) -> None:
         self.api: ImportApi = TusImports(SILENCE_SECONDS, lambda arn, since: "", lambda: NOW)
-        self.provider = Provider(name="site", export_url="http://site", import_url=self.url)
+        self.provider = Provider(
+            name="site", export_url="http://site", import_url=self.url, allow_networks=LOOPBACK
+        )
 
     def held(self, url: str) -> bytes:
         return requests.get(url, timeout=10).content

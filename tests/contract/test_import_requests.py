@@ -29,6 +29,7 @@ from sitebackup.domain.errors import Permanent, SiteBackupError, TaskEnded, Tran
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from sitebackup.ports import ImportOffer, ImportOutcome, ImportTarget
+from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.contract.test_export_requests import Manager
 from tests.contract.test_time_limits import ends_in_time, time_left
@@ -98,7 +99,13 @@ def imports(
 
 
 def provider(url: str, **fields: Any) -> Provider:
-    return Provider(name="site", export_url="http://site", import_url=f"{url}/{A}/import", **fields)
+    return Provider(
+        name="site",
+        export_url="http://site",
+        import_url=f"{url}/{A}/import",
+        allow_networks=LOOPBACK,
+        **fields,
+    )
 
 
 def calls(server: str, upload: str | None = None, **fields: Any) -> dict[str, Callable[[], object]]:

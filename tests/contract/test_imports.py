@@ -18,6 +18,7 @@ from sitebackup.domain.errors import NoSuchImport, Permanent, TaskEnded, Transie
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from sitebackup.ports import ImportTarget
+from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.contract.test_time_limits import ends_in_time, time_left
 from tests.fakes.readers import some_bytes
@@ -87,7 +88,9 @@ def imports(token: str = "", timeout: float = SILENCE_SECONDS) -> TusImports:
 
 def provider(mock: MockSite, **fields: Any) -> Provider:
     import_url = f"{mock.import_url}?userId={{userId}}&siteId={{siteId}}"
-    return Provider(name="site", export_url="http://site", import_url=import_url, **fields)
+    return Provider(
+        name="site", export_url="http://site", import_url=import_url, allow_networks=LOOPBACK, **fields
+    )
 
 
 @pytest.fixture
@@ -287,7 +290,7 @@ def test_a_slice_that_nobody_wants_any_more_is_broken_off(site: Site) -> None:
 
     site.fails(hang={"afterBytes": HALF, "seconds": 60})
     with pytest.raises(TaskEnded):
-        site.send(goes_on=goes_on)
+        site.send(end=60_000, goes_on=goes_on)  # all in its buffers, as above
     assert len(asked) == 2
     wait_until(lambda: site.mock.imports()["concurrent"] == 0)
     assert site.offset() == HALF

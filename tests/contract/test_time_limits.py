@@ -22,6 +22,7 @@ from sitebackup.domain.errors import Transient
 from sitebackup.domain.plan import MIB, plan_parts
 from sitebackup.domain.provider import Provider
 from sitebackup.ports import TimeLeft
+from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.contract.test_transfer import Zeros, at, client
 
@@ -68,7 +69,7 @@ def trickling(*before: bytes, forever: bytes, read_first: int = 1) -> Iterator[i
 
 def read_all(port: int, left: TimeLeft) -> None:
     exports = HttpExports(MIB, TIMEOUT, lambda arn, since: "", lambda: datetime.now(UTC))
-    provider = Provider(name="site", export_url=f"http://127.0.0.1:{port}/")
+    provider = Provider(name="site", export_url=f"http://127.0.0.1:{port}/", allow_networks=LOOPBACK)
     with exports.probe(provider, "u", "s", None, left) as export:
         buffer = memoryview(bytearray(65536))
         while export.readinto(buffer):
@@ -97,7 +98,12 @@ def test_a_trickling_head_has_come_whole_within_the_time_out() -> None:
     """Without any deadline: the socket's own time-out would begin again with each byte."""
     exports = HttpExports(MIB, LEFT, lambda arn, since: "", lambda: datetime.now(UTC))
     with trickling(HEAD + b"X-Long: ", forever=b"x") as port, ends_in_time():
-        exports.probe(Provider(name="site", export_url=f"http://127.0.0.1:{port}/"), "u", "s", None)
+        exports.probe(
+            Provider(name="site", export_url=f"http://127.0.0.1:{port}/", allow_networks=LOOPBACK),
+            "u",
+            "s",
+            None,
+        )
 
 
 def test_nothing_is_asked_for_when_no_time_is_left() -> None:
@@ -165,7 +171,9 @@ def test_what_came_before_a_break_is_not_lost() -> None:
     """Else a range could not go on where it broke."""
     exports = HttpExports(MIB, TIMEOUT, lambda arn, since: "", lambda: datetime.now(UTC))
     with wire.serving(answers(HEAD + b"Content-Length: 100\r\n\r\n", b"some bytes")) as server:
-        provider = Provider(name="site", export_url=f"http://127.0.0.1:{server.port}/")
+        provider = Provider(
+            name="site", export_url=f"http://127.0.0.1:{server.port}/", allow_networks=LOOPBACK
+        )
         with exports.probe(provider, "u", "s", None) as export:
             buffer = memoryview(bytearray(100))
             assert export.readinto(buffer) == 10

@@ -75,7 +75,7 @@ def answer(status: str, *headers: str, body: str = "") -> bytes:
 
 
 def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context for 127.0.0.1, and the file that makes a client trust it."""
+    """A server's TLS context for 127.0.0.1 and localhost, and the file that makes a client trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
     now = datetime.datetime.now(datetime.UTC)
@@ -88,7 +88,10 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+            ),
+            critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -109,7 +112,9 @@ def certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @contextmanager
-def serving(serve: Callable[[socket.socket], object], tls: ssl.SSLContext | None = None) -> Iterator[Wire]:
+def serving(
+    serve: Callable[[socket.socket], object], tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> Iterator[Wire]:
     """Calls `serve` for each connection, in a thread of its own; the connection is closed behind it."""
     wire = Wire()
     clients: list[socket.socket] = []
@@ -130,7 +135,7 @@ def serving(serve: Callable[[socket.socket], object], tls: ssl.SSLContext | None
                 wire.accepted += 1
                 threading.Thread(target=one, args=(client,), daemon=True).start()
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((host, 0)) as listener:
         wire.port = listener.getsockname()[1]
         accepting = threading.Thread(target=accept, daemon=True)
         accepting.start()

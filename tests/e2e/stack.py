@@ -23,6 +23,7 @@ from local.settings import free_ports
 from mock_providers.client import MockSite
 from sitebackup.adapters.topics import key_of, topic_of
 from sitebackup.domain.events import Event
+from tests.builders import LOOPBACK
 from tests.documentdb import Rules, Wire
 from tests.e2e.client import Api, Bucket, Json, wait_until
 from tests.e2e.run import Run
@@ -186,7 +187,7 @@ def _providers(url: str) -> str:
     }
     return json.dumps(
         [
-            {"name": name, "exportUrl": f"{url}/{name}/export?{query}", **more}
+            {"name": name, "exportUrl": f"{url}/{name}/export?{query}", "allowNetworks": LOOPBACK, **more}
             for name, more in settings.items()
         ]
     )

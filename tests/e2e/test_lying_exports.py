@@ -7,6 +7,7 @@ from itertools import count
 import pytest
 
 from mock_providers.client import MockSite
+from tests.builders import LOOPBACK
 from tests.e2e.client import Json
 from tests.e2e.stack import PART, Stack
 from tests.lying_server import Answer, Asked, Lie, LyingServer, answer, chunked, honest, part
@@ -26,7 +27,7 @@ def server() -> Iterator[LyingServer]:
 @pytest.fixture(scope="module")
 def stack(server: LyingServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Its providers are one server; `listed` may redirect to its other name, `any` promises no zip."""
-    site = {"name": "site", "exportUrl": server.url + "/{siteId}/export"}
+    site = {"name": "site", "exportUrl": server.url + "/{siteId}/export", "allowNetworks": LOOPBACK}
     listed = {**site, "name": "listed", "redirectHosts": ["localhost"]}
     system = Stack(tmp_path_factory.mktemp("stack"), [site, listed, {**site, "name": "any", "format": "any"}])
     try:

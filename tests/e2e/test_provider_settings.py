@@ -11,6 +11,7 @@ import requests
 
 from local.services.s3 import BUCKET, s3_client
 from mock_providers.client import MockSite
+from tests.builders import LOOPBACK
 from tests.e2e.client import Json, wait_until
 from tests.e2e.stack import Stack
 
@@ -37,7 +38,12 @@ def put(stack: Stack, body: str) -> str:
 def listed(stack: Stack, *names: str) -> str:
     export = "/{name}/export?userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
     url = stack.run.url("PROVIDERS") + export
-    return json.dumps([{"name": name, "exportUrl": url.replace("{name}", name)} for name in names])
+    return json.dumps(
+        [
+            {"name": name, "exportUrl": url.replace("{name}", name), "allowNetworks": LOOPBACK}
+            for name in names
+        ]
+    )
 
 
 def ask(stack: Stack, site: MockSite, *names: str) -> requests.Response:

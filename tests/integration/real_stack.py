@@ -50,6 +50,7 @@ from sitebackup.ports import (
     ScheduleRepository,
 )
 from sitebackup.settings import Settings
+from tests.builders import LOOPBACK
 from tests.fakes.bus import MemoryBus
 from tests.fakes.exports import MemoryExport, MemoryExports
 
@@ -119,6 +120,7 @@ class Stack(Bootstrap):
                 "exportUrl": f"{url}/{name}/export?{query}",
                 "importUrl": f"{url}/{name}/import",
                 "importStatus": True,
+                "allowNetworks": LOOPBACK,
             }
             for name in ("site", "db")
         ]

@@ -64,7 +64,10 @@ def world(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worl
         )
         parameters = {
             "Providers": json.dumps(
-                [{"name": name, "exportUrl": exports.replace("{name}", name)} for name in ("site", "db")]
+                [
+                    {"name": name, "exportUrl": exports.replace("{name}", name), "allowNetworks": [host]}
+                    for name in ("site", "db")
+                ]
             ),
             "KafkaBootstrapServers": kafka.address,
             "KafkaAuth": "none",

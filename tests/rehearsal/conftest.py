@@ -21,6 +21,7 @@ from local.services.service import Service
 from local.settings import free_ports
 from local.template.model import Template
 from local.template.reader import load
+from tests.builders import LOOPBACK
 from tests.integration.lambda_harness import Harness, running
 from tests.rehearsal.ministack import PYTHON, AccountS3, Ministack
 
@@ -87,7 +88,8 @@ def deployment(kafka: Service, mongo: Service) -> Iterator[Deployment]:
             secret = aws.client("secretsmanager").create_secret(Name="mongo", SecretString=mongo.address)
             sites = "export?userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
             exports = [
-                {"name": name, "exportUrl": f"{providers.address}/{name}/{sites}"} for name in ("site", "db")
+                {"name": name, "exportUrl": f"{providers.address}/{name}/{sites}", "allowNetworks": LOOPBACK}
+                for name in ("site", "db")
             ]
             listed = json.dumps(exports)
             aws.client("ssm").put_parameter(Name=PARAMETER, Value=listed, Type="String")

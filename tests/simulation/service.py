@@ -54,6 +54,7 @@ from sitebackup.ports import (
 from sitebackup.settings import Settings
 from sitebackup.telemetry import logger
 from sitebackup.upkeep import sweep_jobs
+from tests.builders import LOOPBACK
 from tests.fakes.bus import MemoryBus
 from tests.fakes.clock import ManualClock
 from tests.fakes.exports import MemoryExport, MemoryExports
@@ -263,6 +264,7 @@ class SimulatedService:
             name: Provider(
                 name=name,
                 export_url=self.export_url,
+                allow_networks=LOOPBACK,
                 format=self.format,
                 import_url="http://provider/imports",
                 import_status=self.import_status,

@@ -21,6 +21,7 @@ EVERYTHING = {
     "maxBytes": 1,
     "partsInFlight": 1000,
     "redirectHosts": ["files.example.com", "10.0.0.1"],
+    "allowNetworks": ["10.0.0.0/8", "192.168.1.7", "fd00::/8"],
 }
 IMPORT_URL = (
     "must be a URL that begins with http:// or https:// and a host without placeholders, "
@@ -28,6 +29,7 @@ IMPORT_URL = (
 )
 URL = "must be a URL that begins with http:// or https:// and a host, and has no white space"
 HOST = "must be a host, without a port"
+NETWORK = "must be a network like 10.0.0.0/8 or fd00::/8, with no bit set behind its prefix"
 LISTED = {"site": Provider(name="site", export_url="http://provider/{siteId}")}
 
 
@@ -77,6 +79,12 @@ def test_a_list_of_providers_is_read_whole_and_in_its_order() -> None:
         ({"redirectHosts": "files"}, "redirectHosts: must be a list of hosts, without ports"),
         ({"redirectHosts": ["files", "files:443"]}, f"redirectHosts[1]: {HOST}"),
         ({"redirectHosts": ["https://files"]}, f"redirectHosts[0]: {HOST}"),
+        ({"allowNetworks": "10.0.0.0/8"}, "allowNetworks: must be a list of networks"),
+        ({"allowNetworks": [7]}, f"allowNetworks[0]: {NETWORK}"),
+        ({"allowNetworks": ["10.0.0.0/8", "10.0.0.1/8"]}, f"allowNetworks[1]: {NETWORK}"),
+        ({"allowNetworks": ["10.0.0.0/33"]}, f"allowNetworks[0]: {NETWORK}"),
+        ({"allowNetworks": ["localhost"]}, f"allowNetworks[0]: {NETWORK}"),
+        ({"allowNetworks": [""]}, f"allowNetworks[0]: {NETWORK}"),
         ({"color": "red"}, "color: unknown field"),
     ],
 )

@@ -323,9 +323,9 @@ class ImportApi(Protocol):
     https://tus.io/protocols/resumable-upload
 
     Every call may raise Transient (a broken connection, 408, 423, 425, 429, 5xx, with what `Retry-After` asked for)
-    or Permanent (`import_forbidden`, `import_refused`, `import_invalid`). After a Transient the outcome is unknown:
-    `offset` tells what has arrived. Redirects are not followed. The adapter repeats nothing but a request whose
-    token was refused, once.
+    or Permanent (`import_forbidden`, `import_refused`, `import_invalid`, `import_address_refused`). After a Transient
+    the outcome is unknown: `offset` tells what has arrived. Redirects are not followed. The adapter repeats nothing
+    but a request whose token was refused, once.
     """
 
     def offer(

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from ipaddress import ip_network
 from time import monotonic
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -17,12 +19,16 @@ from ..domain.errors import Permanent, Transient
 from ..domain.provider import Provider
 from ..domain.reason import Code
 from ..ports import TimeLeft
+from ..telemetry import logger
+from .outgoing import AddressRefused, Guard, Resolve
 from .timed_http import TimedAdapter
 
 CONNECT_TIMEOUT_SECONDS = 5
 LONGEST_RETRY_AFTER = timedelta(days=1)
 MAX_REASON = 200
 """Characters in an error that come from a provider."""
+_MAX_RULES = 256
+"""So many sets of `allowNetworks` keep their connections."""
 _MAX_DIGITS = 18
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 _RULES = SessionRedirectMixin()
@@ -38,6 +44,7 @@ class Reasons(NamedTuple):
     not_found: Code
     refused: Code
     invalid: Code
+    address_refused: Code
 
 
 class UnsafeLink(ValueError):
@@ -47,6 +54,7 @@ class UnsafeLink(ValueError):
 class ProviderHttp:
     """Sends requests to providers. Connections are kept and shared by threads; cookies are not, and no proxy is used.
 
+    A connection leads only where its provider may be, and is shared only with providers of the same `allowNetworks`.
     `what` is moved, for errors. `timeout` (seconds) is how long a provider may stay silent.
     `token(arn, since)` is the text of a secret, read at `since` (of time.monotonic, seconds) or later.
     """
@@ -58,12 +66,18 @@ class ProviderHttp:
         timeout: float,
         token: Callable[[str, float], str],
         now: Callable[[], datetime],
+        resolve: Resolve,
         adapter: type[TimedAdapter] = TimedAdapter,
     ) -> None:
         self._what = what
         self._reasons = reasons
+
         # Not a Session: it keeps cookies for all tenants, and reads the body of a redirect into memory.
-        self._adapter = adapter(pool_connections=32, pool_maxsize=32, max_retries=0)
+        @lru_cache(_MAX_RULES)
+        def adapter_for(allow_networks: tuple[str, ...]) -> TimedAdapter:
+            return adapter(Guard([ip_network(each) for each in allow_networks], resolve))
+
+        self._adapter_for = adapter_for
         self._timeout = timeout
         self._token = token
         self._now = now
@@ -125,12 +139,17 @@ class ProviderHttp:
         except ValueError:  # every kind of malformed URL is one
             raise Permanent(self._reasons.invalid, f"{provider.name} has a URL that is not valid.") from None
         try:
-            return self._adapter.send(
+            return self._adapter_for(provider.allow_networks).send(
                 request,
                 stream=True,
                 timeout=(min(CONNECT_TIMEOUT_SECONDS, wait()), wait()),
                 verify=os.environ.get("REQUESTS_CA_BUNDLE") or True,
             )
+        except AddressRefused as refused:
+            extra = {"provider": provider.name, "addresses": refused.addresses}
+            logger.warning("address refused", extra=extra)
+            message = f"{provider.name} leads to an address that is not public, nor among its allowNetworks."
+            raise Permanent(self._reasons.address_refused, message) from None
         except requests.exceptions.InvalidHeader:
             message = f"{provider.name} does not follow HTTP: several values of Content-Length."
             raise Permanent(self._reasons.invalid, message) from None
@@ -156,6 +175,7 @@ class ProviderHttp:
         return retry_after(response.headers.get("Retry-After"), self._now())
 
 
+@lru_cache(256)
 def prepared(url: str) -> str:
     """The URL as it is asked for: quoted, its host in ASCII. Raises ValueError."""
     return requests.Request("GET", url).prepare().url or ""
@@ -175,11 +195,17 @@ def linked(provider: Provider, own: str, response: requests.Response) -> str:
         raise UnsafeLink("to a URL that is not valid") from error
     if not location or to.scheme not in ("http", "https"):
         raise UnsafeLink("to a URL that is not valid")
-    if to.scheme == "http" and urlsplit(response.url).scheme == "https":
+    check_link(provider, own, response.url, url)
+    return url
+
+
+def check_link(provider: Provider, own: str, source: str, url: str) -> None:
+    """Raises UnsafeLink if the URLs `source` and `own` can't lead to `url`, by the rules of `linked`."""
+    to = urlsplit(url)
+    if to.scheme == "http" and urlsplit(source).scheme == "https":
         raise UnsafeLink("from https to http")
     if to.hostname not in {urlsplit(own).hostname, *map(str.lower, provider.redirect_hosts)}:
         raise UnsafeLink(f"to {to.hostname}, which is not among its redirectHosts"[:MAX_REASON])
-    return url
 
 
 def may_have_token(own: str, url: str) -> bool:

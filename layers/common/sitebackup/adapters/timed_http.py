@@ -1,9 +1,10 @@
-"""Waits on sockets that end in time, however slowly the other side trickles."""
+"""HTTP over connections that a guard makes, with waits that end in time, however slowly the other side trickles."""
 
 import http.client
 import io
 import math
 import socket
+from functools import partial
 from time import monotonic
 from typing import Any, ClassVar, override
 
@@ -11,6 +12,9 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+from .outgoing import Guard
 
 
 class TimedReads(io.RawIOBase):
@@ -64,16 +68,34 @@ class TimedAnswer(http.client.HTTPResponse):
         self.fp = io.BufferedReader(self.reads)
 
 
-class _Connection(HTTPConnection):
+class GuardedConnection(HTTPConnection):
+    """Its guard connects it. `Host`, SNI and the check of the certificate are by name, as always."""
+
     response_class = TimedAnswer
 
+    def __init__(self, *arguments: Any, guard: Guard, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._guard = guard
 
-class _SecureConnection(HTTPSConnection):
-    response_class = TimedAnswer
+    @override
+    def _new_conn(self) -> socket.socket:
+        """Instead of urllib3's, which looks the host up by itself. Raises AddressRefused as well."""
+        timeout = self.timeout
+        assert isinstance(timeout, int | float)  # every request has one
+        try:
+            return self._guard.connect(self._dns_host, self.port, timeout, self.socket_options or ())
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, str(error)) from error
+        except OSError as error:
+            raise NewConnectionError(self, str(error)) from error
+
+
+class _SecureConnection(GuardedConnection, HTTPSConnection):
+    pass
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = GuardedConnection
 
 
 class _SecurePool(HTTPSConnectionPool):
@@ -81,12 +103,17 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class TimedAdapter(HTTPAdapter):
-    """For requests: an answer's head has come whole when the time-out for reading is over."""
+    """For requests: connects by a guard; an answer's head has come whole when the time-out for reading is over."""
 
     pools: ClassVar[dict[str, type[HTTPConnectionPool]]] = {"http": _Pool, "https": _SecurePool}
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        super().__init__(pool_connections=32, pool_maxsize=32, max_retries=0)
 
     @override
     def init_poolmanager(self, *arguments: Any, **more: Any) -> None:
         super().init_poolmanager(*arguments, **more)
         manager: urllib3.PoolManager = self.poolmanager
-        manager.pool_classes_by_scheme = self.pools
+        guarded = {scheme: partial(pool, guard=self._guard) for scheme, pool in self.pools.items()}
+        manager.pool_classes_by_scheme = guarded  # type: ignore[assignment]

@@ -1,6 +1,7 @@
 """A provider as the settings describe it, and the list of all of them."""
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 import msgspec
@@ -11,6 +12,8 @@ from .reason import Code
 from .task_ref import TaskRef
 
 HostName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]+\Z", description="a host, without a port")]
+NETWORK_FORM = "a network like 10.0.0.0/8 or fd00::/8, with no bit set behind its prefix"
+NetworkText = Annotated[str, msgspec.Meta(description=NETWORK_FORM)]
 NAME_FORM = "a lower-case letter, then up to 31 lower-case letters, digits or hyphens"
 Url = Annotated[
     str,
@@ -64,6 +67,8 @@ class Provider(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
         tuple[HostName, ...], msgspec.Meta(description="a list of hosts, without ports")
     ] = ()
     """Other hosts that an export may redirect to, and where uploads may lie; the token is not sent there."""
+    allow_networks: Annotated[tuple[NetworkText, ...], msgspec.Meta(description="a list of networks")] = ()
+    """Where it may be although these are not public; they open no metadata service of a cloud."""
 
     def url(self, user_id: str, site_id: str, chunk_size: int) -> str:
         """The export of one site."""
@@ -105,10 +110,17 @@ def parse_providers(text: str | bytes) -> dict[str, Provider]:
 
 def _provider(position: int, item: msgspec.Raw) -> Provider:
     try:
-        return msgspec.json.decode(item, type=Provider)
+        provider = msgspec.json.decode(item, type=Provider)
     except msgspec.ValidationError as error:
         path, wrong = in_plain_words(error, Provider)
         raise ProvidersError(f"providers[{position}]{'.' if path else ''}{path}: {wrong}") from error
+    for number, network in enumerate(provider.allow_networks):
+        try:
+            ip_network(network)
+        except ValueError as error:
+            field = f"providers[{position}].allowNetworks[{number}]"
+            raise ProvidersError(f"{field}: must be {NETWORK_FORM}") from error
+    return provider
 
 
 def provider_of(ref: TaskRef, providers: Mapping[str, Provider]) -> Provider:

@@ -14,6 +14,7 @@ from ...domain.reason import Code
 from ...ports import TimeLeft, no_deadline
 from ...telemetry import timed
 from ..http_body import Body
+from ..outgoing import Resolve, look_up
 from ..provider_http import ProviderHttp, Reasons, may_have_token
 from .framing import content_range, framing_of, invalid, range_of, strong_etag
 from .redirects import MAX_REDIRECTS, REDIRECTS, redirected, target_of
@@ -23,6 +24,7 @@ _REASONS = Reasons(
     not_found=Code.EXPORT_NOT_FOUND,
     refused=Code.EXPORT_REFUSED,
     invalid=Code.EXPORT_INVALID,
+    address_refused=Code.EXPORT_ADDRESS_REFUSED,
 )
 
 
@@ -96,9 +98,10 @@ class HttpExports:
         timeout: float,
         token: Callable[[str, float], str],
         now: Callable[[], datetime],
+        resolve: Resolve = look_up,
     ) -> None:
         self._chunk_size = chunk_size
-        self._http = ProviderHttp("export", _REASONS, timeout, token, now)
+        self._http = ProviderHttp("export", _REASONS, timeout, token, now, resolve)
 
     def probe(
         self,

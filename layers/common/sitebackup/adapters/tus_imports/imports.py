@@ -23,7 +23,8 @@ from ...domain.reason import Code
 from ...ports import ImportOffer, ImportOutcome, ImportTarget, TimeLeft, no_deadline
 from ...telemetry import logger
 from ..http_body import Body, http_answer
-from ..provider_http import ProviderHttp, Reasons, UnsafeLink, linked, may_have_token, prepared
+from ..outgoing import Resolve, look_up
+from ..provider_http import ProviderHttp, Reasons, UnsafeLink, check_link, linked, may_have_token, prepared
 from .slices import ListeningAdapter, Slice
 
 VERSION = "1.0.0"
@@ -50,6 +51,7 @@ _REASONS = Reasons(
     not_found=Code.IMPORT_NOT_FOUND,
     refused=Code.IMPORT_REFUSED,
     invalid=Code.IMPORT_INVALID,
+    address_refused=Code.IMPORT_ADDRESS_REFUSED,
 )
 
 
@@ -68,9 +70,13 @@ class TusImports:
     """
 
     def __init__(
-        self, timeout: float, token: Callable[[str, float], str], now: Callable[[], datetime]
+        self,
+        timeout: float,
+        token: Callable[[str, float], str],
+        now: Callable[[], datetime],
+        resolve: Resolve = look_up,
     ) -> None:
-        self._http = ProviderHttp("import", _REASONS, timeout, token, now, ListeningAdapter)
+        self._http = ProviderHttp("import", _REASONS, timeout, token, now, resolve, ListeningAdapter)
         self._algorithms: dict[Provider, tuple[float, str | None]] = {}
         """What `send` was offered, and when (time.monotonic, seconds)."""
 
@@ -158,9 +164,12 @@ class TusImports:
 
     def delete(self, provider: Provider, url: str, time_left: TimeLeft = no_deadline) -> None:
         """Ends an upload that nobody goes on with. Raises Transient or Permanent."""
-        with self._ask(provider, "DELETE", url, _TUS, self._http.wait(time_left)) as response:
-            if response.status_code not in (404, 405, 410, 501):
-                self._refuse(provider, response)
+        try:
+            with self._ask(provider, "DELETE", url, _TUS, self._http.wait(time_left)) as response:
+                if response.status_code not in (404, 405, 410, 501):
+                    self._refuse(provider, response)
+        except NoSuchImport as error:
+            raise Permanent(Code.IMPORT_ADDRESS_REFUSED, str(error)) from None
 
     def _ask(
         self,
@@ -171,11 +180,18 @@ class TusImports:
         wait: TimeLeft,
         body: Slice | None = None,
     ) -> requests.Response:
-        """The answer, whatever its status. The token goes to the host of `importUrl` alone."""
+        """The answer, whatever its status. The token goes to the host of `importUrl` alone.
+
+        The URL of an upload may be older than the settings: NoSuchImport if it could not be given by now.
+        """
         try:
-            own = prepared(provider.import_url or "")
+            own, url = prepared(provider.import_url or ""), prepared(url)
         except ValueError:
             raise Permanent(Code.IMPORT_INVALID, f"{provider.name} has a URL that is not valid.") from None
+        try:
+            check_link(provider, own, own, url)
+        except UnsafeLink:
+            raise NoSuchImport(f"{provider.name} has no uploads there any longer.") from None
 
         def ask(token: str | None) -> requests.Response:
             return self._http.send(provider, method, url, headers, token, wait, body)

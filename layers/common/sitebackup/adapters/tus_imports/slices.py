@@ -12,12 +12,12 @@ from time import monotonic
 from typing import Any, override
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ...domain.errors import TaskEnded, Transient
 from ...ports import TimeLeft
-from ..timed_http import TimedAdapter, TimedAnswer
+from ..timed_http import GuardedConnection, TimedAdapter, TimedAnswer
 
 LOOK_SECONDS = 1.0
 WRITE_BYTES = 64 * 1024
@@ -53,7 +53,7 @@ class Slice:
             self._look_at = monotonic() + LOOK_SECONDS
 
 
-class _Listening(HTTPConnection):
+class _Listening(GuardedConnection):
     """Stops sending a slice once an answer is there: it can only be a refusal."""
 
     _slice: Slice | None = None
