@@ -63,17 +63,20 @@ def test_the_first_backup_makes_the_site_and_the_next_ones_leave_it_as_unproven_
     assert sites.get("b" * 24, site_id(1)) is None
 
 
-def test_the_longest_unproven_come_first_and_those_that_were_chosen_do_not_come(
+def test_the_longest_unproven_come_first_and_those_that_were_chosen_or_are_proven_do_not_come(
     sites: SiteRepository,
 ) -> None:
     for number, days in [(1, 3), (2, 5), (3, 1), (4, 4)]:
         sites.backed_up(USER, site_id(number), NOW - days * DAY)
+    sites.backed_up(USER, site_id(5), NOW)
+    young = stored(sites, 3)
+    assert sites.replace(young, young.verified(NOW - DAY, unread=False))
     due = sites.due(NOW - 2 * DAY, NOW, 10)
-    assert numbers(due) == [2, 4, 1]
+    assert numbers(due) == [2, 4, 1, 5], "the third one's proof is young, the fifth was never opened"
     assert sites.replace(due[0], due[0].replace(look_at=NOW + HOUR))
-    assert numbers(sites.due(NOW - 2 * DAY, NOW, 10)) == [4, 1]
+    assert numbers(sites.due(NOW - 2 * DAY, NOW, 10)) == [4, 1, 5]
     assert numbers(sites.due(NOW - 2 * DAY, NOW, 1)) == [4]
-    assert numbers(sites.due(NOW - 2 * DAY, NOW + HOUR, 10)) == [2, 4, 1]
+    assert numbers(sites.due(NOW - 2 * DAY, NOW + HOUR, 10)) == [2, 4, 1, 5]
 
 
 def test_only_the_first_of_two_changes_of_the_same_version_is_stored(sites: SiteRepository) -> None:

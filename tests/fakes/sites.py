@@ -34,8 +34,12 @@ class MemorySites(Fake):
 
     @port_call
     def due(self, before: datetime, now: datetime, limit: int) -> list[Site]:
-        due = [site for site in self.all() if site.since <= before and site.look_at <= now]
-        return sorted(due, key=lambda site: (site.since, site.look_at))[:limit]
+        due = [
+            site
+            for site in self.all()
+            if (site.since <= before or site.verified_at is None) and site.look_at <= now
+        ]
+        return sorted(due, key=lambda site: site.since)[:limit]
 
     @port_call
     def replace(self, seen: Site, site: Site) -> bool:

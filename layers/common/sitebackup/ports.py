@@ -227,7 +227,9 @@ class SiteRepository(Protocol):
         """The site, if it has or had backups."""
 
     def due(self, before: datetime, now: datetime, limit: int) -> list[Site]:
-        """Sites that are unproven since `before` or longer and may be looked at now, the longest unproven first.
+        """Sites that are unproven since `before` or longer, or were never opened, and may be looked at now.
+
+        The longest unproven come first.
 
         A document that can't be read is logged and does not count against `limit`.
         """

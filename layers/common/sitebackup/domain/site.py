@@ -9,7 +9,7 @@ from .policy import Policy, seconds
 
 GIB = 1024 * MIB
 DUE_AFTER = 0.8
-"""Of `drill_days`: a site's drill begins when so much is over, and the rest is left for a queue and for trouble."""
+"""Of `drill_days`: a site is opened again when so much is over, and the rest is left for a queue and for trouble."""
 LOOK_AGAIN_DAYS = 0.25
 """A site that was chosen is not chosen again before: its drills are under way, or S3 does not give what is stored."""
 FORGOTTEN_AFTER = timedelta(days=1)
@@ -72,7 +72,7 @@ class Day(Model, frozen=True, kw_only=True):
 
 
 def due_before(now: datetime, policy: Policy) -> datetime:
-    """Sites that are unproven since then or longer are due."""
+    """Sites whose proof is as old as that are due. Those that were never opened are due at once."""
     return now - seconds(policy.drill_days * policy.day_seconds * DUE_AFTER)
 
 

@@ -66,7 +66,7 @@ class RunDrills:
         if not newest:
             self.sites.forget(site, now - FORGOTTEN_AFTER)
             return 0
-        if site.since > due_before(now, policy):
+        if site.verified_at is not None and site.since > due_before(now, policy):
             return 0  # it was opened, and nobody had told the site
         return sum(self._begin(found) for found in _by_job(newest).values())
 

@@ -34,7 +34,9 @@ class MongoSites:
         """Idempotent. The longest unproven come first; the rest serves the counts."""
         with reachable():
             self._sites.create_index([("since", ASCENDING), ("lookAt", ASCENDING)], name="due")
-            self._sites.create_index([("verifiedAt", ASCENDING), ("since", ASCENDING)], name="opened")
+            self._sites.create_index(
+                [("verifiedAt", ASCENDING), ("since", ASCENDING), ("lookAt", ASCENDING)], name="opened"
+            )
             self._sites.create_index([("unread", ASCENDING)], name="unread", sparse=True)
             self._drills.create_index("hour", name="forget", expireAfterSeconds=WORK_KEPT_SECONDS)
 
@@ -63,9 +65,16 @@ class MongoSites:
 
     @once_more
     def due(self, before: datetime, now: datetime, limit: int) -> list[Site]:
-        query = {"since": {"$lte": before}, "lookAt": {"$lte": now}}
+        """Those that are due by their age come before those that are younger and were never opened."""
+        due = self._longest_unproven({"since": {"$lte": before}}, now, limit)
+        if len(due) == limit:
+            return due
+        never_opened = {"verifiedAt": None, "since": {"$gt": before}}
+        return due + self._longest_unproven(never_opened, now, limit - len(due))
+
+    def _longest_unproven(self, query: Mapping[str, Any], now: datetime, limit: int) -> list[Site]:
         with reachable():
-            found = self._sites.find(query).sort([("since", ASCENDING), ("lookAt", ASCENDING)])
+            found = self._sites.find({**query, "lookAt": {"$lte": now}}).sort("since", ASCENDING)
             with found.batch_size(limit):
                 return list(islice((site for site in map(_readable, found) if site), limit))
 
