@@ -21,6 +21,7 @@ PARTITIONS = {
     "part-updated": 32,
     "task-updated": 16,
     "restore-task-created": 16,
+    "drill-created": 16,
     "dead-letters": 1,
 }
 SECURITY: dict[str, dict[str, Any]] = {

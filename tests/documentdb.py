@@ -22,6 +22,7 @@ from pymongo import monitoring
 
 COMMANDS = frozenset(
     [
+        "count",
         "createIndexes",
         "delete",
         "dropDatabase",
@@ -41,6 +42,7 @@ COMMANDS = frozenset(
 )
 ENVELOPE = frozenset({"$db", "$clusterTime", "$readPreference", "lsid", "readConcern", "writeConcern"})
 OPTIONS = {
+    "count": frozenset(["count", "query"]),
     "find": frozenset(
         ["find", "filter", "projection", "sort", "skip", "limit", "batchSize", "singleBatch", "maxTimeMS"]
     ),
@@ -141,8 +143,9 @@ class Rules(monitoring.CommandListener):
         for index in command.get("indexes", ()):
             indexes[index["name"]] = index
             yield from _problems_of_index(index)
-        if name == "find":
-            yield from _problems_of_query(command.get("filter", {}), command.get("sort", {}), indexes)
+        if name in ("count", "find"):
+            query = command.get("filter", command.get("query", {}))
+            yield from _problems_of_query(query, command.get("sort", {}), indexes)
         for kind, options in STATEMENTS.items():
             for statement in command.get(kind, ()):
                 for option in statement.keys() - options:

@@ -1,4 +1,4 @@
-"""Retry, cancel, delete and undelete a backup."""
+"""Retry, cancel, delete, undelete and verify a backup."""
 
 from typing import Any
 
@@ -12,7 +12,8 @@ from sitebackup.entrypoints.views import job_view
 from sitebackup.telemetry import logger, metrics
 
 app = http.resolver({"DELETE /backup/{jobId}": ("at",)})
-change_job = Bootstrap.from_env().change_job()
+bootstrap = Bootstrap.from_env()
+change_job, verify_backup = bootstrap.change_job(), bootstrap.verify_backup()
 
 
 @app.post("/backup/<job_id>/retry")
@@ -39,6 +40,12 @@ def delete(job_id: str) -> Response[str]:
 def post_undelete(job_id: str) -> Response[str]:
     """Takes the mark back."""
     return _accepted(change_job.undelete(job_id))
+
+
+@app.post("/backup/<job_id>/verify")
+def post_verify(job_id: str) -> Response[str]:
+    """Opens the backup now; what is found stands in each task's `drill`."""
+    return _accepted(verify_backup(job_id))
 
 
 def _accepted(job: Job) -> Response[str]:

@@ -6,12 +6,19 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.errors import BadRequest
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import download_view
 from sitebackup.restore.create_download import DownloadRequest
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver()
+DAMAGED = ("damaged",)
+app = http.resolver(
+    {
+        "POST /backup/{jobId}/download": DAMAGED,
+        "GET /backup/{jobId}/providers/{provider}/download": DAMAGED,
+    }
+)
 create_download = Bootstrap.from_env().create_download()
 
 
@@ -19,13 +26,21 @@ create_download = Bootstrap.from_env().create_download()
 def post_download(job_id: str) -> Response[str]:
     """The link, and what to compare the bytes with."""
     request = http.body(app.current_event, DownloadRequest)
-    return http.ok(download_view(create_download(job_id, request.provider)))
+    return http.ok(download_view(create_download(job_id, request.provider, allow_damaged=_allow_damaged())))
 
 
 @app.get("/backup/<job_id>/providers/<provider>/download")
 def get_download(job_id: str, provider: str) -> Response[str]:
     """Leads to the bytes."""
-    return http.found(create_download(job_id, provider).link.url)
+    return http.found(create_download(job_id, provider, allow_damaged=_allow_damaged()).link.url)
+
+
+def _allow_damaged() -> bool:
+    """Whether `damaged=allow` asks for what a drill found damaged. Raises BadRequest for anything else."""
+    asked = app.current_event.query_string_parameters.get("damaged")
+    if asked not in (None, "allow"):
+        raise BadRequest("damaged: must be allow")
+    return asked is not None
 
 
 @logger.inject_lambda_context

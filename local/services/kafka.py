@@ -21,6 +21,7 @@ TOPICS = {
     "part-updated": 4,
     "task-updated": 4,
     "restore-task-created": 4,
+    "drill-created": 4,
     "dead-letters": 1,
 }
 

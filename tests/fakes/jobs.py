@@ -164,7 +164,8 @@ class MemoryJobs(MemoryDocuments[Job]):
     @port_call
     def holds_newest_good(self, job: Job) -> bool:
         return job.safety_for is None and any(
-            not self._has_newer_good(job, provider) for provider in job.tasks
+            not task.is_damaged and not self._has_newer_good(job, provider)
+            for provider, task in job.tasks.items()
         )
 
     def _has_newer_good(self, job: Job, provider: str) -> bool:
@@ -176,6 +177,7 @@ class MemoryJobs(MemoryDocuments[Job]):
             and other.removing_at is None
             and other.safety_for is None
             and provider in other.tasks
+            and not other.tasks[provider].is_damaged
         )
 
     @port_call
@@ -198,6 +200,7 @@ class MemoryJobs(MemoryDocuments[Job]):
             and job.removing_at is None
             and job.safety_for is None
             and job.tasks.keys() >= set(providers)
+            and not any(job.tasks[name].is_damaged for name in providers or job.tasks)
         ]
         return max(fitting, key=lambda job: job.id, default=None)
 

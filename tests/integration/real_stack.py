@@ -21,12 +21,14 @@ from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.adapters.mongo.parts import MongoParts
 from sitebackup.adapters.mongo.restores import MongoRestores
 from sitebackup.adapters.mongo.schedules import MongoSchedules
+from sitebackup.adapters.mongo.sites import MongoSites
 from sitebackup.adapters.production import ProductionAdapters
 from sitebackup.adapters.s3.links import S3Links, Signer, signer
 from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, Runtime
 from sitebackup.domain.events import (
+    DrillCreated,
     Event,
     PartUpdated,
     RestoreTaskCreated,
@@ -48,6 +50,7 @@ from sitebackup.ports import (
     PartRepository,
     RestoreRepository,
     ScheduleRepository,
+    SiteRepository,
 )
 from sitebackup.settings import Settings
 from tests.builders import LOOPBACK
@@ -94,6 +97,7 @@ class StackAdapters:
     exports: ExportApi
     imports: ImportApi
     restores: RestoreRepository
+    sites: SiteRepository
     storage: ObjectStorage
     links: DownloadLinks
     bus: MemoryBus
@@ -155,6 +159,7 @@ class Stack(Bootstrap):
             exports=self.served if export_url is None else production.exports,
             imports=production.imports,
             restores=MongoRestores(self.mongo, database),
+            sites=MongoSites(self.mongo, database),
             storage=S3Storage(at_s3, BUCKET) if at_s3 else production.storage,
             links=S3Links(lambda: _signer(s3), BUCKET, lambda: self.now()),
             bus=self.bag,
@@ -221,6 +226,8 @@ class Stack(Bootstrap):
                 self.finish_task()(event, self.deadline())
             case TaskUpdated():
                 self.finish_job()(event, self.deadline())
+            case DrillCreated():
+                self.drill_backup()(event, "test", self.deadline())
             case RestoreTaskCreated():
                 self.restore_provider()(event, "test", self.deadline())
 

@@ -30,8 +30,12 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
         assert after.status is before.status or (
             after.status is Status.DELETED and before.status in FINISHED
         ), f"{before.status} became {after.status}"
-        assert after.tasks == before.tasks, "a task of a final job changed"
+        assert _without_drills(after) == _without_drills(before), "a task of a final job changed"
+        _check_drills(before, after, now)
         return
+    assert not any(task.drill or task.drilling for task in after.tasks.values()), (
+        "what is not done was opened"
+    )
     assert not (before.status is Status.RUNNING and after.status is Status.PENDING)
     for name, task in after.tasks.items():
         # The write that makes the job done says of each task whether it shrank.
@@ -96,6 +100,33 @@ def check_job(job: Job) -> None:
             assert task.upload.dispatched <= plan.parts
             assert task.progress.parts <= plan.parts
             assert task.progress.bytes <= plan.size
+
+
+def _without_drills(job: Job) -> dict[str, Task]:
+    return {name: task.replace(drill=None, drilling=None) for name, task in job.tasks.items()}
+
+
+def _check_drills(before: Job, after: Job, now: datetime) -> None:
+    """What is opened is pinned, somebody looks at it again, and damage takes two reads (I19)."""
+    assert after.damaged == any(task.is_damaged for task in after.tasks.values())
+    for name, task in after.tasks.items():
+        was = before.tasks[name]
+        if task.drilling != was.drilling or task.drill != was.drill:
+            assert (after.status, after.removing_at) == (Status.DONE, None), "what is going was opened"
+        if task.drilling and after.status is Status.DONE and after.removing_at is None:
+            assert after.earliest_check is not None, "nobody will look at the drill"
+            assert after.earliest_check <= task.drilling.next_check_at
+        if task.drilling and task.drilling != was.drilling:
+            assert after.pins["drill"] > task.drilling.next_check_at, "what is opened is not pinned"
+        if task.drill != was.drill:
+            assert task.drilling is None, "a drill ended and goes on"
+            assert was.drilling is not None, "a drill ended that nobody had begun"
+            assert not task.is_damaged or was.drilling.suspicion, "one read was enough for damage"
+        old, new = was.drilling, task.drilling
+        if old and new and old.leased_until and new.leased_until and old.leased_until > now:
+            assert new.owner == old.owner, "a drill was taken from who is at it"
+    if "drill" in before.pins and "drill" not in after.pins and before.pins["drill"] > now:
+        assert not any(task.drilling for task in after.tasks.values()), "a drill lost its pin"
 
 
 def _check_siblings(before: Job, after: Job, now: datetime) -> None:

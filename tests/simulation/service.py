@@ -25,6 +25,7 @@ from sitebackup.domain.errors import (
     Unavailable,
 )
 from sitebackup.domain.events import (
+    DrillCreated,
     Event,
     PartUpdated,
     RestoreTaskCreated,
@@ -50,6 +51,7 @@ from sitebackup.ports import (
     PartRepository,
     RestoreRepository,
     ScheduleRepository,
+    SiteRepository,
 )
 from sitebackup.settings import Settings
 from sitebackup.telemetry import logger
@@ -65,6 +67,7 @@ from tests.fakes.links import MemoryLinks
 from tests.fakes.parts import MemoryParts
 from tests.fakes.pool import InlinePool
 from tests.fakes.schedules import MemorySchedules
+from tests.fakes.sites import MemorySites
 from tests.fakes.storage import BUCKET, MemoryStorage
 from tests.simulation.invariants import check_change, check_restore_change
 
@@ -72,6 +75,8 @@ PART_SIZE = 4
 """Bytes. S3's limits don't count in memory."""
 SLICE = 2
 """Bytes that are sent to an import API at once."""
+DRILL_SLICE = 64
+"""Bytes of an object that a drill reads at once."""
 START = datetime(2030, 1, 31, 12, tzinfo=UTC)
 USER_ID, SITE_ID = "a" * 24, "b" * 24
 INVOCATION = timedelta(minutes=14)
@@ -132,6 +137,7 @@ class Fault(StrEnum):
     CANCEL_RESTORE = "somebody cancels the restore meanwhile"
     RETRY_RESTORE = "somebody retries the restore meanwhile"
     BEGIN_ANEW = "somebody cancels the restore and retries it meanwhile"
+    VERIFY = "somebody asks meanwhile whether the backup opens"
     CANCEL_SAFETY = "somebody cancels the safety backup meanwhile"
 
 
@@ -192,6 +198,7 @@ class FakeAdapters:
     exports: ExportApi
     imports: ImportApi
     restores: RestoreRepository
+    sites: SiteRepository
     storage: ObjectStorage
     links: DownloadLinks
     bus: EventBus
@@ -232,6 +239,7 @@ class SimulatedService:
         self.jobs.on_added = self._check_added
         self.parts = MemoryParts(self._inject)
         self.schedules = MemorySchedules(self._inject)
+        self.sites = MemorySites(self._inject)
         self.exports = MemoryExports(self._inject)
         self.exports.by_provider = dict(self.served)
         self.imports = MemoryImports(self._inject)
@@ -279,6 +287,7 @@ class SimulatedService:
             exports=self.export_api or self.exports,
             imports=self.imports,
             restores=self.restores,
+            sites=self.sites,
             storage=self.storage,
             links=self.links,
             bus=self.bus,
@@ -302,6 +311,11 @@ class SimulatedService:
         self.change_restore = bootstrap.change_restore()
         self.restore_provider = replace(bootstrap.restore_provider(), slice_bytes=SLICE)
         self.sweep_restores = bootstrap.sweep_restores()
+        self.run_drills = bootstrap.run_drills()
+        self.drill_backup = replace(
+            bootstrap.drill_backup(), slice_bytes=DRILL_SLICE, directory_bytes=DRILL_SLICE
+        )
+        self.verify_backup = bootstrap.verify_backup()
         self.create_download = bootstrap.create_download()
         self.sweep_jobs = bootstrap.sweep_jobs()
         self.clean_up_jobs = bootstrap.clean_up()
@@ -468,6 +482,8 @@ class SimulatedService:
         with self.invocation() as acknowledged:
             deadline = self.now + INVOCATION
             match event:
+                case DrillCreated():
+                    self.drill_backup(event, f"run {self.invocations}", deadline)
                 case UploadJobCreated():
                     self.process_provider(event, f"run {self.invocations}", deadline)
                 case UploadPartCreated():
@@ -540,6 +556,16 @@ class SimulatedService:
         """A call of the API: the job's data may go."""
         with self.invocation():
             self.change_job.delete(self.job_id, None)
+
+    def verify(self) -> None:
+        """A call of the API: somebody asks whether the job's backup opens."""
+        with self.invocation():
+            self.verify_backup(self.job_id)
+
+    def begin_drills(self) -> None:
+        """The schedule has come."""
+        with self.invocation():
+            self.run_drills(self.now + PASS)
 
     def stand_still(self) -> None:
         """Whoever is at work stands still until others have taken over and come as far as they can."""
@@ -710,6 +736,8 @@ class SimulatedService:
             case Fault.CLEAN_UP:
                 self.pass_time(SHORTLY)
                 self.clean_up()
+            case Fault.VERIFY:
+                self.verify()
             case Fault.CANCEL:
                 self.cancel()
             case Fault.RETRY:
@@ -732,7 +760,7 @@ class SimulatedService:
 
 
 def _outage(port: str) -> Exception:
-    if port in ("jobs", "parts", "schedules", "restores"):
+    if port in ("jobs", "parts", "schedules", "restores", "sites"):
         return RepositoryUnavailable("MongoDB does not answer.")
     if port == "bus":
         return BusUnavailable("Kafka does not take events.")

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from sitebackup.domain import restoring
 from sitebackup.domain.change import Moment
+from sitebackup.domain.checksum import CRC_OF_NOTHING
 from sitebackup.domain.events import RestoreTaskCreated
 from sitebackup.domain.job import UNFINISHED, Status
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.reason import Code, Reason
-from sitebackup.domain.restore import ACTIVE, CRC_OF_NOTHING, Import, Restore, RestoreStatus, RestoreTask
+from sitebackup.domain.restore import ACTIVE, Import, Restore, RestoreStatus, RestoreTask
 from sitebackup.domain.restoring import Arrived, RestoreChange
 from sitebackup.domain.task_ref import RestoreTaskRef
 from sitebackup.domain.transitions.postponing import Postponed

@@ -28,6 +28,7 @@ from .ports import (
     Pool,
     RestoreRepository,
     ScheduleRepository,
+    SiteRepository,
 )
 from .settings import Settings
 
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
     from .backup.upload_part import UploadPart
     from .domain.job import Job
     from .domain.restore import Restore
+    from .drills.drill_backup import DrillBackup
+    from .drills.get_drills import GetDrills
+    from .drills.run_drills import RunDrills
+    from .drills.settle_site import SettleSite
+    from .drills.verify_backup import VerifyBackup
     from .restore.advance_restore import AdvanceRestore
     from .restore.change_restore import ChangeRestore
     from .restore.create_download import CreateDownload
@@ -108,6 +114,8 @@ class Adapters(Protocol):
     def bus(self) -> EventBus: ...
     @property
     def restores(self) -> RestoreRepository: ...
+    @property
+    def sites(self) -> SiteRepository: ...
 
 
 @dataclass(frozen=True)
@@ -262,7 +270,8 @@ class Bootstrap:
         """For `functions/finish_job`."""
         from .backup.finish_job import FinishJob
 
-        return FinishJob(self.recorder, self.adapters.storage, self._retry, self.runtime.clock)
+        adapters = self.adapters
+        return FinishJob(self.recorder, adapters.sites, adapters.storage, self._retry, self.runtime.clock)
 
     # --- restores
 
@@ -345,6 +354,47 @@ class Bootstrap:
         from .restore.create_download import CreateDownload
 
         return CreateDownload(self.job_store, self.adapters.links, self.settings.download_time)
+
+    # --- drills
+
+    @cached_property
+    def _settle_site(self) -> "SettleSite":
+        from .drills.settle_site import SettleSite
+
+        return SettleSite(self.adapters.sites, self.adapters.jobs)
+
+    def run_drills(self) -> "RunDrills":
+        """For `functions/run_drills`."""
+        from .drills.run_drills import RunDrills
+
+        return RunDrills(self.recorder, self._settle_site, self.adapters.sites)
+
+    def drill_backup(self) -> "DrillBackup":
+        """For `functions/drill_backup`."""
+        from .drills.drill_backup import DrillBackup
+
+        return DrillBackup(
+            recorder=self.recorder,
+            settle=self._settle_site,
+            sites=self.adapters.sites,
+            storage=self.adapters.storage,
+            retry=self._retry,
+            clock=self.runtime.clock,
+            pool=self.runtime.pool,
+            random=self.runtime.random,
+        )
+
+    def get_drills(self) -> "GetDrills":
+        """For `functions/get_drills`."""
+        from .drills.get_drills import GetDrills
+
+        return GetDrills(self.adapters.sites, self.settings.policy, self.runtime.clock.now)
+
+    def verify_backup(self) -> "VerifyBackup":
+        """For `functions/change_job`."""
+        from .drills.verify_backup import VerifyBackup
+
+        return VerifyBackup(self.recorder, self._settle_site)
 
     # --- schedules
 

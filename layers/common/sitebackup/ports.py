@@ -25,6 +25,7 @@ from .domain.job import Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
 from .domain.provider import Provider
 from .domain.restore import Restore
+from .domain.site import Coverage, Day, Ledger, Site
 
 if TYPE_CHECKING:
     from .domain.schedule import Schedule  # it brings cron and time zones, which few functions need
@@ -145,7 +146,8 @@ class JobRepository(SiteDocuments[Job], Protocol):
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
         Good is what is done, whole, and not marked for deletion by request. A zip without members is never newer
-        than one with members. A safety backup is not good: it holds what a restore was meant to replace.
+        than one with members. A safety backup is not good: it holds what a restore was meant to replace. Nor is an
+        object that a drill found damaged.
         """
 
     def newest_good(
@@ -153,7 +155,8 @@ class JobRepository(SiteDocuments[Job], Protocol):
     ) -> Job | None:
         """The site's newest backup that was done by then, has all of these providers, and whose data is there.
 
-        Backups that a restore made first do not count.
+        Backups that a restore made first do not count, nor do those with a damaged object of these providers; if none
+        is named, of any.
         """
 
     def delete_record(self, job: Job) -> bool:
@@ -212,6 +215,54 @@ class ScheduleRepository(Protocol):
 
     def due(self, now: datetime, limit: int) -> "list[Schedule]":
         """Schedules whose time has come, the longest due first; unreadable ones as in `page`."""
+
+
+class SiteRepository(Protocol):
+    """What drills know of sites, one document each, and one ledger. Every call may raise RepositoryUnavailable."""
+
+    def backed_up(self, user_id: str, site_id: str, now: datetime) -> None:
+        """A backup of the site is about to be done. The first one makes the site, unproven since now."""
+
+    def get(self, user_id: str, site_id: str) -> Site | None:
+        """The site, if it has or had backups."""
+
+    def due(self, before: datetime, now: datetime, limit: int) -> list[Site]:
+        """Sites that are unproven since `before` or longer, or were never opened, and may be looked at now.
+
+        The longest unproven come first.
+
+        A document that can't be read is logged and does not count against `limit`.
+        """
+
+    def replace(self, seen: Site, site: Site) -> bool:
+        """Compare-and-set: stores it, with the next version, if nobody has changed what was seen.
+
+        After a lost answer True says that it is stored, whichever call did it. `backed_up` changes no version.
+        """
+
+    def forget(self, seen: Site, backed_up_before: datetime) -> bool:
+        """Removes it if nobody has changed it, and no backup was about to be done since then.
+
+        False after a lost answer, even if it is gone.
+        """
+
+    def coverage(self, opened_since: datetime) -> Coverage:
+        """Counted now, without `counted_at`; sites that are unproven since before then are overdue.
+
+        The number of all sites may lag behind.
+        """
+
+    def ledger(self) -> Ledger:
+        """What the runs left; a new one if there is none yet."""
+
+    def replace_ledger(self, seen: Ledger, ledger: Ledger) -> bool:
+        """Compare-and-set, as `replace`."""
+
+    def add_work(self, now: datetime, size: int, seconds: float) -> None:
+        """So many bytes were opened. After a lost answer they may be counted twice, or not at all."""
+
+    def day(self, now: datetime) -> Day:
+        """What was added within about 24 hours: whole hours."""
 
 
 # --- export APIs

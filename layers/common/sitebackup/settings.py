@@ -22,7 +22,9 @@ DAY_MINUTES = 24 * 60
 _PARAMETER = re.compile(r"ssm:((?:/[A-Za-z0-9_.-]+)+)")
 _OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9_.=/-]{1,1024})")
 """As the template's pattern for it has them."""
-_MAY_BE_0 = frozenset({"upload_grace_seconds", "delete_grace_seconds", "keep_newest", "shrink_percent"})
+_MAY_BE_0 = frozenset(
+    {"upload_grace_seconds", "delete_grace_seconds", "keep_newest", "shrink_percent", "drill_gib_per_day"}
+)
 
 
 class SettingsError(Exception):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         PartRepository,
         RestoreRepository,
         ScheduleRepository,
+        SiteRepository,
     )
     from .secrets import Secrets
 
@@ -79,6 +80,13 @@ class ProductionAdapters:
         from .mongo.schedules import MongoSchedules
 
         return MongoSchedules(self._mongo, self._settings.mongo_database)
+
+    @cached_property
+    def sites(self) -> "SiteRepository":
+        """What drills know of sites, in MongoDB."""
+        from .mongo.sites import MongoSites
+
+        return MongoSites(self._mongo, self._settings.mongo_database)
 
     @cached_property
     def exports(self) -> "ExportApi":

@@ -1,6 +1,7 @@
 """Which Kafka topic an event goes to, and under which key."""
 
 from ..domain.events import (
+    DrillCreated,
     Event,
     PartUpdated,
     RestoreTaskCreated,
@@ -15,6 +16,7 @@ TOPICS: dict[type[Event], str] = {
     PartUpdated: "part-updated",
     TaskUpdated: "task-updated",
     RestoreTaskCreated: "restore-task-created",
+    DrillCreated: "drill-created",
 }
 RESTORES_AT_ONCE = 8
 """So many keys each provider has in its topic, so that no more restores reach it at once."""

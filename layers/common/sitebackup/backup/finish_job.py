@@ -9,7 +9,7 @@ from ..domain.job import Job, Status
 from ..domain.manifest import manifest_of
 from ..domain.shrink import may_warn
 from ..domain.transitions.endings import finish_job
-from ..ports import Clock, ObjectStorage
+from ..ports import Clock, ObjectStorage, SiteRepository
 from ..telemetry import count, log_context, logger
 from ..transfer.retrying import RetryInProcess
 from .recorder import Recorder
@@ -23,6 +23,7 @@ class FinishJob:
     """One record: a task of the job has ended."""
 
     recorder: Recorder
+    sites: SiteRepository
     storage: ObjectStorage
     retry: RetryInProcess
     clock: Clock
@@ -44,6 +45,8 @@ class FinishJob:
         except (Transient, Permanent) as error:
             logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
             return
+        if job.safety_for is None:  # first, so that no site with a backup is unknown to the drills
+            self.sites.backed_up(job.user_id, job.site_id, self.recorder.now())
         earlier = self._earlier(job)
         self.recorder.apply(
             job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job

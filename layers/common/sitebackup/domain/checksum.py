@@ -3,6 +3,9 @@
 import base64
 import struct
 
+CRC_OF_NOTHING = "AAAAAAAAAAA="
+"""Of no bytes."""
+
 
 def encode_crc(crc: int) -> str:
     """As S3 writes it."""

@@ -29,7 +29,9 @@ class Download:
     stored: StoredObject
 
 
-def downloadable(job: Job, provider: str, now: datetime, policy: Policy) -> StoredObject:
+def downloadable(
+    job: Job, provider: str, now: datetime, policy: Policy, *, allow_damaged: bool = False
+) -> StoredObject:
     """The object of this provider. Raises NotFound, or StateForbids with what forbids it."""
     task = job.tasks.get(provider)
     if task is None:
@@ -40,6 +42,8 @@ def downloadable(job: Job, provider: str, now: datetime, policy: Policy) -> Stor
         raise refusal(job, "its data is being removed")
     if job.status is not Status.DONE or task.object is None:
         raise refusal(job, f"it is {job.status}")
+    if task.is_damaged and not allow_damaged:
+        raise refusal(job, "a drill found it damaged; damaged=allow gives it all the same")
     return task.object
 
 

@@ -45,6 +45,10 @@ class TaskUpdated(TaskEvent, frozen=True, kw_only=True):
     """A task reached a final status, or all tasks of its job are done."""
 
 
+class DrillCreated(TaskEvent, frozen=True, kw_only=True):
+    """A stored object is to be opened, or its drill to go on."""
+
+
 class RestoreTaskCreated(Model, frozen=True, kw_only=True):
     """A provider's object is to be given back, or what its restore waited for has ended."""
 

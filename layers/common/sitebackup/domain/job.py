@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 
 import msgspec
 
+from .drill import Drill, Drilling, DrillState
 from .model import Id, Model, ProviderName
 from .plan import Plan
 from .progress import Progress
@@ -143,6 +144,15 @@ class Task(Model, frozen=True, kw_only=True):
     started_anew: bool = False
     """The export had changed since the attempt before, so nothing of that was kept."""
     finished_at: datetime | None = None
+    drill: Drill | None = None
+    """What the last drill of its object found."""
+    drilling: Drilling | None = None
+    """A drill that is under way."""
+
+    @property
+    def is_damaged(self) -> bool:
+        """Whether a drill found that its object can't be opened."""
+        return self.drill is not None and self.drill.state is DrillState.DAMAGED
 
     @property
     def handed_out(self) -> range:
@@ -195,6 +205,8 @@ class Job(Model, frozen=True, kw_only=True):
     """The data is gone."""
     pins: dict[str, datetime] = msgspec.field(default_factory=dict)
     """By owner, until when its data must not be removed (I19)."""
+    damaged: bool = False
+    """A drill found that an object of it can't be opened: for queries that name no provider."""
     safety_for: RestoreRef | None = None
     """The restore before which it was made, and under whose claim of the site it runs (I10)."""
     max_bytes: int | None = None
@@ -205,7 +217,13 @@ class Job(Model, frozen=True, kw_only=True):
 
     @property
     def earliest_check(self) -> datetime | None:
-        """The earliest of its unfinished tasks' checks and the deadline; once sealed, its finish's check (I8)."""
+        """The earliest of its unfinished tasks' checks and the deadline; once sealed, its finish's check (I8).
+
+        Once it is done, the earliest check of the drills that are under way, until its removal begins.
+        """
+        if self.status is Status.DONE and self.removing_at is None:
+            drills = [task.drilling.next_check_at for task in self.tasks.values() if task.drilling]
+            return min(drills, default=None)
         if not self.is_active:
             return None
         if self.sealed_at is not None:
@@ -253,6 +271,15 @@ class Job(Model, frozen=True, kw_only=True):
         if task is None or task.upload is None or task.upload.upload_id != upload_id:
             return None
         return task, task.upload
+
+    def live_drill(self, ref: TaskRef, owner: str | None = None) -> tuple[Task, Drilling] | None:
+        """The task and its drill, if that is under way and, given an owner, in its hands."""
+        task = self.tasks.get(ref.provider)
+        if self.status is not Status.DONE or self.removing_at is not None or task is None:
+            return None
+        if task.drilling is None or owner not in (None, task.drilling.owner):
+            return None
+        return task, task.drilling
 
     def key(self, provider: str) -> str:
         """Where the task's object is stored; no key is another's prefix."""

@@ -33,6 +33,10 @@ class Policy(Model, frozen=True, kw_only=True):
     """Backups that restores make before they begin expire after so long."""
     restore_seconds: int = 24 * 3600
     """A restore that is not over so long after it began to send fails."""
+    drill_days: int = 30
+    """Within so long the newest good backup of every site is to be opened."""
+    drill_gib_per_day: int = 1024
+    """So much is opened by schedule; 0: nothing is."""
     day_seconds: int = 24 * 3600
     """The length of a day in every retention rule; only tests shorten it."""
     max_tries: int = 5

@@ -4,13 +4,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar, Literal, Self
 
+from .checksum import CRC_OF_NOTHING
 from .job import UNFINISHED, LastError, Lease, Status, StoredObject
 from .model import Id, Model, ProviderName
 from .reason import Reason
 from .task_ref import RestoreRef, RestoreTaskRef
-
-CRC_OF_NOTHING = "AAAAAAAAAAA="
-"""The CRC64NVME of no bytes, in base64."""
 
 
 class RestoreStatus(StrEnum):

@@ -25,8 +25,22 @@ HEAD_BYTES = 64
 TAIL_BYTES = _MAX_END64 + _LOCATOR_FIELDS.size + _END_FIELDS.size + _MAX_COMMENT
 
 
+class Directory(NamedTuple):
+    """Where a zip's directory is, as its end record says."""
+
+    members: int
+    length: int
+    """Bytes."""
+    start: int
+
+
 def count_members(size: int, head: bytes, tail: bytes) -> int:
-    """The number of members of the zip that has `size` bytes and begins and ends with these.
+    """The number of members of the zip; as `find_directory`."""
+    return find_directory(size, head, tail).members
+
+
+def find_directory(size: int, head: bytes, tail: bytes) -> Directory:
+    """The directory of the zip that has `size` bytes and begins and ends with these.
 
     `head` are the first HEAD_BYTES, `tail` the last TAIL_BYTES; of a shorter object all that there is.
     Raises Permanent: export_not_a_zip if it does not begin like a zip, export_incomplete if it does not end like one.
@@ -39,7 +53,7 @@ def count_members(size: int, head: bytes, tail: bytes) -> int:
     at = len(tail)
     while (at := tail.rfind(_END, 0, at + len(_END) - 1)) >= 0:
         try:
-            return _members_by(tail, at, size - len(tail), has_members=head.startswith(_MEMBER))
+            return _directory_by(tail, at, size - len(tail), has_members=head.startswith(_MEMBER))
         except _Unfit as error:  # the comment of a zip may look like an end record: then look before it
             wrong = wrong or str(error)
     raise Permanent(
@@ -53,7 +67,7 @@ class _Unfit(Exception):
     """Why an end record is not the object's own."""
 
 
-class _Directory(NamedTuple):
+class _EndRecord(NamedTuple):
     """What an end record says of the directory."""
 
     disk: int
@@ -67,8 +81,8 @@ class _Directory(NamedTuple):
         return self.start + self.length == position
 
 
-def _members_by(tail: bytes, at: int, before: int, *, has_members: bool) -> int:
-    """The number of members by the end record at `tail[at:]`; the tail begins at byte `before`. Raises _Unfit."""
+def _directory_by(tail: bytes, at: int, before: int, *, has_members: bool) -> Directory:
+    """The directory by the end record at `tail[at:]`; the tail begins at byte `before`. Raises _Unfit."""
     position = before + at
     behind = len(tail) - at - _END_FIELDS.size
     if behind < 0:
@@ -76,7 +90,7 @@ def _members_by(tail: bytes, at: int, before: int, *, has_members: bool) -> int:
     _, *fields, comment = _END_FIELDS.unpack_from(tail, at)
     if comment != behind:
         raise _Unfit(f"{behind} bytes and not {comment} follow its end record at byte {position}")
-    directory = _Directory(*fields)
+    directory = _EndRecord(*fields)
     if not directory.ends_at(position):  # what is too large for this record stands in that of ZIP64
         directory, position = _zip64(tail, at, before) or (directory, position)
     where = f"its end record at byte {position}"
@@ -92,10 +106,10 @@ def _members_by(tail: bytes, at: int, before: int, *, has_members: bool) -> int:
         raise _Unfit(
             f"{where} tells {directory.members} members in {directory.length} bytes at byte {directory.start}"
         )
-    return directory.members
+    return Directory(directory.members, directory.length, directory.start)
 
 
-def _zip64(tail: bytes, at: int, before: int) -> tuple[_Directory, int] | None:
+def _zip64(tail: bytes, at: int, before: int) -> tuple[_EndRecord, int] | None:
     """What the ZIP64 record says and where it is, if the locator just before the end record leads to one."""
     locator = at - _LOCATOR_FIELDS.size
     if locator < 0:
@@ -105,7 +119,7 @@ def _zip64(tail: bytes, at: int, before: int) -> tuple[_Directory, int] | None:
     if signature != _LOCATOR or disk or disks > 1 or not 0 <= record <= locator - _END64_FIELDS.size:
         return None
     signature, _, _, _, *fields = _END64_FIELDS.unpack_from(tail, record)
-    return (_Directory(*fields), position) if signature == _END64 else None
+    return (_EndRecord(*fields), position) if signature == _END64 else None
 
 
 def _beginning(head: bytes) -> str:

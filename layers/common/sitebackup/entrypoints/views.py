@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..domain.download import Download
+from ..domain.drill import Drill
 from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task, TaskWarning
 from ..domain.reason import Reason
 from ..domain.retention import Decision
@@ -104,6 +105,20 @@ def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
             "startedAnew": task.started_anew or None,
             "finishedAt": time_text(task.finished_at),
             "object": _object(task.object) if task.object and not gone else None,
+            "drill": _drill(task.drill) if task.drill else None,
+            "drilling": {"bytesDone": task.drilling.place.offset} if task.drilling and not gone else None,
+        }
+    )
+
+
+def _drill(drill: Drill) -> dict[str, Any]:
+    return known(
+        {
+            "state": drill.state,
+            "at": time_text(drill.at),
+            "members": drill.members,
+            "member": drill.member,
+            "message": drill.message,
         }
     )
 

@@ -27,14 +27,15 @@ class CreateDownload:
     links: DownloadLinks
     valid_for: timedelta
 
-    def __call__(self, job_id: str, provider: str) -> Download:
+    def __call__(self, job_id: str, provider: str, *, allow_damaged: bool = False) -> Download:
         """Raises NotFound, StateForbids, Conflict, or Unavailable (MongoDB, or what is needed to sign)."""
         job = self.store.jobs.get(job_id)
         if job is None:
             raise NotFound(f"There is no backup {job_id}.")
         moment = self.store.moment()
-        stored = downloadable(job, provider, moment.now, moment.policy)
-        until = moment.now + self.valid_for
+        now, policy = moment
+        stored = downloadable(job, provider, now, policy, allow_damaged=allow_damaged)
+        until = now + self.valid_for
         pin = partial(lifecycle.pin, owner=OWNER, until=_pin_end(until))
         if not self.store.apply(job_id, pin, known=job):
             raise refusal(job, "its data is being removed")

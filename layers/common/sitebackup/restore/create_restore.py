@@ -118,6 +118,12 @@ class CreateRestore:
                 there_are = ", ".join(job.tasks)
                 raise BadRequest(f"providers[{position}]: not in backup {job.id}; it has: {there_are}")
         objects = {name: stored for name in named or job.tasks if (stored := job.tasks[name].object)}
+        if damaged := [name for name in objects if job.tasks[name].is_damaged]:
+            raise StateForbids(
+                f"Backup {job.id} can't be restored: a drill found what is stored of {', '.join(damaged)} damaged.",
+                jobId=job.id,
+                providers=damaged,
+            )
         if unable := [name for name in objects if not self._can_import(name)]:
             raise RestoreUnsupported(
                 f"No import API is configured for: {', '.join(unable)}. The backup can be downloaded instead.",

@@ -6,13 +6,14 @@ from datetime import datetime, timedelta
 
 from ..domain import restoring
 from ..domain.backoff import pause
+from ..domain.checksum import CRC_OF_NOTHING
 from ..domain.errors import NoSuchImport, Permanent, TaskEnded, Transient
 from ..domain.events import RestoreTaskCreated
 from ..domain.job import Status, StoredObject
 from ..domain.plan import MIB
 from ..domain.provider import Provider
 from ..domain.reason import Code, Reason
-from ..domain.restore import CRC_OF_NOTHING, Import
+from ..domain.restore import Import
 from ..domain.restoring import Arrived
 from ..domain.task_ref import RestoreTaskRef
 from ..domain.transitions.postponing import Postponed

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from aws_lambda_powertools.metrics import MetricUnit
 
 from ..backup.recorder import Recorder
+from ..domain import drilling
 from ..domain.check import check, uploads_to_check
 from ..domain.events import Event, UploadPartCreated
-from ..domain.job import Job
+from ..domain.job import Job, Status
 from ..domain.transitions.endings import time_out
 from ..ports import PartRepository
 from ..telemetry import count
@@ -22,7 +23,10 @@ CLAIM = timedelta(seconds=30)
 
 @dataclass(frozen=True)
 class SweepJobs:
-    """One pass over the unfinished jobs that are due. Several at once share them: each job is claimed first."""
+    """One pass over the jobs that are due: unfinished ones, and done ones that are being opened.
+
+    Several at once share them: each job is claimed first.
+    """
 
     recorder: Recorder
     parts: PartRepository
@@ -40,7 +44,9 @@ class SweepJobs:
         if claimed is None:
             return False
         count("SweepLag", (now - (job.next_check_at or now)).total_seconds(), MetricUnit.Seconds)
-        if self.recorder.apply(job.id, time_out, known=claimed) is None:
+        if job.status is Status.DONE:
+            self.recorder.apply_seen(claimed, drilling.check)
+        elif self.recorder.apply(job.id, time_out, known=claimed) is None:
             self._check(claimed)
         return True
 

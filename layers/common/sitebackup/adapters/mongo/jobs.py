@@ -21,11 +21,13 @@ class MongoJobs(SiteDocuments[Job]):
     def holds_newest_good(self, job: Job) -> bool:
         """Whether an object of the done job is the newest good one of its provider for this site (I19).
 
-        Good is what is done, whole, no safety backup, and what nobody asked to delete; a zip without members is never
-        newer than one with members. Costs a read a provider at most, which ends at the first newer object.
+        Good is what is done, whole, no safety backup, not damaged, and what nobody asked to delete; a zip without
+        members is never newer than one with members. Costs a read a provider at most, which ends at the
+        first newer object.
         """
         return job.safety_for is None and any(
-            not self._has_newer_good(job, provider) for provider in job.tasks
+            not task.is_damaged and not self._has_newer_good(job, provider)
+            for provider, task in job.tasks.items()
         )
 
     @once_more
@@ -40,6 +42,7 @@ class MongoJobs(SiteDocuments[Job]):
             "removingAt": {"$exists": False},
             "safetyFor": {"$exists": False},
             f"tasks.{provider}.status": "done",
+            f"tasks.{provider}.drill.state": {"$ne": "damaged"},
         }
         newer = {f"tasks.{provider}.finishedAt": {"$gt": task.finished_at}}
         has_members = {f"tasks.{provider}.object.members": {"$ne": 0}}
@@ -71,7 +74,10 @@ class MongoJobs(SiteDocuments[Job]):
             "removingAt": {"$exists": False},
             "safetyFor": {"$exists": False},
             **{f"tasks.{provider}.status": "done" for provider in providers},
+            **{f"tasks.{provider}.drill.state": {"$ne": "damaged"} for provider in providers},
         }
+        if not providers:
+            query["damaged"] = {"$exists": False}
         with reachable():
             found = self._documents.find_one(query, sort=SITE_NEWEST_FIRST)
         return self._readable(found) if found else None
