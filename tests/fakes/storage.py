@@ -8,11 +8,10 @@ from awscrt import checksums
 
 from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Transient
-from sitebackup.domain.job import Part, StoredObject
+from sitebackup.domain.job import FoundVersion, Part, StoredObject
 from sitebackup.domain.plan import Plan
 from sitebackup.ports import (
     MAX_LISTED,
-    FoundVersion,
     KeyContents,
     Place,
     Reader,

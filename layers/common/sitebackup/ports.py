@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from .domain.download import DownloadLink
 from .domain.events import Event
-from .domain.job import Job, Part, PartWait, StoredObject
+from .domain.job import FoundVersion, Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
 from .domain.provider import Provider
 from .domain.restore import Restore
@@ -383,20 +383,6 @@ class Place(NamedTuple):
 
     key: str
     version_id: str = ""
-
-
-class FoundVersion(NamedTuple):
-    """A version as a listing shows it, which tells no checksum."""
-
-    key: str
-    version_id: str
-    size: int
-    is_marker: bool
-    """A delete marker, which has no bytes."""
-    is_latest: bool
-    """Whoever names no version is answered with this one."""
-    stored_at: datetime
-    """By S3's clock, in seconds."""
 
 
 class VersionPage(NamedTuple):

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ...domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
-from ...domain.job import Part, StoredObject
+from ...domain.job import FoundVersion, Part, StoredObject
 from ...domain.plan import Plan
 from ...domain.reason import Code
 from ...ports import (
     MAX_LISTED,
-    FoundVersion,
     KeyContents,
     Place,
     Reader,
