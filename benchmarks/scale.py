@@ -379,10 +379,10 @@ def _catalog() -> list[str]:
         "",
         *table(["", "S3 LISTs", "S3 GETs and HEADs", "hours", "$ for S3", "$ for Lambda"], rows),
         "",
-        f"Both go through the bucket one after the other. With {SITES:,} sites and 60 backups of each a rebuild",
-        "would take weeks: a store of that size needs its database's own backups first, to which the rebuild adds",
-        f"what they lack, at the price of a read each. The schedules are saved in {pages:,} PUTs a day, for",
-        f"${pages * S3_PUT:.2f}.",
+        f"With {SITES:,} sites and 60 backups of each one rebuild would take weeks. Several at once, each for the",
+        "users of a prefix, divide that by their number, until the database has enough: a store of that size needs",
+        "its database's own backups first, to which a rebuild adds what they lack, at the price of a read each.",
+        f"The schedules are saved in {pages:,} PUTs a day, for ${pages * S3_PUT:.2f}.",
         "",
     ]
 

@@ -54,6 +54,7 @@ def main() -> int:
         one = commands.add_parser(f"catalog-{name}", help=what)
         one.add_argument("--stack", default="", help="a stack on AWS, instead of the local run")
         one.add_argument("--marker", default="", help="to go on where another run broke off")
+        one.add_argument("--prefix", default="", help="of user ids, to go through these alone")
         if name == "rebuild":
             one.add_argument("before", help="the time when the database was lost")
     commands.add_parser(
@@ -83,10 +84,12 @@ def main() -> int:
                 return _restore(settings, arguments.job, arguments.providers, arguments.safety)
             case "catalog-rebuild":
                 function = _catalog_function(settings, arguments.stack, "RebuildCatalogFunction")
-                return catalog.run(lambda: catalog.rebuild(function(), arguments.before, arguments.marker))
+                return catalog.run(
+                    lambda: catalog.rebuild(function(), arguments.before, arguments.marker, arguments.prefix)
+                )
             case "catalog-check":
                 function = _catalog_function(settings, arguments.stack, "CheckCatalogFunction")
-                return catalog.run(lambda: catalog.check(function(), arguments.marker))
+                return catalog.run(lambda: catalog.check(function(), arguments.marker, arguments.prefix))
             case _:
                 from .demo import main as demo
 

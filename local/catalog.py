@@ -59,11 +59,13 @@ def deployed_function(stack: str, name: str) -> Invoke:
     return lambda event: _invoke(client, function, event)
 
 
-def rebuild(invoke: Invoke, before: str, marker: str, sleep: Callable[[float], None] = time.sleep) -> int:
+def rebuild(
+    invoke: Invoke, before: str, marker: str, prefix: str = "", sleep: Callable[[float], None] = time.sleep
+) -> int:
     """Rebuilds what is missing, from the marker on; the exit code. Raises NotThrough."""
     total: dict[str, int] = dict.fromkeys(("jobs", "jobsPresent", "schedules", "schedulesPresent"), 0)
     left_out = 0
-    for answer in _passes(invoke, {"before": before}, marker, sleep):
+    for answer in _passes(invoke, {"before": before, "prefix": prefix}, marker, sleep):
         for name in total:
             total[name] += answer[name]
         for one in answer["leftOut"]:
@@ -77,10 +79,10 @@ def rebuild(invoke: Invoke, before: str, marker: str, sleep: Callable[[float], N
     return DIFFERS if left_out else 0
 
 
-def check(invoke: Invoke, marker: str, sleep: Callable[[float], None] = time.sleep) -> int:
+def check(invoke: Invoke, marker: str, prefix: str = "", sleep: Callable[[float], None] = time.sleep) -> int:
     """Compares the records with the bucket, from the marker on; the exit code. Raises NotThrough."""
     folders = objects = differences = 0
-    for answer in _passes(invoke, {}, marker, sleep):
+    for answer in _passes(invoke, {"prefix": prefix}, marker, sleep):
         for one in answer["differences"]:
             _show(one)
         folders += answer["folders"]

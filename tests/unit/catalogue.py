@@ -73,10 +73,10 @@ class Catalogue:
         fields = {"before": self.clock.now + timedelta(days=1), **request}
         return self._all(lambda marker: use(Rebuild(**fields | marker), self.clock.now + PASS))
 
-    def check(self) -> list[Difference]:
+    def check(self, **request: Any) -> list[Difference]:
         """What all passes name."""
         use = CheckCatalog(self.jobs, self.storage, self.clock.as_port(), InlinePool)
-        passes = self._all(lambda marker: use(Check(**marker), self.clock.now + PASS))
+        passes = self._all(lambda marker: use(Check(**request | marker), self.clock.now + PASS))
         return [difference for checked in passes for difference in checked.differences]
 
     def save(self) -> int:

@@ -38,6 +38,8 @@ def echo(request: Model, deadline: datetime) -> Model:
         (Rebuild, {"before": BEFORE, "marker": "jobs:\n"}, "marker: must be left out"),
         (Rebuild, {"before": BEFORE, "marker": "jobs:" + 1001 * "x"}, "marker: must be left out"),
         (Rebuild, {"before": BEFORE, "marker": None}, "marker: must be left out"),
+        (Rebuild, {"before": BEFORE, "prefix": "6F"}, "prefix: must be up to 24 hex digits in lower case"),
+        (Check, {"prefix": "catalog"}, "prefix: must be up to 24 hex digits in lower case"),
         (Rebuild, {"before": BEFORE, "after": 1}, "after: unknown field"),
         (Check, {"marker": 7}, "marker: must be left out, or as the last answer had it"),
         (Check, {"marker": "jobs:"}, "marker: must be left out"),
@@ -107,27 +109,24 @@ AWAY = {"status": 503, "type": "unavailable", "title": "", "detail": "MongoDB do
 
 
 def rebuild(function: Function, marker: str = "") -> int:
-    return catalog.rebuild(function, BEFORE, marker, function.slept.append)
+    return catalog.rebuild(function, BEFORE, marker, sleep=function.slept.append)
 
 
 def check(function: Function, marker: str = "") -> int:
-    return catalog.check(function, marker, function.slept.append)
+    return catalog.check(function, marker, sleep=function.slept.append)
 
 
 def test_a_rebuild_goes_from_marker_to_marker_and_tells_the_sums(capsys: pytest.CaptureFixture[str]) -> None:
     function = Function(rebuilt("jobs:a"), rebuilt("schedules:"), rebuilt(None))
     assert rebuild(function) == 0
-    assert function.asked == [
-        {"before": BEFORE},
-        {"before": BEFORE, "marker": "jobs:a"},
-        {"before": BEFORE, "marker": "schedules:"},
-    ]
+    asked = {"before": BEFORE, "prefix": ""}
+    assert function.asked == [asked, {**asked, "marker": "jobs:a"}, {**asked, "marker": "schedules:"}]
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1] == "9 records made, 6 were there; 3 schedules made, 0 were there; 0 left out"
     assert "should this break off, it goes on with MARKER='schedules:'" in printed
     again = Function(rebuilt(None))
     assert rebuild(again, "schedules:") == 0
-    assert again.asked == [{"before": BEFORE, "marker": "schedules:"}]
+    assert again.asked == [{**asked, "marker": "schedules:"}]
 
 
 @pytest.mark.parametrize("left_out", [{"leftOut": [DIFFERENCE]}, {"pagesLeftOut": ["catalog/schedules/1"]}])
@@ -154,7 +153,7 @@ def test_a_check_shows_each_difference_and_says_so_in_its_exit_code(
 def test_what_does_not_answer_is_asked_again_for_a_while(trouble: Any) -> None:
     function = Function(checked("records:"), trouble, trouble, checked(None))
     assert check(function) == 0
-    assert function.asked[1:] == [{"marker": "records:"}] * 3
+    assert function.asked[1:] == [{"marker": "records:", "prefix": ""}] * 3
     assert function.slept == sorted(function.slept) != []
     silent = Function(*[trouble] * 99)
     with pytest.raises(catalog.NotThrough, match="Given up after 6 attempts"):

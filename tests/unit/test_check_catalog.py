@@ -300,6 +300,15 @@ def test_a_backup_that_is_removed_while_its_objects_are_looked_for_is_not_missed
     assert catalogue.check() == []
 
 
+def test_with_a_prefix_the_folders_of_its_users_are_compared_and_no_others(catalogue: Catalogue) -> None:
+    jobs = {user: catalogue.a_backup(user_id=user + "0" * 22) for user in ("5f", "60", "61")}
+    for job in jobs.values():
+        manifest_is_gone(catalogue, job)
+    object_is_gone(catalogue, jobs["61"])
+    named = [(one.code, one.job_id) for one in catalogue.check(prefix="6")]
+    assert named == [(Code.MANIFEST_MISSING, jobs[user].id) for user in ("60", "61")]
+
+
 def test_a_difference_in_the_manifest_names_the_fields(catalogue: Catalogue) -> None:
     job = catalogue.a_backup()
     other = read_manifest(manifest_of(job)).replace(attempt=2, max_bytes=7)

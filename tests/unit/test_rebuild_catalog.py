@@ -359,6 +359,17 @@ def test_other_things_in_the_bucket_are_passed_over(catalogue: Catalogue) -> Non
     assert {job.id for job in catalogue.jobs.all()} == {job.id for job in lost}
 
 
+def test_with_a_prefix_the_jobs_of_its_users_come_back_and_nothing_else(catalogue: Catalogue) -> None:
+    lost = {user: catalogue.a_backup(user_id=user + "0" * 22) for user in ("5f", "60", "61", "70")}
+    catalogue.schedules.add(a_schedule())
+    catalogue.save()
+    catalogue.lose_database()
+    assert total(catalogue.rebuild(prefix="6")) == (2, 0, 0, 0)
+    assert {job.id for job in catalogue.jobs.all()} == {lost["60"].id, lost["61"].id}
+    assert total(catalogue.rebuild(prefix="70")) == (1, 0, 0, 0)
+    assert total(catalogue.rebuild()) == (1, 3, 1, 0)
+
+
 def test_a_folder_of_too_many_versions_is_named_and_those_behind_it_come_back(catalogue: Catalogue) -> None:
     first, crowded, last = (catalogue.a_backup(user_id=user * 24) for user in "abc")
     for _ in range(3 * MAX_LISTED):

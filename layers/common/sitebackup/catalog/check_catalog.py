@@ -10,6 +10,7 @@ import msgspec
 from ..domain.catalog import (
     Difference,
     Folder,
+    KeyPrefix,
     areas,
     folder_differences,
     kept_objects,
@@ -43,6 +44,8 @@ class Check(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="left out, or as the last answer had it",
         ),
     ] = BUCKET
+    prefix: KeyPrefix = ""
+    """With one, the folders of these users are compared, and no records are gone through."""
 
 
 class Checked(Model, frozen=True, kw_only=True, omit_defaults=False):
@@ -77,8 +80,9 @@ class CheckCatalog:
 
         def step(marker: str) -> str | None:
             if marker.startswith(BUCKET):
-                after = self._folders(marker.removeprefix(BUCKET), done)
-                return RECORDS if after is None else BUCKET + after
+                after = self._folders(request.prefix, marker.removeprefix(BUCKET), done)
+                last = None if request.prefix else RECORDS
+                return last if after is None else BUCKET + after
             before = self._records(marker.removeprefix(RECORDS), done)
             return None if before is None else RECORDS + before
 
@@ -90,9 +94,9 @@ class CheckCatalog:
             folders=done.folders, objects=done.objects, differences=done.differences, marker=marker
         )
 
-    def _folders(self, after: str, done: "_Done") -> str | None:
+    def _folders(self, prefix: str, after: str, done: "_Done") -> str | None:
         """Compares the next folders with their records."""
-        found = read_folders(self.storage, "", after)
+        found = read_folders(self.storage, prefix, after)
         self._each(self._folder_differs, found.folders, done)
         done.folders += len(found.folders)
         return found.after

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from ..domain.catalog import Difference, Folder, described, folder_differences, gone, job_of
+from ..domain.catalog import Difference, Folder, KeyPrefix, described, folder_differences, gone, job_of
 from ..domain.errors import Conflict, DuplicateJob
 from ..domain.job import Job
 from ..domain.model import Model
@@ -41,6 +41,8 @@ class Rebuild(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="left out, or as the last answer had it",
         ),
     ] = JOBS
+    prefix: KeyPrefix = ""
+    """With one, the jobs of these users are rebuilt, and no schedules."""
 
 
 class Rebuilt(Model, frozen=True, kw_only=True, omit_defaults=False):
@@ -80,8 +82,9 @@ class RebuildCatalog:
 
         def step(marker: str) -> str | None:
             if marker.startswith(JOBS):
-                after = self._folders(marker.removeprefix(JOBS), done)
-                return SCHEDULES if after is None else JOBS + after
+                after = self._folders(request.prefix, marker.removeprefix(JOBS), done)
+                last = None if request.prefix else SCHEDULES
+                return last if after is None else JOBS + after
             after = self._schedules(request.before, marker.removeprefix(SCHEDULES), done)
             return None if after is None else SCHEDULES + after
 
@@ -99,9 +102,9 @@ class RebuildCatalog:
             marker=marker,
         )
 
-    def _folders(self, after: str, done: "_Done") -> str | None:
+    def _folders(self, prefix: str, after: str, done: "_Done") -> str | None:
         """Makes the records of the next folders."""
-        found = read_folders(self.storage, "", after)
+        found = read_folders(self.storage, prefix, after)
         with self.pool(AT_ONCE) as pool:
             for made in pool.map(self._make, found.folders):
                 if isinstance(made, Difference):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import groupby
+from typing import Annotated
 
 import msgspec
 
@@ -19,6 +20,10 @@ from .retention import first_look
 
 MOST_VERSIONS = 1000
 """A folder of more versions than this is not looked into."""
+KeyPrefix = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9a-f]{0,24}\Z", description="up to 24 hex digits in lower case")
+]
+"""Of user ids: several may go through the bucket at once, each through the users of its own prefix."""
 _FOLDER = re.compile(r"[0-9a-f]{24}/[0-9a-f]{24}/([0-9a-f]{24})/")
 _OF_USER = re.compile(r"[0-9a-f]{24}/")
 
