@@ -1,6 +1,7 @@
 """The bucket alone makes the records again: each field that a manifest keeps, once, and nothing that is not whole."""
 
 import tracemalloc
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from sitebackup.catalog.rebuild_catalog import Rebuilt
-from sitebackup.domain.catalog import DifferenceCode
+from sitebackup.domain.catalog import DifferenceCode, areas
 from sitebackup.domain.change import Moment
 from sitebackup.domain.errors import RepositoryUnavailable, Transient
 from sitebackup.domain.job import DeleteCause, FoundVersion, Job, Status
@@ -142,13 +143,14 @@ def test_the_oldest_version_of_a_manifest_counts(catalogue: Catalogue) -> None:
 
 def test_a_manifest_that_is_not_to_be_believed_is_left_out_and_named(catalogue: Catalogue) -> None:
     """None may bring another's data into a user's list (I22)."""
-    jobs = [catalogue.a_backup() for _ in range(5)]
+    jobs = [catalogue.a_backup() for _ in range(6)]
     victim = Manifest.of(jobs[0])
     forged = {
         jobs[1].id: b"{",
         jobs[2].id: b"\xff",
         jobs[3].id: msgspec.json.encode(victim),
         jobs[4].id: msgspec.json.encode(Manifest.of(jobs[4]).replace(tasks=victim.tasks)),
+        jobs[5].id: msgspec.json.encode(Manifest.of(jobs[5]).replace(user_id=victim.user_id)),
     }
     for job in jobs[1:]:
         catalogue.storage.versions[job.manifest_key].clear()
@@ -160,6 +162,7 @@ def test_a_manifest_that_is_not_to_be_believed_is_left_out_and_named(catalogue: 
         jobs[2].id: DifferenceCode.MANIFEST_UNREADABLE,
         jobs[3].id: DifferenceCode.MANIFEST_DIFFERS,
         jobs[4].id: DifferenceCode.MANIFEST_DIFFERS,
+        jobs[5].id: DifferenceCode.MANIFEST_DIFFERS,
     }
     assert [job.id for job in catalogue.jobs.all()] == [jobs[0].id]
 
@@ -341,7 +344,7 @@ def test_what_does_not_answer_at_all_is_told(catalogue: Catalogue) -> None:
 
 def test_other_things_in_the_bucket_are_passed_over(catalogue: Catalogue) -> None:
     lost = [catalogue.a_backup(user_id=user * 24) for user in ("0", "c", "d", "f")]
-    for number in range(2 * MAX_LISTED):
+    for number in range(9 * MAX_LISTED):
         catalogue.storage.add_version(f"catalog/more/{number:05}.json", b"{}")
     for key in (
         "0",
@@ -353,10 +356,35 @@ def test_other_things_in_the_bucket_are_passed_over(catalogue: Catalogue) -> Non
     ):
         catalogue.storage.add_version(key, b"?")
     catalogue.lose_database()
+    calls = Counter[str]()
+
+    def counted(port: str, name: str, call: Any) -> Any:
+        calls[name] += 1
+        return call()
+
+    catalogue.storage._faults = counted
     passes = catalogue.rebuild()
     assert total(passes) == (4, 0, 0, 0)
+    assert calls["list_versions"] <= 5, "other folders are passed over as a whole"
     assert [one.left_out for one in passes] == [[]] * len(passes)
     assert {job.id for job in catalogue.jobs.all()} == {job.id for job in lost}
+
+
+def test_a_listing_is_gone_on_with_behind_what_was_seen_and_no_folder_of_a_job_is_passed_over() -> None:
+    user, site, job = "c" * 24, "d" * 24, "e" * 24
+    keys = {
+        "catalog/saved/1.json": "catalog0",
+        f"{user}/!readme": f"{user}/!readme!",
+        f"{user}/{site}/{job}/db.zip": f"{user}/{site}/{job}0",
+        f"{user}/{site}/{job}/x/y": f"{user}/{site}/{job}0",
+        f"{user}/{site}/notes/1": f"{user}/{site}/notes/1!",
+        "zebra": "zebra!",
+    }
+    found = [FoundVersion(key, "1", 1, False, True, NOW) for key in keys]
+    seen = areas(found)
+    assert [area.end for area in seen] == list(dict.fromkeys(keys.values()))
+    assert [area.folder.prefix for area in seen if area.folder] == [f"{user}/{site}/{job}/"]
+    assert all(key < end for key, end in keys.items())
 
 
 def test_with_a_prefix_the_jobs_of_its_users_come_back_and_nothing_else(catalogue: Catalogue) -> None:
