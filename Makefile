@@ -42,10 +42,10 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore format lint audit sbom lint-infra lock
+.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore catalog-rebuild catalog-check format lint audit sbom lint-infra lock
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.test .venv-tools/.tools ## Install everything for development into .venv and .venv-tools
 	@echo "Ready. Next: make demo, or make test."
@@ -78,6 +78,14 @@ restore: .venv/.local ## Give a backup of `make up` back to its providers: make 
 	@if [ -z "$(JOB)" ]; then \
 	  echo "Say which backup: make restore JOB=6b0539ca9af75ebbde6865b0 (its jobId)" >&2; exit 2; fi
 	@$(BIN)/python -m local restore "$(JOB)" "$(or $(PROVIDERS),all)" "$(or $(SAFETY),true)"
+
+catalog-rebuild: .venv/.local ## Make the records that the bucket knows of: make catalog-rebuild BEFORE=... [STACK=...]
+	@if [ -z "$(BEFORE)" ]; then \
+	  echo "Say when the database was lost: make catalog-rebuild BEFORE=2030-01-31T12:00:00Z" >&2; exit 2; fi
+	@$(BIN)/python -m local catalog-rebuild "$(BEFORE)" --stack "$(STACK)" --marker "$(MARKER)" --prefix "$(PREFIX)"
+
+catalog-check: .venv/.local ## Compare the records with the bucket: make catalog-check [STACK=...]
+	@$(BIN)/python -m local catalog-check --stack "$(STACK)" --marker "$(MARKER)" --prefix "$(PREFIX)"
 
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"

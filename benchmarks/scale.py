@@ -61,6 +61,13 @@ RESTORES_AT_ONCE = 8
 VCPU_MB = 1769
 """The memory with which a Lambda function has a whole processor (Lambda developer guide, "Configure memory")."""
 S3_LIST = 0.005 / 1e3
+CATALOG_BACKUPS = 1_000_000
+CATALOG_AT_ONCE = 16
+"""Requests of one `rebuild_catalog` or `check_catalog`."""
+CATALOG_MB = 1024
+"""Memory of both."""
+VERSIONS_LISTED, SCHEDULES_SAVED = 1000, 1000
+"""Of one page."""
 MONGO_POOL = 6
 """Connections an execution environment holds to the primary: one a part at once, two of the driver's monitor."""
 
@@ -240,6 +247,7 @@ def write(figures: dict[str, Any]) -> None:
         "",
         *_restores(figures, total / tb),
         *_clean_up(figures),
+        *_catalog(),
         "## Where it breaks first, and what then",
         "",
         *_breaks(night, nat / total, puts * S3_PUT / total, pollers, connections, puts),
@@ -350,6 +358,33 @@ def _clean_up(figures: dict[str, Any]) -> list[str]:
         "each pass faster in proportion, up to a whole processor.",
         "",
     ]  # fmt: skip
+
+
+def _catalog() -> list[str]:
+    lists = CATALOG_BACKUPS * (PROVIDERS + 1) / VERSIONS_LISTED
+    rows = []
+    for name, reads in (("`rebuild_catalog`", 1), ("`check_catalog`", 1 + PROVIDERS)):
+        seconds = CATALOG_BACKUPS * reads * GET_SECONDS / CATALOG_AT_ONCE
+        s3 = lists * S3_LIST + CATALOG_BACKUPS * reads * S3_GET
+        compute = seconds * CATALOG_MB / 1024 * LAMBDA_GB_SECOND
+        rows.append([name, f"{lists:,.0f}", f"{CATALOG_BACKUPS * reads:,}", f"{seconds / 3600:.1f}",
+                     f"{s3:.2f}", f"{compute:.2f}"])  # fmt: skip
+    pages = SITES // SCHEDULES_SAVED
+    return [
+        "## The catalogue",
+        "",
+        f"For {CATALOG_BACKUPS:,} backups of {PROVIDERS} providers, with {CATALOG_AT_ONCE} requests at once, each",
+        f"answered within {GET_SECONDS} s as S3's guidelines have it. The rebuild reads each manifest, and the check",
+        "each object's head as well. MongoDB gets one read a backup, and the rebuild writes one document:",
+        "",
+        *table(["", "S3 LISTs", "S3 GETs and HEADs", "hours", "$ for S3", "$ for Lambda"], rows),
+        "",
+        f"With {SITES:,} sites and 60 backups of each one rebuild would take weeks. Several at once, each for the",
+        "users of a prefix, divide that by their number, until the database has enough: a store of that size needs",
+        "its database's own backups first, to which a rebuild adds what they lack, at the price of a read each.",
+        f"The schedules are saved in {pages:,} PUTs a day, for ${pages * S3_PUT:.2f}.",
+        "",
+    ]
 
 
 def _breaks(

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import requests
@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
-from . import background
+from . import background, catalog
 from .lambda_runtime.client import lambda_client
 from .paths import ROOT
 from .restore import main as give_back
@@ -50,6 +50,13 @@ def main() -> int:
     restore.add_argument("job", help="the id of the backup")
     restore.add_argument("providers", help="all, or names with commas between them")
     restore.add_argument("safety", help="true: back the site up first; false: don't")
+    for name, what in (("rebuild", "make the records that the bucket knows of"), ("check", "compare both")):
+        one = commands.add_parser(f"catalog-{name}", help=what)
+        one.add_argument("--stack", default="", help="a stack on AWS, instead of the local run")
+        one.add_argument("--marker", default="", help="to go on where another run broke off")
+        one.add_argument("--prefix", default="", help="of user ids, to go through these alone")
+        if name == "rebuild":
+            one.add_argument("before", help="the time when the database was lost")
     commands.add_parser(
         "demo", help="back up two exports, change the sites, restore them, compare every byte"
     )
@@ -75,6 +82,14 @@ def main() -> int:
                 return _invoke(settings, arguments.function, arguments.event)
             case "restore":
                 return _restore(settings, arguments.job, arguments.providers, arguments.safety)
+            case "catalog-rebuild":
+                function = _catalog_function(settings, arguments.stack, "RebuildCatalogFunction")
+                return catalog.run(
+                    lambda: catalog.rebuild(function(), arguments.before, arguments.marker, arguments.prefix)
+                )
+            case "catalog-check":
+                function = _catalog_function(settings, arguments.stack, "CheckCatalogFunction")
+                return catalog.run(lambda: catalog.check(function(), arguments.marker, arguments.prefix))
             case _:
                 from .demo import main as demo
 
@@ -201,6 +216,14 @@ def _restore(settings: Settings, job_id: str, providers: str, safety: str) -> in
     state = find_run(settings)
     address = f"http://{HOST}:{state.ports['API']}" if state else settings.api_address
     return give_back(address, job_id, providers, safety)
+
+
+def _catalog_function(settings: Settings, stack: str, name: str) -> Callable[[], catalog.Invoke]:
+    if stack:
+        return lambda: catalog.deployed_function(stack, name)
+    state = find_run(settings)
+    address = f"http://{HOST}:{state.ports['LAMBDA']}" if state else settings.lambda_address
+    return lambda: catalog.local_function(address, name)
 
 
 def _text(choices: Mapping[str, str]) -> str:

@@ -37,13 +37,15 @@ from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from sitebackup.domain.job import Part, StoredObject
 from sitebackup.domain.plan import MIB, Plan, plan_parts
-from sitebackup.ports import DownloadLinks, ObjectStorage
+from sitebackup.ports import DownloadLinks, ObjectStorage, Place
 from sitebackup.transfer.checksums import combine_crcs
 from tests.fakes.links import MemoryLinks
 from tests.fakes.readers import BytesReader
 from tests.fakes.storage import MemoryStorage
 
 PART = 5 * MIB
+type Found = tuple[str, str, int]
+"""Key, version and size."""
 VERSITYGW = Path(os.environ.get("VERSITYGW", "~/.cache/sitebackup-tools/versitygw")).expanduser()
 
 
@@ -193,6 +195,7 @@ MOTO_LACKS = {
     "signatures": "it checks no signature of a link, nor when it ends",
     "checksums": "it checks no CRC64NVME",
     "trailers": "it confirms no checksum of a body with a trailer",
+    "places": "it passes over the first version behind a key that is not there",
 }
 VERSITYGW_LACKS = {
     "repeated removal": "it refuses the id of a version that is gone",
@@ -559,6 +562,82 @@ def placed(server: Server, storage: ObjectStorage, key: str, data: bytes = DATA)
     assert stored is not None
     server.place(key, b"another")
     return stored
+
+
+def listed(storage: ObjectStorage, prefix: str, after: Place | None = None, limit: int = 1000) -> list[Found]:
+    """What all pages show: (key, version, size)."""
+    found: list[Found] = []
+    while True:
+        page = storage.list_versions(prefix, after, limit)
+        assert len(page.versions) <= limit
+        found += [(one.key, one.version_id, one.size) for one in page.versions]
+        if page.next is None:
+            return found
+        assert page.next != after, "it goes round and round"
+        after = page.next
+
+
+@pytest.fixture
+def family(server: Server, key: str) -> list[Found]:
+    """Three keys with one, five and two versions, as they are listed: by key, and the newest version first."""
+    folder = key.rpartition("/")[0]
+    return [
+        (one, server.place(one, bytes(size)), size)
+        for name, sizes in (("a.zip", [1]), ("b", [9, 8, 7, 6, 5]), ("b.zip", [3, 2]))
+        for one in [f"{folder}/{name}"]
+        for size in sizes
+    ]
+
+
+@pytest.mark.parametrize("limit", [2, 3, 8, 1000])
+def test_versions_are_listed_by_key_and_the_newest_first_however_large_the_pages_are(
+    storage: ObjectStorage, family: list[Found], limit: int
+) -> None:
+    placed: dict[str, list[Found]] = {}
+    for found in family:
+        placed.setdefault(found[0], []).insert(0, found)
+    expected = [one for versions in placed.values() for one in versions]
+    folder = family[0][0].rpartition("/")[0]
+    assert listed(storage, f"{folder}/", limit=limit) == expected
+    assert listed(storage, f"{folder}/b.z", limit=limit) == expected[-2:]
+    assert listed(storage, f"{folder}/c", limit=limit) == []
+
+
+def test_a_listing_goes_on_behind_a_key_at_which_nothing_lies(
+    server: Server, storage: ObjectStorage, family: list[Found]
+) -> None:
+    server.needs("places")
+    folder = family[0][0].rpartition("/")[0]
+    for after, first in ((folder, 0), (f"{folder}/a0", 1), (f"{folder}/b-", 6), (f"{folder}0", 8)):
+        found = listed(storage, f"{folder.rpartition('/')[0]}/", Place(after), limit=3)
+        assert [one for one in found if one[0].startswith(f"{folder}/")] == [
+            *family[first:1],
+            *reversed(family[max(first, 1) : 6]),
+            *reversed(family[max(first, 6) :]),
+        ], after
+
+
+def test_a_listing_tells_which_version_is_answered_and_when_each_was_stored(
+    storage: ObjectStorage, family: list[Found]
+) -> None:
+    folder = family[0][0].rpartition("/")[0]
+    versions = storage.list_versions(f"{folder}/b.zip").versions
+    assert [(one.version_id, one.is_latest) for one in versions] == [
+        (family[7][1], True),
+        (family[6][1], False),
+    ]
+    for one in versions:
+        assert abs(bootstrap.now() - one.stored_at) < timedelta(seconds=LIMIT_SECONDS)
+
+
+def test_a_delete_marker_is_listed_as_what_it_is(
+    server: Server, storage: ObjectStorage, family: list[Found]
+) -> None:
+    key, version, _ = family[0]
+    server.client().delete_object(Bucket=BUCKET, Key=key)
+    stored, marker = storage.list_versions(key).versions
+    assert (stored.version_id, stored.is_marker, stored.is_latest) == (version, False, False)
+    assert (marker.key, marker.is_marker, marker.is_latest, marker.size) == (key, True, True, 0)
 
 
 def fetch(url: str, **headers: str) -> requests.Response:

@@ -2,14 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from awscrt import checksums
 
 from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Transient
-from sitebackup.domain.job import Part, StoredObject
+from sitebackup.domain.job import FoundVersion, Part, StoredObject
 from sitebackup.domain.plan import Plan
-from sitebackup.ports import KeyContents, Reader, TimeLeft, no_deadline
+from sitebackup.ports import (
+    MAX_LISTED,
+    KeyContents,
+    Place,
+    Reader,
+    TimeLeft,
+    VersionPage,
+    no_deadline,
+)
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 from tests.fakes.readers import BytesReader
 
@@ -51,6 +60,9 @@ class MemoryStorage(Fake):
         """What was refused because the caller was wrong, and not because of a race or a fault."""
         self.on_removal: Callable[[str, str], None] = lambda key, version_id: None
         """Told of every version that is about to be removed."""
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        """By its clock versions are dated."""
+        self._stored_at: dict[str, datetime] = {}
         self._ids = 0
 
     def _new_id(self, prefix: str) -> str:
@@ -158,6 +170,28 @@ class MemoryStorage(Fake):
         return KeyContents(uploads, list(self.versions.get(key, {})))
 
     @port_call
+    def list_versions(self, prefix: str, after: Place | None = None, limit: int = MAX_LISTED) -> VersionPage:
+        found = [
+            FoundVersion(
+                key=key,
+                version_id=version_id,
+                size=len(data),
+                is_marker=False,
+                is_latest=age == 0,
+                stored_at=self._stored_at[version_id],
+            )
+            for key in sorted(self.versions)
+            if key.startswith(prefix) and (after is None or key >= after.key)
+            for age, (version_id, data) in enumerate(reversed(self.versions[key].items()))
+        ]
+        if after:
+            at_key = [one.version_id for one in found if one.key == after.key]
+            found = found[at_key.index(after.version_id) + 1 if after.version_id in at_key else len(at_key) :]
+        page = found[:limit]
+        more = len(found) > limit
+        return VersionPage(page, Place(page[-1].key, page[-1].version_id) if more else None)
+
+    @port_call
     def delete_version(self, key: str, version_id: str) -> None:
         self.on_removal(key, version_id)
         self.versions.get(key, {}).pop(version_id, None)
@@ -165,6 +199,7 @@ class MemoryStorage(Fake):
     def add_version(self, key: str, data: bytes) -> str:
         """An object that somebody has put there; no call of the port."""
         version_id = self._new_id("v")
+        self._stored_at[version_id] = self.now()
         self.versions.setdefault(key, {})[version_id] = data
         return version_id
 

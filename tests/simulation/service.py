@@ -16,6 +16,9 @@ from typing import Literal
 
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, Runtime
+from sitebackup.catalog.check_catalog import Check
+from sitebackup.catalog.rebuild_catalog import Rebuild
+from sitebackup.domain.catalog import Difference
 from sitebackup.domain.errors import (
     BusUnavailable,
     Conflict,
@@ -319,6 +322,8 @@ class SimulatedService:
         self.create_download = bootstrap.create_download()
         self.sweep_jobs = bootstrap.sweep_jobs()
         self.clean_up_jobs = bootstrap.clean_up()
+        self.check_catalog = bootstrap.check_catalog()
+        self.rebuild_catalog = bootstrap.rebuild_catalog()
 
     def _settings(self, providers: dict[str, Provider]) -> Settings:
         return Settings(
@@ -572,6 +577,27 @@ class SimulatedService:
         self.pass_time(timedelta(seconds=self.policy.lease_seconds + 1))
         self.sweep()
         self.deliver_next(STANDS_FOR)
+
+    def check_differences(self) -> list[Difference]:
+        """Between the records and the bucket as they stand, however things go otherwise."""
+        well, self._all_is_well = self._all_is_well, True
+        calls = len(self.calls)
+        try:
+            checked = self.check_catalog(Check(), self.now + PASS)
+        finally:
+            self._all_is_well = well
+            del self.calls[calls:]
+        assert checked.marker is None
+        return checked.differences
+
+    def rebuild(self) -> Job | None:
+        """The job, from the bucket alone; all is well from here on."""
+        self._all_is_well = True
+        self.jobs.documents.clear()
+        self.jobs.claimed.clear()
+        rebuilt = self.rebuild_catalog(Rebuild(before=self.now), self.now + PASS)
+        assert (rebuilt.left_out, rebuilt.marker) == ([], None)
+        return next((job for job in self.jobs.all() if job.id == self.job_id), None)
 
     def download(self, job_id: str, provider: str) -> None:
         """A call of the API."""

@@ -1,11 +1,13 @@
 """The manifest of a done job: the same bytes whoever makes it, and every field that a reader needs."""
 
 import json
+from typing import Any
 
 import pytest
 
 from sitebackup.domain.job import Job
-from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
+from sitebackup.domain.manifest import Manifest, ManifestTask, manifest_of, read_manifest
+from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import finish_job, finish_task
 from tests.unit.jobs import DB, MOMENT, SITE, changed, planned, stored
 
@@ -18,24 +20,42 @@ WRITTEN = """{
  "siteId": "bbbbbbbbbbbbbbbbbbbbbbbb",
  "attempt": 1,
  "createdAt": "2030-01-31T12:00:00Z",
+ "startedAt": "2030-01-31T12:00:00Z",
  "sealedAt": "2030-01-31T12:00:00Z",
  "expiresAfterDays": 9,
- "objects": {
+ "maxBytes": null,
+ "safetyFor": {
+  "restoreId": "dddddddddddddddddddddddd",
+  "attempt": 2
+ },
+ "idempotencyKey": null,
+ "requestDigest": null,
+ "tasks": {
   "db": {
-   "bucket": "b",
-   "key": "k",
-   "size": 1000,
-   "checksumCRC64NVME": "AAAAAAAAAAA=",
-   "versionId": "v"
+   "object": {
+    "bucket": "b",
+    "key": "k",
+    "size": 1000,
+    "checksumCRC64NVME": "AAAAAAAAAAA=",
+    "versionId": "v"
+   },
+   "finishedAt": "2030-01-31T12:00:00Z",
+   "runs": 0,
+   "startedAnew": false
   },
   "site": {
-   "bucket": "b",
-   "key": "k",
-   "size": 1000,
-   "checksumCRC64NVME": "AAAAAAAAAAA=",
-   "versionId": "v",
-   "parts": 5,
-   "validator": "\\"1\\""
+   "object": {
+    "bucket": "b",
+    "key": "k",
+    "size": 1000,
+    "checksumCRC64NVME": "AAAAAAAAAAA=",
+    "versionId": "v",
+    "parts": 5,
+    "validator": "\\"1\\""
+   },
+   "finishedAt": "2030-01-31T12:00:00Z",
+   "runs": 1,
+   "startedAnew": false
   }
  }
 }"""
@@ -53,17 +73,25 @@ def test_a_manifest_says_what_each_object_is_and_how_it_was_read() -> None:
     assert upload is not None
     assert upload.plan is not None
     manifest = read_manifest(manifest_of(job))
+    ended: dict[str, Any] = {"finished_at": MOMENT.now, "started_anew": False}
     assert manifest == Manifest(
         job_id=job.id,
         user_id=job.user_id,
         site_id=job.site_id,
         attempt=1,
         created_at=job.created_at,
+        started_at=MOMENT.now,
         sealed_at=MOMENT.now,
         expires_after_days=None,
-        objects={
-            "site": stored(SIZE).replace(parts=PARTS, validator=upload.plan.validator),
-            "db": stored(SIZE),
+        max_bytes=None,
+        safety_for=None,
+        idempotency_key=None,
+        request_digest=None,
+        tasks={
+            "site": ManifestTask(
+                object=stored(SIZE).replace(parts=PARTS, validator=upload.plan.validator), runs=1, **ended
+            ),
+            "db": ManifestTask(object=stored(SIZE), runs=0, **ended),
         },
     )
 
@@ -71,7 +99,8 @@ def test_a_manifest_says_what_each_object_is_and_how_it_was_read() -> None:
 def test_every_field_of_the_manifest_itself_is_written() -> None:
     written = json.loads(manifest_of(sealed()))
     assert set(written) == {
-        "schema", "jobId", "userId", "siteId", "attempt", "createdAt", "sealedAt", "expiresAfterDays", "objects",
+        "schema", "jobId", "userId", "siteId", "attempt", "createdAt", "startedAt", "sealedAt",
+        "expiresAfterDays", "maxBytes", "safetyFor", "idempotencyKey", "requestDigest", "tasks",
     }  # fmt: skip
     assert written["schema"] == 1
 
@@ -86,7 +115,8 @@ def test_a_manifest_is_the_same_bytes_before_and_after_the_job_is_done_and_in_an
 
 def test_the_bytes_of_a_manifest_stay_as_they_are() -> None:
     """Those in the bucket are compared with them for ever (I18)."""
-    job = sealed().replace(user_id="a" * 24, site_id="b" * 24, expires_after_days=9)
+    restore = RestoreRef(restore_id="d" * 24, attempt=2)
+    job = sealed().replace(user_id="a" * 24, site_id="b" * 24, expires_after_days=9, safety_for=restore)
     assert manifest_of(job).decode() == WRITTEN
 
 

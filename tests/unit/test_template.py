@@ -285,7 +285,7 @@ def test_the_template_takes_the_sources_that_the_settings_take(source: dict[str,
 
 def test_every_scheduled_function_has_an_alarm_that_it_stands_still() -> None:
     monitoring = parse((ROOT / "infrastructure/monitoring.yaml").read_text())["Resources"]
-    for function in ("SweepJobs", "CleanUp", "RunSchedule"):
+    for function in ("SweepJobs", "CleanUp", "RunSchedule", "SaveSettings"):
         alarm = json.dumps(monitoring[f"{function}Stopped"])
         assert f'"{function}Function"' in alarm
         assert f"${{{function}Stopped.Arn}}" in json.dumps(monitoring["Dashboard"])

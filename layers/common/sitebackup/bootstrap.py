@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .backup.recorder import JobStore, Recorder
     from .backup.task_recorder import TaskRecorder
     from .backup.upload_part import UploadPart
+    from .catalog.check_catalog import CheckCatalog
+    from .catalog.rebuild_catalog import RebuildCatalog
+    from .catalog.save_settings import SaveSettings
     from .domain.job import Job
     from .domain.restore import Restore
     from .drills.drill_backup import DrillBackup
@@ -419,6 +422,39 @@ class Bootstrap:
             create_job=self.create_job(),
             window=self.settings.schedule_window,
             now=self.runtime.clock.now,
+        )
+
+    # --- the catalogue
+
+    def rebuild_catalog(self) -> "RebuildCatalog":
+        """For `functions/rebuild_catalog`."""
+        from .catalog.rebuild_catalog import RebuildCatalog
+
+        return RebuildCatalog(
+            jobs=self.adapters.jobs,
+            schedules=self.adapters.schedules,
+            storage=self.adapters.storage,
+            policy=self.settings.policy,
+            clock=self.runtime.clock,
+            pool=self.runtime.pool,
+        )
+
+    def check_catalog(self) -> "CheckCatalog":
+        """For `functions/check_catalog`."""
+        from .catalog.check_catalog import CheckCatalog
+
+        adapters, runtime = self.adapters, self.runtime
+        return CheckCatalog(adapters.jobs, adapters.storage, runtime.clock, runtime.pool)
+
+    def save_settings(self) -> "SaveSettings":
+        """For `functions/save_settings`."""
+        from .catalog.save_settings import SaveSettings
+
+        return SaveSettings(
+            schedules=self.adapters.schedules,
+            storage=self.adapters.storage,
+            clock=self.runtime.clock,
+            day_seconds=self.settings.policy.day_seconds,
         )
 
     # --- upkeep

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from .domain.download import DownloadLink
 from .domain.events import Event
-from .domain.job import Job, Part, PartWait, StoredObject
+from .domain.job import FoundVersion, Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
 from .domain.provider import Provider
 from .domain.restore import Restore
@@ -429,6 +429,25 @@ class KeyContents(NamedTuple):
     versions: list[str]
 
 
+class Place(NamedTuple):
+    """Where a listing of versions goes on: behind this version of the key, or behind a key at which nothing lies."""
+
+    key: str
+    version_id: str = ""
+
+
+class VersionPage(NamedTuple):
+    """Some of the versions that there are."""
+
+    versions: list[FoundVersion]
+    next: Place | None
+    """Where the next page begins; None: there are no more."""
+
+
+MAX_LISTED = 1000
+"""Versions of a page."""
+
+
 class ObjectStorage(Protocol):
     """One versioned bucket. Every call may raise Transient or Permanent, and repeats nothing itself.
 
@@ -495,6 +514,13 @@ class ObjectStorage(Protocol):
 
     def at_key(self, key: str) -> KeyContents:
         """All that lies at the key."""
+
+    def list_versions(self, prefix: str, after: Place | None = None, limit: int = MAX_LISTED) -> VersionPage:
+        """A page of up to `limit` versions (2 at least) at the keys with this prefix, from behind a place.
+
+        Keys come in order, and of one key the newest version first, then its delete markers. A page may have fewer
+        than `limit`, or none, though there are more. What is stored or removed meanwhile may be listed or not.
+        """
 
     def delete_version(self, key: str, version_id: str) -> None:
         """Removes a version for good; one that is gone is no error. Never by key alone (I9)."""

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import msgspec
 
@@ -88,6 +88,20 @@ class StoredObject(Model, frozen=True, kw_only=True):
     """Of the upload that made it."""
     validator: str | None = None
     """The ETag under which a ranged export was read."""
+
+
+class FoundVersion(NamedTuple):
+    """A version as a listing of the bucket shows it, which tells no checksum."""
+
+    key: str
+    version_id: str
+    size: int
+    is_marker: bool
+    """A delete marker, which has no bytes."""
+    is_latest: bool
+    """Whoever names no version is answered with this one."""
+    stored_at: datetime
+    """By S3's clock, in seconds."""
 
 
 class LastError(Model, frozen=True, kw_only=True):

@@ -4,12 +4,22 @@ With it the bucket alone is enough to know what was backed up, and to rebuild th
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import Literal, Self
 
 import msgspec
 
 from .job import Job, StoredObject
 from .model import Id, Model, ProviderName
+from .task_ref import RestoreRef
+
+
+class ManifestTask(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """One provider's part of the job."""
+
+    object: StoredObject
+    finished_at: datetime
+    runs: int
+    started_anew: bool
 
 
 class Manifest(Model, frozen=True, kw_only=True, omit_defaults=False):
@@ -21,10 +31,47 @@ class Manifest(Model, frozen=True, kw_only=True, omit_defaults=False):
     site_id: Id
     attempt: int
     created_at: datetime
+    started_at: datetime | None
     sealed_at: datetime
     expires_after_days: int | None
-    objects: dict[ProviderName, StoredObject]
-    """By provider."""
+    max_bytes: int | None
+    safety_for: RestoreRef | None
+    """A backup that a restore made first is never the newest good one (I19), rebuilt or not."""
+    idempotency_key: str | None
+    """With it a request or a tick that is repeated finds its backup also in a rebuilt catalogue."""
+    request_digest: str | None
+    tasks: dict[ProviderName, ManifestTask]
+
+    @classmethod
+    def of(cls, job: Job) -> Self:
+        """Of a sealed job. Raises ValueError if it is not."""
+        tasks = {
+            name: ManifestTask(
+                object=task.object,
+                finished_at=task.finished_at,
+                runs=task.runs,
+                started_anew=task.started_anew,
+            )
+            for name, task in job.tasks.items()
+            if task.object and task.finished_at
+        }
+        if job.sealed_at is None or len(tasks) < len(job.tasks):
+            raise ValueError(f"job {job.id} is not sealed")
+        return cls(
+            job_id=job.id,
+            user_id=job.user_id,
+            site_id=job.site_id,
+            attempt=job.attempt,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            sealed_at=job.sealed_at,
+            expires_after_days=job.expires_after_days,
+            max_bytes=job.max_bytes,
+            safety_for=job.safety_for,
+            idempotency_key=job.idempotency_key,
+            request_digest=job.request_digest,
+            tasks=tasks,
+        )
 
 
 def manifest_of(job: Job) -> bytes:
@@ -32,20 +79,7 @@ def manifest_of(job: Job) -> bytes:
 
     Raises ValueError if the job is not sealed.
     """
-    objects = {name: task.object for name, task in job.tasks.items() if task.object}
-    if job.sealed_at is None or len(objects) < len(job.tasks):
-        raise ValueError(f"job {job.id} is not sealed")
-    manifest = Manifest(
-        job_id=job.id,
-        user_id=job.user_id,
-        site_id=job.site_id,
-        attempt=job.attempt,
-        created_at=job.created_at,
-        sealed_at=job.sealed_at,
-        expires_after_days=job.expires_after_days,
-        objects=objects,
-    )
-    return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
+    return msgspec.json.format(msgspec.json.encode(Manifest.of(job), order="deterministic"), indent=1)
 
 
 def read_manifest(data: bytes) -> Manifest:

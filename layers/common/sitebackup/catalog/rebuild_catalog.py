@@ -1,0 +1,178 @@
+"""Makes the records that the bucket knows of and the database does not: those of done jobs, and schedules."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from ..domain.catalog import Difference, Folder, KeyPrefix, described, folder_differences, gone, job_of
+from ..domain.errors import Conflict, DuplicateJob
+from ..domain.job import Job
+from ..domain.model import Model
+from ..domain.policy import Policy
+from ..domain.schedule import Schedule
+from ..ports import Clock, JobRepository, ObjectStorage, Pool, ScheduleRepository
+from ..telemetry import count, logger
+from .folders import read_folders, read_whole
+from .passes import work_through
+from .saved_schedules import newest_saved, pages_past, read_page, site_of
+
+AT_ONCE = 16
+"""Folders in the hands of one pass: nearly all of their time goes by waiting for S3."""
+MAX_LEFT_OUT = 100
+"""An answer that names so many ends there."""
+JOBS, SCHEDULES = "jobs:", "schedules:"
+
+
+class Rebuild(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the function is asked. An error about a field quotes its description."""
+
+    before: Annotated[
+        datetime,
+        msgspec.Meta(tz=True, description="the time when the database was lost, like 2030-01-31T12:00:00Z"),
+    ]
+    """Schedules are taken as they were saved before that: later a half-empty database may have been saved."""
+    marker: Annotated[
+        str,
+        msgspec.Meta(
+            pattern=rf"^({JOBS}|{SCHEDULES})[ -~]{{0,1000}}\Z",
+            description="left out, or as the last answer had it",
+        ),
+    ] = JOBS
+    prefix: KeyPrefix = ""
+    """With one, the jobs of these users are rebuilt, and no schedules."""
+
+
+class Rebuilt(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """What one pass did."""
+
+    jobs: int
+    """Records that were made."""
+    jobs_present: int
+    """Those that were there already, in whatever state: they stay as they are."""
+    schedules: int
+    schedules_present: int
+    left_out: list[Difference]
+    """Folders of which no record could be made, and why."""
+    pages_left_out: list[str]
+    """Keys of pages of schedules that can't be read."""
+    marker: str | None
+    """To go on with; None: all is done."""
+
+
+@dataclass(frozen=True)
+class RebuildCatalog:
+    """One pass. It only ever adds what is missing, so it may be repeated, and run beside backups.
+
+    Jobs come first: by their idempotency keys a schedule then knows which of its ticks have run.
+    """
+
+    jobs: JobRepository
+    schedules: ScheduleRepository
+    storage: ObjectStorage
+    policy: Policy
+    clock: Clock
+    pool: Pool
+
+    def __call__(self, request: Rebuild, deadline: datetime) -> Rebuilt:
+        """Raises Transient or Unavailable if nothing could be done, or Permanent."""
+        done = _Done()
+
+        def step(marker: str) -> str | None:
+            if marker.startswith(JOBS):
+                after = self._folders(request.prefix, marker.removeprefix(JOBS), done)
+                last = None if request.prefix else SCHEDULES
+                return last if after is None else JOBS + after
+            after = self._schedules(request.before, marker.removeprefix(SCHEDULES), done)
+            return None if after is None else SCHEDULES + after
+
+        marker = work_through(
+            step, request.marker, deadline, self.clock.now, lambda: len(done.left_out) >= MAX_LEFT_OUT
+        )
+        count("JobsRebuilt", done.counts["jobs"])
+        return Rebuilt(
+            jobs=done.counts["jobs"],
+            jobs_present=done.counts["jobs_present"],
+            schedules=done.counts["schedules"],
+            schedules_present=done.counts["schedules_present"],
+            left_out=done.left_out,
+            pages_left_out=done.pages_left_out,
+            marker=marker,
+        )
+
+    def _folders(self, prefix: str, after: str, done: "_Done") -> str | None:
+        """Makes the records of the next folders."""
+        found = read_folders(self.storage, prefix, after)
+        with self.pool(AT_ONCE) as pool:
+            for made in pool.map(self._make, found.folders):
+                if isinstance(made, Difference):
+                    logger.error("not rebuilt", extra=made.to_document())
+                    done.left_out.append(made)
+                elif made:
+                    done.counts[made] += 1
+        return found.after
+
+    def _make(self, folder: Folder) -> Difference | str | None:
+        """What was counted; None: it is no folder of a done job."""
+        if not folder.is_whole:
+            return folder_differences(folder, None)[0]
+        if folder.manifest is None:
+            return None
+        if self.jobs.version(folder.job_id) is not None:
+            return "jobs_present"
+        manifest = described(folder, read_whole(self.storage, folder.manifest))
+        if isinstance(manifest, Difference):
+            return manifest
+        if missing := gone(folder, manifest):
+            return missing
+        return "jobs" if self._add(job_of(manifest, self.policy)) else "jobs_present"
+
+    def _add(self, job: Job) -> bool:
+        """Whether the record was missing. Its key may have been used anew since the database was lost."""
+        for same in (job, job.replace(idempotency_key=None, request_digest=None)):
+            try:
+                self.jobs.add(same)
+            except DuplicateJob:
+                if self.jobs.version(job.id) is not None:
+                    return False
+            else:
+                return True
+        return False
+
+    def _schedules(self, before: datetime, place: str, done: "_Done") -> str | None:
+        """Adds the schedules of the next pages; `place` is `{name of the copy}/{site}`, empty at the beginning."""
+        name, _, site_id = place.partition("/")
+        name = name or newest_saved(self.storage, before) or ""
+        pages = pages_past(self.storage, name, site_id) if name else []
+        if not pages:
+            return None
+        for found in pages:
+            try:
+                saved = read_page(self.storage, found)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                logger.error("schedules not rebuilt", extra={"key": found.key, "error": str(error)})
+                done.pages_left_out.append(found.key)
+                continue
+            with self.pool(AT_ONCE) as pool:
+                for made in pool.map(self._add_schedule, saved):
+                    done.counts["schedules" if made else "schedules_present"] += 1
+        return f"{name}/{site_of(pages[-1])}"
+
+    def _add_schedule(self, schedule: Schedule) -> bool:
+        """Whether the site had none. It stands where it stood: what has become due since then is caught up once."""
+        try:
+            self.schedules.add(schedule)
+        except Conflict:
+            return False
+        return True
+
+
+@dataclass
+class _Done:
+    """Of one pass."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    left_out: list[Difference] = field(default_factory=list)
+    pages_left_out: list[str] = field(default_factory=list)

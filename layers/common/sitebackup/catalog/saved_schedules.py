@@ -1,0 +1,88 @@
+"""Schedules as they are saved in the bucket: each day a copy of all, in pages, with a mark once it is whole.
+
+Pages are at `catalog/schedules/{time}/{last siteId}.json`, and the mark at `catalog/saved/{time}.json`; the time is
+that at which the day began. Both are written once.
+"""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import msgspec
+
+from ..domain.job import FoundVersion
+from ..domain.model import Model
+from ..domain.schedule import Schedule
+from ..ports import ObjectStorage, Place
+from .folders import read_whole
+
+SAVED = "catalog/saved/"
+_PAGES = "catalog/schedules/"
+_AT_ONCE = 5
+"""Pages that are listed at once, as each takes a while to be added."""
+
+
+class Page(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """What is written: some schedules, by site id."""
+
+    schema: Literal[1] = 1
+    schedules: list[Schedule]
+
+
+def name_of(day: datetime) -> str:
+    """Of the copy of the day that began then; later ones sort behind earlier ones."""
+    return day.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
+def mark_key(name: str) -> str:
+    """Where the mark of a copy is."""
+    return f"{SAVED}{name}.json"
+
+
+def page_key(name: str, page: Page) -> str:
+    """Where a page of a copy is."""
+    return f"{_PAGES}{name}/{page.schedules[-1].site_id}.json"
+
+
+def newest_saved(storage: ObjectStorage, before: datetime) -> str | None:
+    """The name of the newest copy that was whole before then. Raises Transient or Permanent."""
+    newest, place = None, None
+    while True:
+        page = storage.list_versions(SAVED, place)
+        for one in page.versions:
+            if one.is_latest and not one.is_marker and one.stored_at < before:
+                newest = one.key.removeprefix(SAVED).removesuffix(".json")
+        place = page.next
+        if place is None:
+            return newest
+
+
+def last_site(storage: ObjectStorage, name: str) -> str | None:
+    """Up to which site the copy was saved, as long as it is not whole. Raises Transient or Permanent."""
+    last, place = None, None
+    while True:
+        page = storage.list_versions(f"{_PAGES}{name}/", place)
+        if page.versions:
+            last = site_of(page.versions[-1])
+        place = page.next
+        if place is None:
+            return last
+
+
+def pages_past(storage: ObjectStorage, name: str, site_id: str) -> list[FoundVersion]:
+    """The next pages of a copy, past the one that ends with this site ("": the first ones).
+
+    Raises Transient or Permanent.
+    """
+    prefix = f"{_PAGES}{name}/"
+    after = Place(f"{prefix}{site_id}.json!") if site_id else None
+    return storage.list_versions(prefix, after, limit=_AT_ONCE).versions
+
+
+def read_page(storage: ObjectStorage, found: FoundVersion) -> list[Schedule]:
+    """Raises msgspec.ValidationError or msgspec.DecodeError if it is not a page; Transient or Permanent."""
+    return msgspec.json.decode(read_whole(storage, found), type=Page).schedules
+
+
+def site_of(found: FoundVersion) -> str:
+    """The last site of a page."""
+    return found.key.rpartition("/")[2].removesuffix(".json")
