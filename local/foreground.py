@@ -31,7 +31,7 @@ from .asgi import serve
 from .aws_account import ACCESS_KEY, SECRET_KEY
 from .event_sources.kafka_mapping import EventSourceMapping
 from .event_sources.schedules import Schedules
-from .http_api.gateway import HttpApi
+from .http_api.gateway import INTEGRATION_SECONDS, HttpApi
 from .lambda_runtime.invoke_api import invoke_app
 from .lambda_runtime.sam import Sam, SamServer, build, require_image
 from .lambda_runtime.service import LambdaService
@@ -54,6 +54,7 @@ log = logging.getLogger("local")
 _LOG_BYTES = 32 * 1024 * 1024
 _CHECK_SECONDS = 1.0
 _KILL_SECONDS = 10.0
+_SAM_SECONDS = 180.0  # sam makes a container at the first request
 _RESTART_SECONDS = 30.0  # a service that dies again sooner is left alone for as long
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
@@ -190,23 +191,18 @@ def _start_services(wanted: Sequence[Service], running: list[Service]) -> None:
 
 
 def _start_sam(settings: Settings, parameters: dict[str, str], running: list[Service]) -> None:
-    """Build the functions and start sam's servers in the place of ours."""
+    """Build the functions and start sam's Lambda service in the place of ours."""
     folder = settings.folder / "sam"
     folder.mkdir(exist_ok=True)
     log.info("building the functions with sam")
     build(TEMPLATE, folder)
     # sam gives a reference to a resource as the resource's name in the template.
     sam = Sam(folder, parameters, {"BACKUP_BUCKET": parameters["BackupBucketName"]}, settings.image)
-    servers = [
-        SamServer("start-lambda", sam, settings.folder, settings.ports["LAMBDA"]),
-        SamServer("start-api", sam, settings.folder, settings.ports["API"]),
-    ]
-    for server in servers:
-        running.append(server)
-        server.start()
-    for server in servers:
-        server.wait_ready()
-        log.info("sam local %s is ready at %s", server.command_name, server.address)
+    server = SamServer("start-lambda", sam, settings.folder, settings.ports["LAMBDA"])
+    running.append(server)
+    server.start()
+    server.wait_ready()
+    log.info("sam local %s is ready at %s", server.command_name, server.address)
 
 
 def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
@@ -252,10 +248,10 @@ async def _serve(
         stack.push_async_callback(_stop_mappings, mappings)
         for mapping in mappings:
             mapping.start()
-        if not settings.by_sam:
-            api = HttpApi(template, settings.lambda_address)
-            stack.callback(api.close)
-            await stack.enter_async_context(serve(api.app, settings.ports["API"]))
+        seconds = _SAM_SECONDS if settings.by_sam else INTEGRATION_SECONDS
+        api = HttpApi(template, settings.lambda_address, integration_seconds=seconds)
+        stack.callback(api.close)
+        await stack.enter_async_context(serve(api.app, settings.ports["API"]))
         schedules.start()
         stack.push_async_callback(schedules.stop)
         log.info("%d functions and %d Kafka mappings are up, the API at %s",

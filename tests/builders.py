@@ -6,9 +6,12 @@ from typing import Any
 
 from sitebackup.domain.change import Change, Moment
 from sitebackup.domain.job import Job, Part, Status, StoredObject, Task
+from sitebackup.domain.principal import Scope, Service
 from sitebackup.domain.restore import Restore, RestoreStatus, RestoreTask
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
+BY_SERVICE = Service("arn:aws:iam::123456789012:role/tests").may(Scope.READ)
+"""What a call of a service may reach: everything."""
 _numbers = count(1)
 
 

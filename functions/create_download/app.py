@@ -6,26 +6,29 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import download_view
 from sitebackup.restore.create_download import DownloadRequest
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver()
-create_download = Bootstrap.from_env().create_download()
+bootstrap = Bootstrap.from_env()
+app = http.resolver(bootstrap.settings.claims)
+create_download = bootstrap.create_download()
 
 
 @app.post("/backup/<job_id>/download")
 def post_download(job_id: str) -> Response[str]:
     """The link, and what to compare the bytes with."""
+    access = http.access(app, Scope.RESTORE)
     request = http.body(app.current_event, DownloadRequest)
-    return http.ok(download_view(create_download(job_id, request.provider)))
+    return http.ok(download_view(create_download(access, job_id, request.provider)))
 
 
 @app.get("/backup/<job_id>/providers/<provider>/download")
 def get_download(job_id: str, provider: str) -> Response[str]:
     """Leads to the bytes."""
-    return http.found(create_download(job_id, provider).link.url)
+    return http.found(create_download(http.access(app, Scope.RESTORE), job_id, provider).link.url)
 
 
 @logger.inject_lambda_context

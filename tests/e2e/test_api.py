@@ -96,7 +96,7 @@ def test_what_does_not_exist_is_not_found(stack: Stack) -> None:
     for action in ("retry", "cancel", "undelete"):
         _assert_problem(stack.api.post(f"/backup/{ID}/{action}"), 404, "not-found")
     _assert_problem(stack.api.request("DELETE", f"/backup/{ID}"), 404, "not-found")
-    _assert_problem(stack.api.get(f"/sites/{ID}/schedule"), 404, "not-found")
+    _assert_problem(stack.api.get(f"/sites/{ID}/schedule?userId={ID}"), 404, "not-found")
     for method, path in (("GET", "/nowhere"), ("PATCH", "/backup"), ("POST", f"/backup/{ID}/explode")):
         assert stack.api.request(method, path).status_code == 404, f"{method} {path}"
 

@@ -42,8 +42,12 @@ QUERIES = {
     "GET /backup": {"siteId", "userId", "status", "limit", "cursor"},
     "GET /backup/{jobId}": {"wait", "since"},
     "DELETE /backup/{jobId}": {"at"},
-    "GET /schedules": {"limit", "cursor"},
-    "GET /sites/{siteId}/retention": {"limit", "cursor"},
+    "GET /schedules": {"userId", "limit", "cursor"},
+    "GET /sites/{siteId}/schedule": {"userId"},
+    "DELETE /sites/{siteId}/schedule": {"userId"},
+    "POST /sites/{siteId}/schedule/pause": {"userId"},
+    "POST /sites/{siteId}/schedule/resume": {"userId"},
+    "GET /sites/{siteId}/retention": {"userId", "limit", "cursor"},
 }
 DATABASE = "test-requests"
 FAR = "9999-12-31T23:59:59Z"
@@ -114,6 +118,7 @@ class Handlers:
             "rawQueryString": "",
             "headers": {"content-type": "application/json", **(headers or {})},
             "requestContext": {
+                "authorizer": {"iam": {"userArn": "arn:aws:iam::123456789012:user/tests"}},
                 "http": {"method": route.method, "path": path, "sourceIp": "127.0.0.1"},
                 "routeKey": key,
                 "stage": "$default",
@@ -415,7 +420,8 @@ def test_no_request_whatever_is_a_500(call: Handlers, state: str, asked: list[As
     body = {"userId": USERS[0], "siteId": SITES[0]}
     for key in STATES[state]:
         sent = {name: body[name] for name in BODIES.get(key, ([], []))[0]}
-        answer = call(ROUTES[key], {"jobId": newest, "siteId": SITES[0]}, body=sent)
+        query = {"userId": USERS[0]} if QUERIES.get(key) == {"userId"} else {}
+        answer = call(ROUTES[key], {"jobId": newest, "siteId": SITES[0]}, query, sent)
         assert answer.status < 300, answer
         newest = answer.json.get("jobId", newest)
     for route, path, query, sent, headers in asked:
