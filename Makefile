@@ -13,6 +13,7 @@ LISTS := layers/common/requirements.txt $(wildcard requirements/*.txt)
 # Those that start no service.
 COVERAGE_TESTS := tests/unit $(wildcard tests/simulation tests/contract/test_export*.py tests/contract/test_time_limits.py)
 MUTATE := .local/mutate
+SCOPES := backup:read backup:write backup:restore backup:delete
 OSV := https://api.osv.dev
 export SAM_CLI_TELEMETRY := 0
 
@@ -42,7 +43,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore format lint audit sbom lint-infra lock
+.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore token format lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +79,12 @@ restore: .venv/.local ## Give a backup of `make up` back to its providers: make 
 	@if [ -z "$(JOB)" ]; then \
 	  echo "Say which backup: make restore JOB=6b0539ca9af75ebbde6865b0 (its jobId)" >&2; exit 2; fi
 	@$(BIN)/python -m local restore "$(JOB)" "$(or $(PROVIDERS),all)" "$(or $(SAFETY),true)"
+
+# The shell has a USER of its own.
+token: .venv/.local ## Print a token of `make up AUTH=jwt`: make token USER=... [SITES=...,...] [SCOPE="backup:read ..."]
+	@if [ "$(origin USER)" != "command line" ]; then \
+	  echo "Say for whom: make token USER=5f0000000000000000000001 (24 hex digits)" >&2; exit 2; fi
+	@$(BIN)/python -m local token "$(USER)" "$(SITES)" "$(or $(SCOPE),$(SCOPES))"
 
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,12 @@ from .lambda_runtime.client import lambda_client
 from .paths import ROOT
 from .restore import main as give_back
 from .services.service import HOST
-from .settings import Settings, SettingsError
+from .settings import SITES_CLAIM, Settings, SettingsError
 from .state import find_run
 
 sys.path.append(str(ROOT / "layers/common"))  # as the layer is on the path of a function
 _NOT_UP = 3
+_ID = re.compile("[0-9a-f]{24}")
 _SERVICES = ("kafka", "mongo", "s3", "providers")
 _LOGS = (*(f"{name}.log" for name in (*_SERVICES, "compose", "api", "lambda")), "log", "log.1", "errors")
 _WRITTEN = (*_SERVICES, *_LOGS, "s3.json", "sam")
@@ -50,6 +52,10 @@ def main() -> int:
     restore.add_argument("job", help="the id of the backup")
     restore.add_argument("providers", help="all, or names with commas between them")
     restore.add_argument("safety", help="true: back the site up first; false: don't")
+    token = commands.add_parser("token", help="print a token of the issuer that AUTH=jwt starts")
+    token.add_argument("user", help="the id of the user")
+    token.add_argument("sites", help="ids of sites with commas between them; empty: all of the user's")
+    token.add_argument("scope", help="scopes with spaces between them")
     commands.add_parser(
         "demo", help="back up two exports, change the sites, restore them, compare every byte"
     )
@@ -75,6 +81,8 @@ def main() -> int:
                 return _invoke(settings, arguments.function, arguments.event)
             case "restore":
                 return _restore(settings, arguments.job, arguments.providers, arguments.safety)
+            case "token":
+                return _token(settings, arguments.user, arguments.sites, arguments.scope)
             case _:
                 from .demo import main as demo
 
@@ -134,11 +142,13 @@ def _status(settings: Settings) -> int:
     print(f"Up with {_text(state.choices)}")
     console = Console(soft_wrap=True)
     names = {"API": "HTTP API", "LAMBDA": "Lambda Invoke API", "PROVIDERS": "mock providers"}
-    names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol"}
+    names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol", "ISSUER": "issuer of tokens"}
+    names |= {"USER_API": "HTTP API for users"}
+    here = {"api", "lambda"} | ({"user_api", "issuer"} if state.choices.get("AUTH") == "jwt" else set())
     table = Table("what", "address", "process", box=None)
     for name, port in state.ports.items():
         service = name.lower()
-        ours = service in ("api", "lambda")
+        ours = service in here
         if not ours and service != "providers" and not {service, "compose"} & state.services.keys():
             continue  # external
         pid = state.services.get(service, state.pid if ours else state.services.get("compose"))
@@ -201,6 +211,26 @@ def _restore(settings: Settings, job_id: str, providers: str, safety: str) -> in
     state = find_run(settings)
     address = f"http://{HOST}:{state.ports['API']}" if state else settings.api_address
     return give_back(address, job_id, providers, safety)
+
+
+def _token(settings: Settings, user: str, sites: str, scope: str) -> int:
+    """What a page of this user would send in `Authorization: Bearer`."""
+    state = find_run(settings)
+    if state is None or state.choices.get("AUTH") != "jwt":
+        return _fail("There is no issuer: `make up AUTH=jwt` starts one.")
+    if not _ID.fullmatch(user):
+        return _fail(f"USER is {user!r}; it must be 24 hex digits in lower case.")
+    claims = {"sub": user, "scope": scope}
+    listed = {SITES_CLAIM: sites.split(",")} if sites else {}
+    try:
+        answer = requests.post(
+            f"http://{HOST}:{state.ports['ISSUER']}/token", json={**claims, **listed}, timeout=10
+        )
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        return _fail(f"The issuer gives no token: {error}")
+    print(answer.json()["access_token"])
+    return 0
 
 
 def _text(choices: Mapping[str, str]) -> str:

@@ -31,7 +31,10 @@ from .asgi import serve
 from .aws_account import ACCESS_KEY, SECRET_KEY
 from .event_sources.kafka_mapping import EventSourceMapping
 from .event_sources.schedules import Schedules
+from .http_api.authorizers import Authorizer, by_iam
 from .http_api.gateway import INTEGRATION_SECONDS, HttpApi
+from .http_api.jwt_authorizer import JwtAuthorizer
+from .issuer import Issuer
 from .lambda_runtime.invoke_api import invoke_app
 from .lambda_runtime.sam import Sam, SamServer, build, require_image
 from .lambda_runtime.service import LambdaService
@@ -43,7 +46,7 @@ from .services.mongo import Mongo
 from .services.processes import port_is_free
 from .services.s3 import S3, create_bucket
 from .services.service import HOST, NOT_READY, Service, ServiceError
-from .settings import Settings, SettingsError
+from .settings import AUDIENCE, Settings, SettingsError
 from .state import RunState, write_state
 from .template.intrinsics import TemplateError
 from .template.model import KafkaMapping, Template
@@ -141,6 +144,8 @@ def _log_to(path: Path) -> None:
 
 def _check_ports(settings: Settings) -> None:
     ours = {"API": HOST, "LAMBDA": HOST, "PROVIDERS": settings.host}
+    if settings.by_jwt:
+        ours |= {"USER_API": HOST, "ISSUER": HOST}
     if settings.external is None:
         ours |= dict.fromkeys(("S3", "KAFKA", "MONGO"), settings.host)
     for name, host in ours.items():
@@ -249,9 +254,15 @@ async def _serve(
         for mapping in mappings:
             mapping.start()
         seconds = _SAM_SECONDS if settings.by_sam else INTEGRATION_SECONDS
-        api = HttpApi(template, settings.lambda_address, integration_seconds=seconds)
-        stack.callback(api.close)
-        await stack.enter_async_context(serve(api.app, settings.ports["API"]))
+        apis: dict[str, Authorizer] = {"API": by_iam}
+        if settings.by_jwt:
+            issuer = Issuer(settings.issuer_address, AUDIENCE)
+            await stack.enter_async_context(serve(issuer.app, settings.ports["ISSUER"]))
+            apis["USER_API"] = JwtAuthorizer(settings.issuer_address, [AUDIENCE])
+        for name, authorizer in apis.items():
+            api = HttpApi(template, settings.lambda_address, authorizer, integration_seconds=seconds)
+            stack.callback(api.close)
+            await stack.enter_async_context(serve(api.app, settings.ports[name]))
         schedules.start()
         stack.push_async_callback(schedules.stop)
         log.info("%d functions and %d Kafka mappings are up, the API at %s",

@@ -51,8 +51,8 @@ class HttpApi:
         self,
         template: Template,
         lambda_endpoint: str,
-        *,
         authorizer: Authorizer = by_iam,
+        *,
         integration_seconds: float = INTEGRATION_SECONDS,
     ) -> None:
         self._authorizer = authorizer
@@ -83,7 +83,7 @@ class HttpApi:
         if match is None:
             return _message(404, "Not Found")
         try:
-            caller = self._authorizer(request)
+            caller = await asyncio.to_thread(self._authorizer, request)
         except Refused as refused:
             return _message(refused.status, str(refused), refused.headers)
         body = await read_body(request, _MAX_BODY_BYTES)

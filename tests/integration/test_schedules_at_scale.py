@@ -113,8 +113,10 @@ def jobs(stack: Stack) -> list[Job]:
     return [from_document(Job, document, "id") for document in found]
 
 
-def schedule(stack: Stack, site_id: str) -> Schedule:
-    return Schedule.from_document(stack.database["schedules"].find_one({"siteId": site_id}))
+def schedule(stack: Stack, user_id: str, site_id: str) -> Schedule:
+    found = stack.real.schedules.get_for(BY_SERVICE, user_id, site_id)
+    assert found is not None
+    return found
 
 
 def add_due(stack: Stack, numbers: range) -> list[Schedule]:
@@ -225,7 +227,7 @@ def test_two_schedulers_at_once_start_every_backup_once(stacks: tuple[Stack, Sta
     assert Counter(job.site_id for job in started) == dict.fromkeys((s.site_id for s in due), 1)
     assert {job.idempotency_key for job in started} == {tick_key(schedule) for schedule in due}
     for seen in due:
-        now = schedule(stacks[0], seen.site_id)
+        now = schedule(stacks[0], seen.user_id, seen.site_id)
         assert now.version == 2, "it was moved on twice"
         assert now.last_tick == seen.next_tick
         assert now.last_job_id in {job.id for job in started if job.site_id == seen.site_id}
@@ -268,12 +270,12 @@ def test_a_crash_between_the_job_and_the_next_tick_makes_no_second_job(
     for _ in range(2):
         with pytest.raises(Crash):
             run(one)
-    assert schedule(one, due.site_id) == due
+    assert schedule(one, due.user_id, due.site_id) == due
     (job,) = jobs(one)
     other.change_job().cancel(BY_SERVICE, job.id)
     assert run(other) == 1
     assert [found.id for found in jobs(other)] == [job.id]
-    assert schedule(other, due.site_id).last_job_id == job.id
+    assert schedule(other, due.user_id, due.site_id).last_job_id == job.id
     assert run(other) == 0
 
 
@@ -298,12 +300,12 @@ def test_every_tick_of_a_week_gets_its_job(stacks: tuple[Stack, Stack]) -> None:
 
 def test_after_an_outage_of_a_month_one_backup_is_caught_up(stacks: tuple[Stack, Stack]) -> None:
     one, _ = stacks
-    site = an_id()
-    one.manage_schedule().put(BY_SERVICE, site, PutSchedule(user_id=an_id(), cron="0 */6 * * *"))
+    user, site = an_id(), an_id()
+    one.manage_schedule().put(BY_SERVICE, site, PutSchedule(user_id=user, cron="0 */6 * * *"))
     one.pass_time(30 * DAY)
     assert run(one) == 1
     assert len(jobs(one)) == 1
-    upcoming = schedule(one, site).next_run_at
+    upcoming = schedule(one, user, site).next_run_at
     assert upcoming is not None
     assert one.clock < upcoming <= one.clock + 7 * HOUR
     assert run(one) == 0
@@ -318,7 +320,7 @@ def test_a_backup_that_still_runs_is_not_overtaken_and_that_is_said(stacks: tupl
     running = one.create_job()(BY_SERVICE, CreateBackup(user_id=due.user_id, site_id=due.site_id), None)
     assert run(one) == 1
     assert [job.id for job in jobs(one)] == [running.id]
-    now = schedule(one, due.site_id)
+    now = schedule(one, due.user_id, due.site_id)
     assert now.last_error is not None
     assert now.last_error.startswith(f"Skipped: Backup {running.id}")
     assert now.next_run_at is not None
@@ -327,7 +329,7 @@ def test_a_backup_that_still_runs_is_not_overtaken_and_that_is_said(stacks: tupl
     one.clock = now.next_run_at
     assert run(one) == 1
     assert len(jobs(one)) == 2
-    assert schedule(one, due.site_id).last_error is None
+    assert schedule(one, due.user_id, due.site_id).last_error is None
 
 
 def test_a_provider_that_is_gone_is_said_and_the_schedule_goes_on(stacks: tuple[Stack, Stack]) -> None:
@@ -335,7 +337,7 @@ def test_a_provider_that_is_gone_is_said_and_the_schedule_goes_on(stacks: tuple[
     (due,) = add_due(one, range(1))
     assert one.real.schedules.replace(due, due.replace(providers=["gone"]))
     assert run(one) == 1
-    now = schedule(one, due.site_id)
+    now = schedule(one, due.user_id, due.site_id)
     assert now.last_error is not None
     assert "no provider 'gone'" in now.last_error
     assert now.next_run_at is not None
@@ -401,7 +403,7 @@ def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tri
     started = database["jobs"].find({"kind": "backup", "status": "pending"})
     assert {document["siteId"] for document in started} == {each.site_id for each in good}
     for each in bad:
-        waiting = schedule(one, each.site_id)
+        waiting = schedule(one, each.user_id, each.site_id)
         assert (waiting.next_tick, waiting.next_run_at) == (each.next_tick, one.clock + PUT_OFF)
         assert waiting.last_error == "Not started yet: an unexpected error (ValidationError)."
     assert run(one) == 0
@@ -409,7 +411,7 @@ def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tri
     one.pass_time(PUT_OFF)
     assert run(one) == PAGE
     assert len(jobs(one)) == PAGE + 3
-    assert schedule(one, bad[0].site_id).last_error is None
+    assert schedule(one, bad[0].user_id, bad[0].site_id).last_error is None
 
 
 def test_one_schedule_that_makes_no_sense_any_more_stops_no_other(stacks: tuple[Stack, Stack]) -> None:
@@ -422,9 +424,9 @@ def test_one_schedule_that_makes_no_sense_any_more_stops_no_other(stacks: tuple[
     collection.insert_one({**schedule_document(a_schedule(9, START - DAY)), "cron": 9})
     assert run(one) == 3
     assert {job.site_id for job in jobs(one)} == {schedule.site_id for schedule in due}
-    stopped = schedule(one, gone.site_id)
+    stopped = schedule(one, gone.user_id, gone.site_id)
     assert stopped.next_run_at is None
     assert stopped.last_error is not None
     assert "Stopped until it is set again: timeZone: no IANA time zone 'Mars/Olympus'" in stopped.last_error
     assert one.manage_schedule().next_runs(stopped) == []
-    assert arm(due[0], START, HOUR).next_run_at == schedule(one, due[0].site_id).next_run_at
+    assert arm(due[0], START, HOUR).next_run_at == schedule(one, due[0].user_id, due[0].site_id).next_run_at
