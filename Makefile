@@ -81,9 +81,9 @@ restore: .venv/.local ## Give a backup of `make up` back to its providers: make 
 	@$(BIN)/python -m local restore "$(JOB)" "$(or $(PROVIDERS),all)" "$(or $(SAFETY),true)"
 
 # The shell has a USER of its own.
-token: .venv/.local ## Print a token of `make up AUTH=jwt`: make token USER=... [SITES=...,...] [SCOPE="backup:read ..."]
-	@if [ "$(origin USER)" != "command line" ]; then \
-	  echo "Say for whom: make token USER=5f0000000000000000000001 (24 hex digits)" >&2; exit 2; fi
+token: .venv/.local ## Print a token of `make up AUTH=jwt`: make token USER=... SITES=...,... [SCOPE="backup:read ..."]
+	@if [ "$(origin USER)" != "command line" ] || [ -z "$(SITES)" ]; then \
+	  echo "Say for whom: make token USER=5f0000000000000000000001 SITES=6a0000000000000000000001" >&2; exit 2; fi
 	@$(BIN)/python -m local token "$(USER)" "$(SITES)" "$(or $(SCOPE),$(SCOPES))"
 
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)

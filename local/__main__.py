@@ -54,7 +54,7 @@ def main() -> int:
     restore.add_argument("safety", help="true: back the site up first; false: don't")
     token = commands.add_parser("token", help="print a token of the issuer that AUTH=jwt starts")
     token.add_argument("user", help="the id of the user")
-    token.add_argument("sites", help="ids of sites with commas between them; empty: all of the user's")
+    token.add_argument("sites", help="ids of sites with commas between them")
     token.add_argument("scope", help="scopes with spaces between them")
     commands.add_parser(
         "demo", help="back up two exports, change the sites, restore them, compare every byte"
@@ -218,14 +218,13 @@ def _token(settings: Settings, user: str, sites: str, scope: str) -> int:
     state = find_run(settings)
     if state is None or state.choices.get("AUTH") != "jwt":
         return _fail("There is no issuer: `make up AUTH=jwt` starts one.")
-    if not _ID.fullmatch(user):
-        return _fail(f"USER is {user!r}; it must be 24 hex digits in lower case.")
-    claims = {"sub": user, "scope": scope}
-    listed = {SITES_CLAIM: sites.split(",")} if sites else {}
+    listed = sites.split(",")
+    for name, value in (("USER", user), *(("SITES", each) for each in listed)):
+        if not _ID.fullmatch(value):
+            return _fail(f"{name}: {value!r} must be 24 hex digits in lower case.")
+    claims = {"sub": user, SITES_CLAIM: listed, "scope": scope}
     try:
-        answer = requests.post(
-            f"http://{HOST}:{state.ports['ISSUER']}/token", json={**claims, **listed}, timeout=10
-        )
+        answer = requests.post(f"http://{HOST}:{state.ports['ISSUER']}/token", json=claims, timeout=10)
         answer.raise_for_status()
     except requests.RequestException as error:
         return _fail(f"The issuer gives no token: {error}")
