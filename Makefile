@@ -13,6 +13,7 @@ LISTS := layers/common/requirements.txt $(wildcard requirements/*.txt)
 # Those that start no service.
 COVERAGE_TESTS := tests/unit $(wildcard tests/simulation tests/contract/test_export*.py tests/contract/test_time_limits.py)
 MUTATE := .local/mutate
+SCOPES := backup:read backup:write backup:restore backup:delete
 OSV := https://api.osv.dev
 export SAM_CLI_TELEMETRY := 0
 
@@ -42,7 +43,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore catalog-rebuild catalog-check format lint audit sbom lint-infra lock
+.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore catalog-rebuild catalog-check token format lint audit sbom lint-infra lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +87,12 @@ catalog-rebuild: .venv/.local ## Make the records that the bucket knows of: make
 
 catalog-check: .venv/.local ## Compare the records with the bucket: make catalog-check [STACK=...]
 	@$(BIN)/python -m local catalog-check --stack "$(STACK)" --marker "$(MARKER)" --prefix "$(PREFIX)"
+
+# The shell has a USER of its own.
+token: .venv/.local ## Print a token of `make up AUTH=jwt`: make token USER=... SITES=...,... [SCOPE="backup:read ..."]
+	@if [ "$(origin USER)" != "command line" ] || [ -z "$(SITES)" ]; then \
+	  echo "Say for whom: make token USER=5f0000000000000000000001 SITES=6a0000000000000000000001" >&2; exit 2; fi
+	@$(BIN)/python -m local token "$(USER)" "$(SITES)" "$(or $(SCOPE),$(SCOPES))"
 
 test: .venv/.test .venv-tools/.tools ## Run every test on two processes (PYTEST_ARGS="..." narrows it)
 	@echo "Running the tests: pytest -n 2 $(PYTEST_ARGS)"

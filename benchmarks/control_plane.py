@@ -35,6 +35,7 @@ from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.domain.events import UploadPartCreated
 from sitebackup.domain.job import Job, Status, Task, Upload
 from sitebackup.domain.plan import Plan
+from tests.builders import BY_SERVICE
 
 JOBS, AT_ONCE = 60, 8
 PART_COUNTS = (10, 100, 1000, 10_000)
@@ -238,7 +239,7 @@ def _task(run: Run, s3: str, count: int) -> dict[str, Any]:
             for number in range(1, window + 1)
         ]
     )
-    _until(lambda: run.jobs.version(job_id) is None or _ended(run, job_id), LIMIT_SECONDS)
+    _until(lambda: run.jobs.version_for(BY_SERVICE, job_id) is None or _ended(run, job_id), LIMIT_SECONDS)
     seconds = time.perf_counter() - started
     ended = run.jobs.get(job_id)
     if ended is None or ended.status is not Status.DONE:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,11 +22,12 @@ from .lambda_runtime.client import lambda_client
 from .paths import ROOT
 from .restore import main as give_back
 from .services.service import HOST
-from .settings import Settings, SettingsError
+from .settings import SITES_CLAIM, Settings, SettingsError
 from .state import find_run
 
 sys.path.append(str(ROOT / "layers/common"))  # as the layer is on the path of a function
 _NOT_UP = 3
+_ID = re.compile("[0-9a-f]{24}")
 _SERVICES = ("kafka", "mongo", "s3", "providers")
 _LOGS = (*(f"{name}.log" for name in (*_SERVICES, "compose", "api", "lambda")), "log", "log.1", "errors")
 _WRITTEN = (*_SERVICES, *_LOGS, "s3.json", "sam")
@@ -57,6 +59,10 @@ def main() -> int:
         one.add_argument("--prefix", default="", help="of user ids, to go through these alone")
         if name == "rebuild":
             one.add_argument("before", help="the time when the database was lost")
+    token = commands.add_parser("token", help="print a token of the issuer that AUTH=jwt starts")
+    token.add_argument("user", help="the id of the user")
+    token.add_argument("sites", help="ids of sites with commas between them")
+    token.add_argument("scope", help="scopes with spaces between them")
     commands.add_parser(
         "demo", help="back up two exports, change the sites, restore them, compare every byte"
     )
@@ -90,6 +96,8 @@ def main() -> int:
             case "catalog-check":
                 function = _catalog_function(settings, arguments.stack, "CheckCatalogFunction")
                 return catalog.run(lambda: catalog.check(function(), arguments.marker, arguments.prefix))
+            case "token":
+                return _token(settings, arguments.user, arguments.sites, arguments.scope)
             case _:
                 from .demo import main as demo
 
@@ -149,11 +157,13 @@ def _status(settings: Settings) -> int:
     print(f"Up with {_text(state.choices)}")
     console = Console(soft_wrap=True)
     names = {"API": "HTTP API", "LAMBDA": "Lambda Invoke API", "PROVIDERS": "mock providers"}
-    names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol"}
+    names |= {"KAFKA": "Kafka", "MONGO": "MongoDB's protocol", "ISSUER": "issuer of tokens"}
+    names |= {"USER_API": "HTTP API for users"}
+    here = {"api", "lambda"} | ({"user_api", "issuer"} if state.choices.get("AUTH") == "jwt" else set())
     table = Table("what", "address", "process", box=None)
     for name, port in state.ports.items():
         service = name.lower()
-        ours = service in ("api", "lambda")
+        ours = service in here
         if not ours and service != "providers" and not {service, "compose"} & state.services.keys():
             continue  # external
         pid = state.services.get(service, state.pid if ours else state.services.get("compose"))
@@ -224,6 +234,25 @@ def _catalog_function(settings: Settings, stack: str, name: str) -> Callable[[],
     state = find_run(settings)
     address = f"http://{HOST}:{state.ports['LAMBDA']}" if state else settings.lambda_address
     return lambda: catalog.local_function(address, name)
+
+
+def _token(settings: Settings, user: str, sites: str, scope: str) -> int:
+    """What a page of this user would send in `Authorization: Bearer`."""
+    state = find_run(settings)
+    if state is None or state.choices.get("AUTH") != "jwt":
+        return _fail("There is no issuer: `make up AUTH=jwt` starts one.")
+    listed = sites.split(",")
+    for name, value in (("USER", user), *(("SITES", each) for each in listed)):
+        if not _ID.fullmatch(value):
+            return _fail(f"{name}: {value!r} must be 24 hex digits in lower case.")
+    claims = {"sub": user, SITES_CLAIM: listed, "scope": scope}
+    try:
+        answer = requests.post(f"http://{HOST}:{state.ports['ISSUER']}/token", json=claims, timeout=10)
+        answer.raise_for_status()
+    except requests.RequestException as error:
+        return _fail(f"The issuer gives no token: {error}")
+    print(answer.json()["access_token"])
+    return 0
 
 
 def _text(choices: Mapping[str, str]) -> str:

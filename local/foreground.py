@@ -31,7 +31,10 @@ from .asgi import serve
 from .aws_account import ACCESS_KEY, SECRET_KEY
 from .event_sources.kafka_mapping import EventSourceMapping
 from .event_sources.schedules import Schedules
-from .http_api.gateway import HttpApi
+from .http_api.authorizers import Authorizer, by_iam
+from .http_api.gateway import INTEGRATION_SECONDS, HttpApi
+from .http_api.jwt_authorizer import JwtAuthorizer
+from .issuer import Issuer
 from .lambda_runtime.invoke_api import invoke_app
 from .lambda_runtime.sam import Sam, SamServer, build, require_image
 from .lambda_runtime.service import LambdaService
@@ -43,7 +46,7 @@ from .services.mongo import Mongo
 from .services.processes import port_is_free
 from .services.s3 import S3, create_bucket
 from .services.service import HOST, NOT_READY, Service, ServiceError
-from .settings import Settings, SettingsError
+from .settings import AUDIENCE, Settings, SettingsError
 from .state import RunState, write_state
 from .template.intrinsics import TemplateError
 from .template.model import KafkaMapping, Template
@@ -54,6 +57,7 @@ log = logging.getLogger("local")
 _LOG_BYTES = 32 * 1024 * 1024
 _CHECK_SECONDS = 1.0
 _KILL_SECONDS = 10.0
+_SAM_SECONDS = 180.0  # sam makes a container at the first request
 _RESTART_SECONDS = 30.0  # a service that dies again sooner is left alone for as long
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
 
@@ -140,6 +144,8 @@ def _log_to(path: Path) -> None:
 
 def _check_ports(settings: Settings) -> None:
     ours = {"API": HOST, "LAMBDA": HOST, "PROVIDERS": settings.host}
+    if settings.by_jwt:
+        ours |= {"USER_API": HOST, "ISSUER": HOST}
     if settings.external is None:
         ours |= dict.fromkeys(("S3", "KAFKA", "MONGO"), settings.host)
     for name, host in ours.items():
@@ -190,23 +196,18 @@ def _start_services(wanted: Sequence[Service], running: list[Service]) -> None:
 
 
 def _start_sam(settings: Settings, parameters: dict[str, str], running: list[Service]) -> None:
-    """Build the functions and start sam's servers in the place of ours."""
+    """Build the functions and start sam's Lambda service in the place of ours."""
     folder = settings.folder / "sam"
     folder.mkdir(exist_ok=True)
     log.info("building the functions with sam")
     build(TEMPLATE, folder)
     # sam gives a reference to a resource as the resource's name in the template.
     sam = Sam(folder, parameters, {"BACKUP_BUCKET": parameters["BackupBucketName"]}, settings.image)
-    servers = [
-        SamServer("start-lambda", sam, settings.folder, settings.ports["LAMBDA"]),
-        SamServer("start-api", sam, settings.folder, settings.ports["API"]),
-    ]
-    for server in servers:
-        running.append(server)
-        server.start()
-    for server in servers:
-        server.wait_ready()
-        log.info("sam local %s is ready at %s", server.command_name, server.address)
+    server = SamServer("start-lambda", sam, settings.folder, settings.ports["LAMBDA"])
+    running.append(server)
+    server.start()
+    server.wait_ready()
+    log.info("sam local %s is ready at %s", server.command_name, server.address)
 
 
 def _prepare_external(kafka: str, _mongo: str, s3: str) -> None:
@@ -252,10 +253,16 @@ async def _serve(
         stack.push_async_callback(_stop_mappings, mappings)
         for mapping in mappings:
             mapping.start()
-        if not settings.by_sam:
-            api = HttpApi(template, settings.lambda_address)
+        seconds = _SAM_SECONDS if settings.by_sam else INTEGRATION_SECONDS
+        apis: dict[str, Authorizer] = {"API": by_iam}
+        if settings.by_jwt:
+            issuer = Issuer(settings.issuer_address, AUDIENCE)
+            await stack.enter_async_context(serve(issuer.app, settings.ports["ISSUER"]))
+            apis["USER_API"] = JwtAuthorizer(settings.issuer_address, [AUDIENCE])
+        for name, authorizer in apis.items():
+            api = HttpApi(template, settings.lambda_address, authorizer, integration_seconds=seconds)
             stack.callback(api.close)
-            await stack.enter_async_context(serve(api.app, settings.ports["API"]))
+            await stack.enter_async_context(serve(api.app, settings.ports[name]))
         schedules.start()
         stack.push_async_callback(schedules.stop)
         log.info("%d functions and %d Kafka mappings are up, the API at %s",

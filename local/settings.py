@@ -15,7 +15,18 @@ from .services.processes import free_port
 from .services.s3 import BUCKET
 from .services.service import HOST, ServiceError
 
-_PORTS = {"API": 3000, "LAMBDA": 3001, "PROVIDERS": 3002, "S3": 9000, "KAFKA": 9092, "MONGO": 27017}
+_PORTS = {
+    "API": 3000,
+    "LAMBDA": 3001,
+    "PROVIDERS": 3002,
+    "USER_API": 3003,
+    "ISSUER": 3004,
+    "S3": 9000,
+    "KAFKA": 9092,
+    "MONGO": 27017,
+}
+AUDIENCE = "site-backup"
+SITES_CLAIM = "sites"
 _MAX_CONCURRENCY = 1000  # of an AWS account that asked for no more
 _ADDRESSES = ("KAFKA_BOOTSTRAP_SERVERS", "MONGO_URI", "S3_ENDPOINT_URL")
 
@@ -30,11 +41,12 @@ class Settings:
 
     `services` is embedded, compose or external; with `by_sam` functions run in containers, of `image` if it is
     set, and the services listen on `host`, which these reach. Otherwise each function has up to `concurrency`
-    execution environments.
+    execution environments. With `by_jwt` there is an issuer of tokens, and a second HTTP API for users who send them.
     """
 
     services: str
     by_sam: bool
+    by_jwt: bool
     image: str | None
     concurrency: int
     host: str
@@ -54,6 +66,9 @@ class Settings:
         functions = env.get("LAMBDA") or "local"
         if functions not in ("local", "sam"):
             raise SettingsError(f"LAMBDA is {functions!r}; it must be local or sam.")
+        auth = env.get("AUTH") or "iam"
+        if auth not in ("iam", "jwt"):
+            raise SettingsError(f"AUTH is {auth!r}; it must be iam or jwt.")
         if functions == "sam" and env.get("CONCURRENCY"):
             raise SettingsError("CONCURRENCY can't be set with LAMBDA=sam: it runs one container a function.")
         try:
@@ -75,6 +90,7 @@ class Settings:
         return cls(
             services=services,
             by_sam=functions == "sam",
+            by_jwt=auth == "jwt",
             image=env.get("LAMBDA_IMAGE") or None,
             concurrency=_number(env, "CONCURRENCY", DEFAULT_CONCURRENCY, _MAX_CONCURRENCY),
             host=host,
@@ -91,6 +107,8 @@ class Settings:
     def choices(self) -> dict[str, str]:
         """How the run is made, by the variable that decides it."""
         choices = {"LAMBDA": "sam" if self.by_sam else "local", "SERVICES": self.services}
+        if self.by_jwt:
+            choices["AUTH"] = "jwt"
         return choices if self.by_sam else choices | {"CONCURRENCY": str(self.concurrency)}
 
     @property
@@ -103,6 +121,11 @@ class Settings:
         return f"http://{HOST}:{self.ports['API']}"
 
     @property
+    def issuer_address(self) -> str:
+        """Of tokens, where there is one."""
+        return f"http://{HOST}:{self.ports['ISSUER']}"
+
+    @property
     def providers_address(self) -> str:
         return f"http://{self.host}:{self.ports['PROVIDERS']}"
 
@@ -110,6 +133,10 @@ class Settings:
     def state_file(self) -> Path:
         """What runs: written once all is up, removed at the end."""
         return self.folder / "state.json"
+
+    @property
+    def _jwt_parameters(self) -> dict[str, str]:
+        return {"JwtIssuer": self.issuer_address, "JwtAudience": AUDIENCE, "JwtSitesClaim": SITES_CLAIM}
 
     def template_parameters(self, kafka: str, mongo: str, s3: str) -> dict[str, str]:
         """The parameters of template.yaml for these addresses, and those set by PARAM_<Name>."""
@@ -121,6 +148,7 @@ class Settings:
             "MskClusterArn": "arn:aws:kafka:us-east-1:123456789012:cluster/local/local",
             "MongoUri": mongo,
             "S3EndpointUrl": s3,
+            **(self._jwt_parameters if self.by_jwt else {}),
             **self.parameters,
         }
 

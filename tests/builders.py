@@ -6,11 +6,14 @@ from typing import Any
 
 from sitebackup.domain.change import Change, Moment
 from sitebackup.domain.job import Job, Part, Status, StoredObject, Task
+from sitebackup.domain.principal import Scope, Service
 from sitebackup.domain.restore import Restore, RestoreStatus, RestoreTask
 
 LOOPBACK = ("127.0.0.0/8",)
 """The `allowNetworks` of providers that tests run here."""
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
+BY_SERVICE = Service("arn:aws:iam::123456789012:role/tests").may(Scope.READ)
+"""What a call of a service may reach: everything."""
 _numbers = count(1)
 
 

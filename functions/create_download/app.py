@@ -7,32 +7,38 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.errors import BadRequest
+from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import download_view
 from sitebackup.restore.create_download import DownloadRequest
 from sitebackup.telemetry import logger, metrics
 
 DAMAGED = ("damaged",)
+bootstrap = Bootstrap.from_env()
 app = http.resolver(
+    bootstrap.settings.claims,
     {
         "POST /backup/{jobId}/download": DAMAGED,
         "GET /backup/{jobId}/providers/{provider}/download": DAMAGED,
-    }
+    },
 )
-create_download = Bootstrap.from_env().create_download()
+create_download = bootstrap.create_download()
 
 
 @app.post("/backup/<job_id>/download")
 def post_download(job_id: str) -> Response[str]:
     """The link, and what to compare the bytes with."""
+    access = http.access(app, Scope.RESTORE)
     request = http.body(app.current_event, DownloadRequest)
-    return http.ok(download_view(create_download(job_id, request.provider, allow_damaged=_allow_damaged())))
+    download = create_download(access, job_id, request.provider, allow_damaged=_allow_damaged())
+    return http.ok(download_view(download))
 
 
 @app.get("/backup/<job_id>/providers/<provider>/download")
 def get_download(job_id: str, provider: str) -> Response[str]:
     """Leads to the bytes."""
-    return http.found(create_download(job_id, provider, allow_damaged=_allow_damaged()).link.url)
+    access = http.access(app, Scope.RESTORE)
+    return http.found(create_download(access, job_id, provider, allow_damaged=_allow_damaged()).link.url)
 
 
 def _allow_damaged() -> bool:

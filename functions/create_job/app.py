@@ -8,19 +8,22 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, now
 from sitebackup.domain.job import Job
+from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import job_view
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver()
-create_job = Bootstrap.from_env().create_job()
+bootstrap = Bootstrap.from_env()
+app = http.resolver(bootstrap.settings.claims)
+create_job = bootstrap.create_job()
 
 
 @app.post("/backup")
 def post_backup() -> Response[str]:
     """202 at once; the backup goes on in the background."""
+    access = http.access(app, Scope.WRITE)
     request = http.body(app.current_event, CreateBackup)
-    return _accepted(create_job(request, app.current_event.headers.get("idempotency-key")))
+    return _accepted(create_job(access, request, app.current_event.headers.get("idempotency-key")))
 
 
 def _accepted(job: Job) -> Response[str]:

@@ -7,24 +7,30 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.errors import BadRequest
+from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.drill_views import drills_view, site_view
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver({"GET /drills": ("userId", "siteId")})
-get_drills = Bootstrap.from_env().get_drills()
+bootstrap = Bootstrap.from_env()
+app = http.resolver(bootstrap.settings.claims, {"GET /drills": ("userId", "siteId")})
+get_drills = bootstrap.get_drills()
 
 
 @app.get("/drills")
 def get() -> Response[str]:
-    """The coverage of all sites; with `userId` and `siteId`, what is known of that site as well."""
+    """The coverage of all sites, which is for services; with a site, what is known of that one as well."""
+    access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
-    ids = {name: http.parse_id(query[name], name) for name in ("userId", "siteId") if name in query}
-    if len(ids) == 1:
-        missing = "siteId" if "userId" in ids else "userId"
-        raise BadRequest(f"{missing}: required with {next(iter(ids))}")
-    site = {"site": site_view(get_drills.of_site(ids["userId"], ids["siteId"]))} if ids else {}
-    return http.ok({**drills_view(get_drills()), **site})
+    named = http.parse_id(query["userId"], "userId") if "userId" in query else None
+    coverage = drills_view(get_drills()) if access.user_id is None else {}
+    if "siteId" not in query:
+        if named is not None or access.user_id is not None:
+            raise BadRequest("siteId: required with a user")
+        return http.ok(coverage)
+    site_id = http.parse_id(query["siteId"], "siteId")
+    site = get_drills.of_site(access, access.one_user(named), site_id)
+    return http.ok({**coverage, "site": site_view(site)})
 
 
 @logger.inject_lambda_context

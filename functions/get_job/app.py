@@ -9,31 +9,36 @@ from sitebackup.backup.get_job import MAX_WAIT_SECONDS
 from sitebackup.bootstrap import Bootstrap, now
 from sitebackup.domain.errors import BadRequest
 from sitebackup.domain.job import Status
+from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import job_view
 from sitebackup.telemetry import logger, metrics
 
+bootstrap = Bootstrap.from_env()
 app = http.resolver(
+    bootstrap.settings.claims,
     {
         "GET /backup/{jobId}": ("wait", "since"),
         "GET /backup": ("siteId", "userId", "status", "limit", "cursor"),
-    }
+    },
 )
-get_job = Bootstrap.from_env().get_job()
+get_job = bootstrap.get_job()
 
 
 @app.get("/backup/<job_id>")
 def get_one(job_id: str) -> Response[str]:
     """The job; with `wait` (seconds) and `since` (a version), as soon as it has changed."""
+    access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
     wait = http.parse_int(query, "wait", 0, 0, MAX_WAIT_SECONDS)
     since = http.parse_int(query, "since", 0, 0, 2**53) if "since" in query else None
-    return http.ok(job_view(get_job(job_id, wait, since), now()))
+    return http.ok(job_view(get_job(access, job_id, wait, since), now()))
 
 
 @app.get("/backup")
 def get_page() -> Response[str]:
     """A page of jobs, newest first."""
+    access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
     ids = {name: http.parse_id(query[name], name) for name in ("siteId", "userId", "cursor") if name in query}
     status = query.get("status")
@@ -41,7 +46,7 @@ def get_page() -> Response[str]:
         raise BadRequest(f"status: must be one of {', '.join(Status)}")
     limit = http.parse_int(query, "limit", 20, 1, 100)
     filters = {"siteId": ids.get("siteId"), "userId": ids.get("userId"), "status": status}
-    jobs, cursor = get_job.page(filters, limit, ids.get("cursor"))
+    jobs, cursor = get_job.page(access, filters, limit, ids.get("cursor"))
     at = now()
     return http.ok({"jobs": [job_view(job, at) for job in jobs], **({"cursor": cursor} if cursor else {})})
 

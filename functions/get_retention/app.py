@@ -6,20 +6,26 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import decision_view
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver({"GET /sites/{siteId}/retention": ("limit", "cursor")})
-get_retention = Bootstrap.from_env().get_retention()
+bootstrap = Bootstrap.from_env()
+app = http.resolver(
+    bootstrap.settings.claims, {"GET /sites/{siteId}/retention": ("userId", "limit", "cursor")}
+)
+get_retention = bootstrap.get_retention()
 
 
 @app.get("/sites/<site_id>/retention")
 def get(site_id: str) -> Response[str]:
     """A dry run; it changes nothing."""
+    access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
-    before = http.parse_id(query["cursor"], "cursor") if "cursor" in query else None
-    found, cursor = get_retention(site_id, http.parse_int(query, "limit", 50, 1, 100), before)
+    ids = {name: http.parse_id(query[name], name) for name in ("userId", "cursor") if name in query}
+    limit = http.parse_int(query, "limit", 50, 1, 100)
+    found, cursor = get_retention(access, ids.get("userId"), site_id, limit, ids.get("cursor"))
     backups = [decision_view(job, decision) for job, decision in found]
     return http.ok({"backups": backups, **({"cursor": cursor} if cursor else {})})
 

@@ -6,14 +6,31 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
+from sitebackup.domain.principal import Scope
 from sitebackup.domain.schedule import Schedule
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import schedule_view
 from sitebackup.schedules.manage_schedule import PutSchedule
 from sitebackup.telemetry import logger, metrics
 
-app = http.resolver({"GET /schedules": ("limit", "cursor")})
-manage_schedule = Bootstrap.from_env().manage_schedule()
+bootstrap = Bootstrap.from_env()
+app = http.resolver(
+    bootstrap.settings.claims,
+    {
+        "GET /sites/{siteId}/schedule": ("userId",),
+        "DELETE /sites/{siteId}/schedule": ("userId",),
+        "POST /sites/{siteId}/schedule/pause": ("userId",),
+        "POST /sites/{siteId}/schedule/resume": ("userId",),
+        "GET /schedules": ("userId", "limit", "cursor"),
+    },
+)
+manage_schedule = bootstrap.manage_schedule()
+
+
+def _user() -> str | None:
+    """The user whom the query names."""
+    query = app.current_event.query_string_parameters
+    return http.parse_id(query["userId"], "userId") if "userId" in query else None
 
 
 def _view(schedule: Schedule) -> dict[str, Any]:
@@ -23,41 +40,44 @@ def _view(schedule: Schedule) -> dict[str, Any]:
 @app.put("/sites/<site_id>/schedule")
 def put(site_id: str) -> Response[str]:
     """Creates or replaces it."""
+    access = http.access(app, Scope.WRITE)
     request = http.body(app.current_event, PutSchedule)
-    return http.ok(_view(manage_schedule.put(site_id, request)))
+    return http.ok(_view(manage_schedule.put(access, site_id, request)))
 
 
 @app.get("/sites/<site_id>/schedule")
 def get(site_id: str) -> Response[str]:
     """The schedule with its next runs."""
-    return http.ok(_view(manage_schedule.get(site_id)))
+    return http.ok(_view(manage_schedule.get(http.access(app, Scope.READ), _user(), site_id)))
 
 
 @app.delete("/sites/<site_id>/schedule")
 def delete(site_id: str) -> Response[str]:
     """From here on there are no automatic backups; those that were made stay."""
-    manage_schedule.delete(site_id)
+    manage_schedule.delete(http.access(app, Scope.DELETE), _user(), site_id)
     return http.no_content()
 
 
 @app.post("/sites/<site_id>/schedule/pause")
 def post_pause(site_id: str) -> Response[str]:
     """No runs until it is resumed."""
-    return http.ok(_view(manage_schedule.pause(site_id, True)))
+    return http.ok(_view(manage_schedule.pause(http.access(app, Scope.WRITE), _user(), site_id, True)))
 
 
 @app.post("/sites/<site_id>/schedule/resume")
 def post_resume(site_id: str) -> Response[str]:
     """Runs again, from the next tick on."""
-    return http.ok(_view(manage_schedule.pause(site_id, False)))
+    return http.ok(_view(manage_schedule.pause(http.access(app, Scope.WRITE), _user(), site_id, False)))
 
 
 @app.get("/schedules")
 def get_page() -> Response[str]:
     """A page of schedules."""
+    access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
-    past = http.parse_id(query["cursor"], "cursor") if "cursor" in query else None
-    found, cursor = manage_schedule.page(http.parse_int(query, "limit", 20, 1, 100), past)
+    past = http.parse_schedule_id(query["cursor"], "cursor") if "cursor" in query else None
+    limit = http.parse_int(query, "limit", 20, 1, 100)
+    found, cursor = manage_schedule.page(access, _user(), limit, past)
     return http.ok(
         {"schedules": [_view(schedule) for schedule in found], **({"cursor": cursor} if cursor else {})}
     )

@@ -30,9 +30,13 @@ class MalformedResponse(ValueError):
 
 
 def to_event(
-    request: Request, body: bytes, route_key: str, path_parameters: Mapping[str, str]
+    request: Request,
+    body: bytes,
+    route_key: str,
+    path_parameters: Mapping[str, str],
+    authorizer: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The event for a request that matched `route_key`, such as `GET /things/{id}`."""
+    """The event for a request that matched `route_key`, such as `GET /things/{id}`, and was let in."""
     now = time.time()
     headers = _joined((name.lower(), value) for name, value in request.headers.items() if name != "cookie")
     host = headers.get("host", "localhost")
@@ -50,6 +54,7 @@ def to_event(
         "requestContext": {
             "accountId": ACCOUNT_ID,
             "apiId": "local",
+            "authorizer": authorizer,
             "domainName": host.partition(":")[0],
             "domainPrefix": "local",
             "http": {

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,11 +27,12 @@ from starlette.routing import Route as StarletteRoute
 from ..asgi import read_body
 from ..lambda_runtime.client import MAX_EVENT_BYTES, lambda_client
 from ..template.model import Cors, Route, Template
+from .authorizers import Authorizer, Refused, by_iam
 from .event import MalformedResponse, to_event, to_response
 
 log = logging.getLogger("http")
 
-_INTEGRATION_SECONDS = 30.0
+INTEGRATION_SECONDS = 30.0
 _MAX_BODY_BYTES = 10 * 1024 * 1024
 _MAX_IN_FLIGHT = 100  # a long poll holds a thread; past this, requests are throttled as by a stage's limit
 
@@ -47,8 +48,14 @@ class HttpApi:
     """An ASGI application that answers the routes of a template by invoking their functions."""
 
     def __init__(
-        self, template: Template, lambda_endpoint: str, *, integration_seconds: float = _INTEGRATION_SECONDS
+        self,
+        template: Template,
+        lambda_endpoint: str,
+        authorizer: Authorizer = by_iam,
+        *,
+        integration_seconds: float = INTEGRATION_SECONDS,
     ) -> None:
+        self._authorizer = authorizer
         self._routes = _Router(template.routes)
         self._cors = template.cors
         self._seconds = integration_seconds
@@ -75,10 +82,15 @@ class HttpApi:
         match = self._routes.find(request.method, request.scope["raw_path"].decode("latin-1"))
         if match is None:
             return _message(404, "Not Found")
+        try:
+            caller = await asyncio.to_thread(self._authorizer, request)
+        except Refused as refused:
+            return _message(refused.status, str(refused), refused.headers)
         body = await read_body(request, _MAX_BODY_BYTES)
         if body is None:
             return _too_large()
-        payload = json.dumps(to_event(request, body, match.key, match.parameters)).encode()
+        event = to_event(request, body, match.key, match.parameters, caller)
+        payload = json.dumps(event).encode()
         if len(payload) > MAX_EVENT_BYTES:
             return _too_large()
         if self._in_flight.locked():
@@ -177,8 +189,8 @@ def _any_host(origin: str) -> str:
     return origin.partition("://")[0] + "://*"
 
 
-def _message(status: int, text: str) -> Response:
-    return JSONResponse({"message": text}, status_code=status)
+def _message(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    return JSONResponse({"message": text}, status_code=status, headers=headers)
 
 
 def _too_large() -> Response:

@@ -30,7 +30,7 @@ from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import cancel
 from sitebackup.domain.transitions.runs import start_task
 from sitebackup.ports import JobRepository, SiteClaim
-from tests.builders import NOW, a_job, a_task, an_id, touch, touched, touches
+from tests.builders import BY_SERVICE, NOW, a_job, a_task, an_id, touch, touched, touches
 from tests.contract.conftest import Client
 from tests.fakes.bus import MemoryBus
 from tests.fakes.jobs import MemoryJobs
@@ -85,14 +85,14 @@ def test_a_job_comes_back_as_it_was_added(jobs: JobRepository) -> None:
     assert jobs.get(job.id) == job
     assert jobs.claim_of(job.user_id, job.site_id) == SiteClaim("backup", job.id, job.status)
     assert jobs.by_idempotency_key("once") == job
-    assert jobs.version(job.id) == 1
+    assert jobs.version_for(BY_SERVICE, job.id) == 1
 
 
 def test_what_is_not_there_is_none(jobs: JobRepository) -> None:
     assert jobs.get(an_id()) is None
     assert jobs.claim_of(an_id(), an_id()) is None
     assert jobs.by_idempotency_key("never") is None
-    assert jobs.version(an_id()) is None
+    assert jobs.version_for(BY_SERVICE, an_id()) is None
 
 
 def test_a_site_has_one_active_job(jobs: JobRepository) -> None:
@@ -160,7 +160,7 @@ def test_a_replaced_job_is_stored_with_its_version(jobs: JobRepository) -> None:
     jobs.add(job)
     after = stored(jobs, job, touched(job))
     check_stored(jobs, after)
-    assert jobs.version(job.id) == after.version == 2
+    assert jobs.version_for(BY_SERVICE, job.id) == after.version == 2
 
 
 def test_a_job_that_has_changed_since_is_not_replaced(jobs: JobRepository) -> None:
@@ -541,7 +541,7 @@ CALLS: dict[str, Callable[[JobRepository, Job, Job], object]] = {
     "get": lambda jobs, old, new: jobs.get(old.id),
     "claim_of": lambda jobs, old, new: jobs.claim_of(old.user_id, old.site_id),
     "by_idempotency_key": lambda jobs, old, new: jobs.by_idempotency_key(str(old.idempotency_key)),
-    "version": lambda jobs, old, new: jobs.version(old.id),
+    "version": lambda jobs, old, new: jobs.version_for(BY_SERVICE, old.id),
     "page": lambda jobs, old, new: jobs.page({"siteId": old.site_id}, 5, None),
     "holds_newest_good": lambda jobs, old, new: jobs.holds_newest_good(
         old.replace(tasks={"site": a_task(1).replace(finished_at=NOW)})

@@ -15,7 +15,7 @@ from sitebackup.domain.reason import Code, Reason
 from sitebackup.domain.restore import Import, Restore, RestoreStatus
 from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.ports import JobRepository, RestoreRepository, SiteClaim
-from tests.builders import NOW, a_job, a_restore, an_id
+from tests.builders import BY_SERVICE, NOW, a_job, a_restore, an_id
 from tests.contract.conftest import Client
 from tests.fakes.jobs import MemoryJobs, MemoryRestores
 
@@ -55,7 +55,7 @@ def test_a_restore_comes_back_as_it_was_added(documents: Documents) -> None:
     documents.restores.add(restore)
     assert documents.restores.get(restore.id) == restore
     assert documents.restores.by_idempotency_key("once") == restore
-    assert documents.restores.version(restore.id) == 1
+    assert documents.restores.version_for(BY_SERVICE, restore.id) == 1
 
 
 def test_what_a_worker_stores_of_its_task_comes_back(documents: Documents) -> None:
@@ -81,7 +81,7 @@ def test_neither_repository_shows_documents_of_the_other_kind(documents: Documen
     assert documents.restores.get(job.id) is None
     assert documents.jobs.by_idempotency_key("b") is None
     assert documents.restores.by_idempotency_key("a") is None
-    assert documents.jobs.version(restore.id) is None
+    assert documents.jobs.version_for(BY_SERVICE, restore.id) is None
     later = NOW + timedelta(days=1)
     assert [found.id for found in documents.jobs.due(later, 10)] == [job.id]
     assert [found.id for found in documents.restores.due(later, 10)] == [restore.id]

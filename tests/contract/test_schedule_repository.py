@@ -10,12 +10,12 @@ from pymongo.database import Database
 
 from local.services import processes
 from sitebackup.adapters.mongo.connection import connect
-from sitebackup.adapters.mongo.documents import to_document
+from sitebackup.adapters.mongo.documents import schedule_document
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable
 from sitebackup.domain.schedule import Schedule
 from sitebackup.ports import ScheduleRepository
-from tests.builders import NOW
+from tests.builders import BY_SERVICE, NOW
 from tests.contract.conftest import Client
 from tests.fakes.schedules import MemorySchedules
 from tests.tcp_proxy import Forgetting, TcpProxy
@@ -60,8 +60,8 @@ def numbers(schedules: list[Schedule]) -> list[int]:
 def test_a_schedule_comes_back_as_it_was_added(schedules: ScheduleRepository) -> None:
     schedule = a_schedule(1, providers=["db"], time_zone="Europe/Berlin", last_error="Skipped")
     schedules.add(schedule)
-    assert schedules.get(schedule.site_id) == schedule
-    assert schedules.get("f" * 24) is None
+    assert schedules.get_for(BY_SERVICE, schedule.user_id, schedule.site_id) == schedule
+    assert schedules.get_for(BY_SERVICE, schedule.user_id, "f" * 24) is None
     with pytest.raises(Conflict):
         schedules.add(schedule)
 
@@ -71,7 +71,7 @@ def test_a_schedule_is_replaced_only_as_it_was_seen(schedules: ScheduleRepositor
     schedules.add(seen)
     assert schedules.replace(seen, seen.replace(cron="weekly"))
     assert not schedules.replace(seen, seen.replace(cron="0 1 * * *"))
-    found = schedules.get(seen.site_id)
+    found = schedules.get_for(BY_SERVICE, seen.user_id, seen.site_id)
     assert found is not None
     assert (found.cron, found.version) == ("weekly", 2)
 
@@ -84,7 +84,7 @@ def test_of_many_who_replace_a_schedule_at_once_one_wins(schedules: ScheduleRepo
             pool.map(lambda n: schedules.replace(seen, seen.replace(cron=f"{n} 0 * * *")), range(THREADS))
         )
     assert won.count(True) == 1
-    found = schedules.get(seen.site_id)
+    found = schedules.get_for(BY_SERVICE, seen.user_id, seen.site_id)
     assert found is not None
     assert found.cron == f"{won.index(True)} 0 * * *"
 
@@ -92,10 +92,10 @@ def test_of_many_who_replace_a_schedule_at_once_one_wins(schedules: ScheduleRepo
 def test_a_deleted_schedule_is_not_replaced_into_being(schedules: ScheduleRepository) -> None:
     seen = a_schedule(1)
     schedules.add(seen)
-    assert schedules.delete(seen.site_id)
-    assert not schedules.delete(seen.site_id)
+    assert schedules.delete_for(BY_SERVICE, seen.user_id, seen.site_id)
+    assert not schedules.delete_for(BY_SERVICE, seen.user_id, seen.site_id)
     assert not schedules.replace(seen, seen)
-    assert schedules.get(seen.site_id) is None
+    assert schedules.get_for(BY_SERVICE, seen.user_id, seen.site_id) is None
 
 
 def test_due_schedules_come_in_order_no_more_than_asked_for_and_without_the_paused(
@@ -112,9 +112,9 @@ def test_due_schedules_come_in_order_no_more_than_asked_for_and_without_the_paus
 def test_pages_follow_one_another(schedules: ScheduleRepository) -> None:
     for number in (3, 1, 2):
         schedules.add(a_schedule(number))
-    first = schedules.page(2, None)
+    first = schedules.page_for(BY_SERVICE, None, 2, None)
     assert numbers(first) == [1, 2]
-    assert numbers(schedules.page(2, first[-1].site_id)) == [3]
+    assert numbers(schedules.page_for(BY_SERVICE, None, 2, first[-1].id)) == [3]
 
 
 # --- what only MongoDB can show
@@ -126,9 +126,9 @@ def test_a_schedule_that_cannot_be_read_is_logged_and_does_not_count_against_the
     for number in (1, 2):
         in_mongo.add(a_schedule(number, number * MINUTE))
     for number in range(10, 15):
-        database["schedules"].insert_one({**to_document(a_schedule(number), "siteId"), "cron": number})
+        database["schedules"].insert_one({**schedule_document(a_schedule(number)), "cron": number})
     assert numbers(in_mongo.due(NOW + 3 * MINUTE, 2)) == [1, 2]
-    assert numbers(in_mongo.page(2, None)) == [1, 2]
+    assert numbers(in_mongo.page_for(BY_SERVICE, None, 2, None)) == [1, 2]
     assert "schedule can't be read" in caplog.text
 
 
@@ -151,11 +151,11 @@ def test_without_a_server_every_call_says_so(call: str) -> None:
     client = connect(f"mongodb://127.0.0.1:{processes.free_port()}/?serverSelectionTimeoutMS=100")
     schedules, schedule = MongoSchedules(client, "none"), a_schedule(1)
     calls: dict[str, Callable[[], object]] = {
-        "get": lambda: schedules.get(schedule.site_id),
+        "get": lambda: schedules.get_for(BY_SERVICE, schedule.user_id, schedule.site_id),
         "add": lambda: schedules.add(schedule),
         "replace": lambda: schedules.replace(schedule, schedule),
-        "delete": lambda: schedules.delete(schedule.site_id),
-        "page": lambda: schedules.page(1, None),
+        "delete": lambda: schedules.delete_for(BY_SERVICE, schedule.user_id, schedule.site_id),
+        "page": lambda: schedules.page_for(BY_SERVICE, None, 1, None),
         "due": lambda: schedules.due(NOW, 1),
     }
     with pytest.raises(RepositoryUnavailable, match="MongoDB does not answer"):
@@ -165,11 +165,11 @@ def test_without_a_server_every_call_says_so(call: str) -> None:
 
 CALLS: dict[str, Callable[[MongoSchedules, Schedule, Schedule], object]] = {
     "create_indexes": lambda schedules, old, new: schedules.create_indexes(),
-    "get": lambda schedules, old, new: schedules.get(old.site_id),
+    "get": lambda schedules, old, new: schedules.get_for(BY_SERVICE, old.user_id, old.site_id),
     "add": lambda schedules, old, new: schedules.add(new),
     "replace": lambda schedules, old, new: schedules.replace(old, old.replace(cron="weekly")),
-    "delete": lambda schedules, old, new: schedules.delete(old.site_id),
-    "page": lambda schedules, old, new: schedules.page(5, None),
+    "delete": lambda schedules, old, new: schedules.delete_for(BY_SERVICE, old.user_id, old.site_id),
+    "page": lambda schedules, old, new: schedules.page_for(BY_SERVICE, None, 5, None),
     "due": lambda schedules, old, new: schedules.due(NOW, 5),
 }
 
@@ -190,7 +190,7 @@ def test_a_dead_connection_costs_no_answer_and_nothing_happens_twice(
     proxy.forget(how)
     answer = CALLS[call](behind, old, new)
     assert answer == {"get": old, "replace": True, "delete": True, "page": [old], "due": [old]}.get(call)
-    assert in_mongo.page(5, None) == {
+    assert in_mongo.page_for(BY_SERVICE, None, 5, None) == {
         "add": [old, new],
         "replace": [old.replace(cron="weekly", version=2)],
         "delete": [],

@@ -29,6 +29,7 @@ from tests.e2e.client import Api, Bucket, Json, wait_until
 from tests.e2e.run import Run
 from tests.e2e.s3_proxy import S3Proxy
 from tests.tcp_proxy import TcpProxy
+from tests.tokens import Tokens
 
 MIB = 1 << 20
 PART = 5 * MIB
@@ -69,6 +70,7 @@ class Stack:
         mocks = f"http://127.0.0.1:{ports['PROVIDERS_PORT']}"
         environment = {
             "SERVICES": "external",
+            "AUTH": "jwt",  # beside the API of services, which most tests use
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
             "MONGO_URI": f"mongodb://{self._mongo_proxy.address}/?directConnection=true",
             "S3_ENDPOINT_URL": self.proxy.address,
@@ -82,6 +84,7 @@ class Stack:
         }
         self.run = Run(folder / "run", ports, environment)
         self.api = Api(self.run.url("API"))
+        self.tokens = Tokens(self.run.url("ISSUER"))
         self.bucket = Bucket(self.s3.address)
 
     def start(self) -> None:
@@ -108,6 +111,12 @@ class Stack:
         """The export of a provider: of a new site, or of the same as another one."""
         site_id, user_id = (of.site_id, of.user_id) if of else (uuid.uuid4().hex[:24], uuid.uuid4().hex[:24])
         return MockSite(self.run.url("PROVIDERS"), provider, user_id, site_id).set(size=size, **faults)
+
+    def as_user(self, token: str) -> Api:
+        """The API of users, called with this token."""
+        api = Api(self.run.url("USER_API"))
+        api.session.headers["authorization"] = f"Bearer {token}"
+        return api
 
     @contextmanager
     def down(self, service: Service) -> Iterator[None]:

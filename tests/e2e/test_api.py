@@ -96,7 +96,7 @@ def test_what_does_not_exist_is_not_found(stack: Stack) -> None:
     for action in ("retry", "cancel", "undelete"):
         _assert_problem(stack.api.post(f"/backup/{ID}/{action}"), 404, "not-found")
     _assert_problem(stack.api.request("DELETE", f"/backup/{ID}"), 404, "not-found")
-    _assert_problem(stack.api.get(f"/sites/{ID}/schedule"), 404, "not-found")
+    _assert_problem(stack.api.get(f"/sites/{ID}/schedule?userId={ID}"), 404, "not-found")
     for method, path in (("GET", "/nowhere"), ("PATCH", "/backup"), ("POST", f"/backup/{ID}/explode")):
         assert stack.api.request(method, path).status_code == 404, f"{method} {path}"
 
@@ -143,11 +143,10 @@ def test_the_same_idempotency_key_answers_the_same_job(stack: Stack) -> None:
     later = stack.api.post("/backup", body, headers=key)
     assert (later.status_code, later.json()["jobId"]) == (202, first["jobId"])
     assert later.json()["status"] == "done"
-    other = {**body, "siteId": ID}
-    problem = _assert_problem(
-        stack.api.post("/backup", other, headers=key), 422, "idempotency-key-reused", "Idempotency-Key"
-    )
-    assert problem["jobId"] == first["jobId"]
+    for change, named in (({"maxBytes": 1}, first["jobId"]), ({"siteId": ID}, None)):
+        answer = stack.api.post("/backup", {**body, **change}, headers=key)
+        problem = _assert_problem(answer, 422, "idempotency-key-reused", "Idempotency-Key")
+        assert problem.get("jobId") == named, "a job of another site is not named"
     second = stack.api.post("/backup", body, headers={"Idempotency-Key": "nightly 8"})
     assert (second.status_code, second.json()["jobId"] == first["jobId"]) == (202, False)
     too_long = stack.api.post("/backup", body, headers={"Idempotency-Key": "k" * 256})

@@ -108,7 +108,7 @@ def test_without_mongodb_requests_are_told_to_come_again(stack: Stack) -> None:
         lambda: stack.api.get("/backup"),
         lambda: stack.api.post(f"{path}/cancel"),
         lambda: stack.api.get("/schedules"),
-        lambda: stack.api.get(f"/sites/{site.site_id}/retention"),
+        lambda: stack.api.get(f"/sites/{site.site_id}/retention?userId={site.user_id}"),
     ]
     with stack.down(stack.mongo), ThreadPoolExecutor(len(requests_of_all_kinds)) as pool:
         answers = list(pool.map(lambda request: request(), requests_of_all_kinds))

@@ -81,7 +81,7 @@ def test_a_deletion_is_accepted_while_a_link_is_valid_and_the_data_stays(stack: 
     assert deleted.status_code == 202
 
     def decision() -> Json:
-        (found,) = stack.api.get(f"/sites/{site.site_id}/retention").json()["backups"]
+        (found,) = stack.api.get(f"/sites/{site.site_id}/retention?userId={site.user_id}").json()["backups"]
         return dict(found)
 
     pinned = stack.api.wait(job, "the grace is over", lambda _: decision()["reason"] == "pinned")

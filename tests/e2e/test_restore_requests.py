@@ -226,7 +226,7 @@ def test_the_data_of_a_backup_that_is_deleted_goes_after_its_restore(stack: Stac
     assert (answer.status_code, answer.json()["status"]) == (202, "done")
 
     def decision() -> str:
-        page = stack.api.get(f"/sites/{backup.site.site_id}/retention").json()
+        page = stack.api.get(f"/sites/{backup.site.site_id}/retention?userId={backup.site.user_id}").json()
         reason: str = page["backups"][0]["reason"]
         return reason
 

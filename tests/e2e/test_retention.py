@@ -17,7 +17,7 @@ def _delete(stack: Stack, job: Json, at: datetime | None = None) -> Json:
 
 def _dry_run(stack: Stack, site: MockSite) -> dict[str, tuple[str, str]]:
     """(action, reason) by job."""
-    backups = stack.api.get(f"/sites/{site.site_id}/retention").json()["backups"]
+    backups = stack.api.get(f"/sites/{site.site_id}/retention?userId={site.user_id}").json()["backups"]
     return {backup["jobId"]: (backup["action"], backup["reason"]) for backup in backups}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from sitebackup.domain.errors import DuplicateJob
 from sitebackup.domain.job import DeleteCause, Job, Status, Task
+from sitebackup.domain.principal import Access
 from sitebackup.domain.restore import Restore
 from sitebackup.ports import SiteClaim
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
@@ -67,19 +68,34 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
         return next((found for found in self.all() if found.idempotency_key == key), None)
 
     @port_call
-    def version(self, document_id: str) -> int | None:
-        found = self._get(document_id)
+    def get_for(self, access: Access, document_id: str) -> D | None:
+        return self._get_for(access, document_id)
+
+    @port_call
+    def version_for(self, access: Access, document_id: str) -> int | None:
+        found = self._get_for(access, document_id)
         return found.version if found else None
+
+    def _get_for(self, access: Access, document_id: str) -> D | None:
+        found = self._get(document_id)
+        return found if found and access.sees(found.user_id, found.sites) else None
 
     @port_call
     def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
-        found = [
+        return self._page(filters, before)[:limit]
+
+    @port_call
+    def page_for(self, access: Access, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
+        found = self._page(filters, before)
+        return [document for document in found if access.sees(document.user_id, document.sites)][:limit]
+
+    def _page(self, filters: Mapping[str, str], before: str | None) -> list[D]:
+        return [
             self.model.from_document(document)
             for document_id, document in sorted(self.documents.items(), reverse=True)
             if all(document.get(name) == value for name, value in filters.items())
             and (before is None or document_id < before)
         ]
-        return found[:limit]
 
     @port_call
     def replace(self, before: D, after: D) -> bool:

@@ -4,12 +4,13 @@ from datetime import datetime
 from typing import Any
 
 from sitebackup.domain.errors import Conflict
-from sitebackup.domain.schedule import Schedule
+from sitebackup.domain.principal import Access
+from sitebackup.domain.schedule import Schedule, schedule_id
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 
 
 class MemorySchedules(Fake):
-    """Documents by site."""
+    """Documents by user and site."""
 
     port = "schedules"
 
@@ -18,31 +19,41 @@ class MemorySchedules(Fake):
         self._documents: dict[str, dict[str, Any]] = {}
 
     @port_call
-    def get(self, site_id: str) -> Schedule | None:
-        document = self._documents.get(site_id)
+    def get_for(self, access: Access, user_id: str, site_id: str) -> Schedule | None:
+        if not access.sees(user_id, [site_id]):
+            return None
+        document = self._documents.get(schedule_id(user_id, site_id))
         return Schedule.from_document(document) if document else None
 
     @port_call
     def add(self, schedule: Schedule) -> None:
-        if schedule.site_id in self._documents:
+        if schedule.id in self._documents:
             raise Conflict("the site's schedule was just created")
-        self._documents[schedule.site_id] = schedule.to_document()
+        self._documents[schedule.id] = schedule.to_document()
 
     @port_call
     def replace(self, seen: Schedule, schedule: Schedule) -> bool:
-        if self._documents.get(seen.site_id, {}).get("version") != seen.version:
+        if self._documents.get(seen.id, {}).get("version") != seen.version:
             return False
-        self._documents[seen.site_id] = schedule.replace(version=seen.version + 1).to_document()
+        self._documents[seen.id] = schedule.replace(version=seen.version + 1).to_document()
         return True
 
     @port_call
-    def delete(self, site_id: str) -> bool:
-        return self._documents.pop(site_id, None) is not None
+    def delete_for(self, access: Access, user_id: str, site_id: str) -> bool:
+        if not access.sees(user_id, [site_id]):
+            return False
+        return self._documents.pop(schedule_id(user_id, site_id), None) is not None
 
     @port_call
-    def page(self, limit: int, past: str | None) -> list[Schedule]:
-        sites = sorted(site for site in self._documents if past is None or site > past)
-        return [Schedule.from_document(self._documents[site]) for site in sites[:limit]]
+    def page_for(self, access: Access, user_id: str | None, limit: int, past: str | None) -> list[Schedule]:
+        found = [Schedule.from_document(document) for _, document in sorted(self._documents.items())]
+        return [
+            schedule
+            for schedule in found
+            if (past is None or schedule.id > past)
+            and user_id in (None, schedule.user_id)
+            and access.sees(schedule.user_id, [schedule.site_id])
+        ][:limit]
 
     @port_call
     def due(self, now: datetime, limit: int) -> list[Schedule]:

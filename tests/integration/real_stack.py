@@ -53,7 +53,7 @@ from sitebackup.ports import (
     SiteRepository,
 )
 from sitebackup.settings import Settings
-from tests.builders import LOOPBACK
+from tests.builders import BY_SERVICE, LOOPBACK
 from tests.fakes.bus import MemoryBus
 from tests.fakes.exports import MemoryExport, MemoryExports
 
@@ -194,7 +194,7 @@ class Stack(Bootstrap):
     def a_backup(self, **changes: Any) -> Job:
         """A new job, of the provider `site` and of a site of its own unless `changes` say otherwise."""
         fields = {"user_id": an_id(), "site_id": an_id(), "providers": ["site"]}
-        return self.create_job()(CreateBackup(**fields | changes), None)
+        return self.create_job()(BY_SERVICE, CreateBackup(**fields | changes), None)
 
     def job(self, job_id: str) -> Job:
         """As it is stored."""

@@ -14,6 +14,7 @@ from mock_providers.client import MockSite
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.domain.events import UploadJobCreated, UploadPartCreated
 from sitebackup.domain.job import Job
+from tests.builders import BY_SERVICE
 from tests.e2e.s3_proxy import S3Proxy
 from tests.integration.mock_server import serve
 from tests.integration.real_stack import MIB, START, Stack
@@ -74,7 +75,7 @@ def back_up(stack: Stack, site: MockSite) -> Job:
 
 def start(stack: Stack, site: MockSite) -> Job:
     return stack.create_job()(
-        CreateBackup(user_id=site.user_id, site_id=site.site_id, providers=["site"]), None
+        BY_SERVICE, CreateBackup(user_id=site.user_id, site_id=site.site_id, providers=["site"]), None
     )
 
 

@@ -15,6 +15,7 @@ from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import StateForbids
 from sitebackup.domain.job import Status
 from sitebackup.domain.retention import Action, Why
+from tests.builders import BY_SERVICE
 from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack
 
 SECOND = timedelta(seconds=1)
@@ -35,7 +36,7 @@ def fetch(url: str) -> requests.Response:
 def test_the_bytes_behind_a_link_have_the_size_and_the_checksum_that_it_is_given_with(stack: Stack) -> None:
     job = stack.a_backup()
     stack.deliver()
-    download = stack.create_download()(job.id, "site")
+    download = stack.create_download()(BY_SERVICE, job.id, "site")
     answer = fetch(download.link.url)
     assert answer.status_code == 200
     assert len(answer.content) == download.stored.size
@@ -49,20 +50,20 @@ def test_a_link_is_to_the_version_that_was_verified_whatever_came_after_it(stack
     stack.deliver()
     assert stack.s3 is not None
     stack.s3.put_object(Bucket="backups", Key=job.key("site"), Body=b"from a run that came too late")
-    answer = fetch(stack.create_download()(job.id, "site").link.url)
+    answer = fetch(stack.create_download()(BY_SERVICE, job.id, "site").link.url)
     assert answer.content == stack.served.by_provider["site"].content
 
 
 def test_a_deletion_is_accepted_and_the_removal_waits_until_the_link_is_over(stack: Stack) -> None:
     job = stack.a_backup()
     stack.deliver()
-    stack.change_job().delete(job.id, None)
+    stack.change_job().delete(BY_SERVICE, job.id, None)
     stack.pass_time(DELETE_GRACE - 2 * SECOND)
-    link = stack.create_download()(job.id, "site").link
+    link = stack.create_download()(BY_SERVICE, job.id, "site").link
     stack.clock = link.expires_at
     assert stack.clean() == 1
     pin_end = max(stack.job(job.id).pins.values())
-    found, _ = stack.get_retention()(job.site_id, 10, None)
+    found, _ = stack.get_retention()(BY_SERVICE, job.user_id, job.site_id, 10, None)
     assert [(decision.action, decision.reason, decision.until) for _, decision in found] == [
         (Action.KEEP, Why.PINNED, pin_end)
     ]
@@ -70,7 +71,7 @@ def test_a_deletion_is_accepted_and_the_removal_waits_until_the_link_is_over(sta
     assert stored is not None
     assert stack.at_key(job) == ([], [stored.version_id])
     with pytest.raises(StateForbids, match="its data is being removed"):
-        stack.create_download()(job.id, "site")
+        stack.create_download()(BY_SERVICE, job.id, "site")
     stack.clock = pin_end - SECOND
     assert stack.clean() == 0
     stack.clock = pin_end
@@ -87,7 +88,7 @@ def test_a_clean_up_beside_a_link_takes_the_leftovers_and_not_what_it_leads_to(s
     stack.deliver()
     assert stack.s3 is not None
     stack.s3.put_object(Bucket="backups", Key=job.key("site"), Body=b"from a run that came too late")
-    url = stack.create_download()(job.id, "site").link.url
+    url = stack.create_download()(BY_SERVICE, job.id, "site").link.url
     assert len(stack.at_key(job)[1]) == 2
     stack.pass_time(GRACE)
     stack.clean()

@@ -16,6 +16,7 @@ from local.services.s3 import BUCKET, S3
 from local.services.service import Service
 from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.job import Job, Status, StoredObject
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import Stack
 
@@ -67,7 +68,7 @@ def stored_of(job: Job) -> StoredObject:
 
 def opened(stack: Stack, job: Job) -> Drill:
     """What a drill finds that somebody asks for."""
-    stack.verify_backup()(job.id)
+    stack.verify_backup()(BY_SERVICE, job.id)
     for _ in range(20):
         stack.deliver()
         if stack.job(job.id).tasks["site"].drilling is None:
@@ -112,7 +113,7 @@ def test_a_whole_backup_is_opened_on_the_real_services_and_its_site_is_proven(st
     job = backed_up(stack)
     drill = opened(stack, job)
     assert (drill.state, drill.members, drill.compared, drill.of_newest) == (DrillState.OK, 4, True, True)
-    assert stack.get_drills().of_site(job.user_id, job.site_id).verified_at == drill.at
+    assert stack.get_drills().of_site(BY_SERVICE, job.user_id, job.site_id).verified_at == drill.at
     assert stack.get_drills()().day.bytes >= stored_of(job).size
     assert not stack.job(job.id).pins
 
@@ -129,7 +130,7 @@ def test_a_bit_that_flips_on_the_servers_disk_is_damage_and_the_member_is_named(
         flip_on_disk(tmp_path, part, part.index(CONTENTS["3.bin"][5000:5100]))
         drill = opened(stack, job)
         assert (drill.state, drill.member) == (DrillState.DAMAGED, "3.bin")
-        assert stack.get_drills().of_site(job.user_id, job.site_id).verified_at is None
+        assert stack.get_drills().of_site(BY_SERVICE, job.user_id, job.site_id).verified_at is None
     finally:
         stack.close()
 
@@ -170,7 +171,7 @@ def test_a_version_that_is_gone_is_unread_and_not_damaged(stack: Stack) -> None:
     stack.s3.delete_object(Bucket=BUCKET, Key=stored.key, VersionId=stored.version_id)
     drill = opened(stack, job)
     assert (drill.state, drill.compared) == (DrillState.UNREAD, False)
-    assert stack.get_drills().of_site(job.user_id, job.site_id).verified_at is None
+    assert stack.get_drills().of_site(BY_SERVICE, job.user_id, job.site_id).verified_at is None
 
 
 def test_a_run_begins_the_drills_that_are_due_and_counts(stack: Stack) -> None:

@@ -15,6 +15,7 @@ from sitebackup.domain.change import Change
 from sitebackup.domain.errors import StateForbids
 from sitebackup.domain.job import DeleteCause, Job, Status
 from sitebackup.domain.retention import Action, Why
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import DELETE_GRACE, GRACE, Stack, a_zip, an_id
 
@@ -60,7 +61,7 @@ def test_what_is_deleted_is_gone_after_the_grace_with_all_versions_markers_and_u
     job = a_done_backup(stack)
     neighbour = a_done_backup(stack)
     leave_things(stack, job)
-    stack.change_job().delete(job.id, None)
+    stack.change_job().delete(BY_SERVICE, job.id, None)
     stack.pass_time(DELETE_GRACE - timedelta(seconds=2))
     stack.clean()
     stack.check_backup(job.id)
@@ -70,7 +71,7 @@ def test_what_is_deleted_is_gone_after_the_grace_with_all_versions_markers_and_u
     assert stack.at_key(job) == ([], [])
     stack.check_backup(neighbour.id)
     with pytest.raises(StateForbids, match="deleted"):
-        stack.change_job().undelete(job.id)
+        stack.change_job().undelete(BY_SERVICE, job.id)
     stack.pass_time(400 * DAY)
     stack.clean()
     assert stack.real.jobs.get(job.id) is None
@@ -78,10 +79,10 @@ def test_what_is_deleted_is_gone_after_the_grace_with_all_versions_markers_and_u
 
 def test_undelete_in_the_grace_brings_everything_back(stack: Stack) -> None:
     job = a_done_backup(stack)
-    stack.change_job().delete(job.id, stack.clock + 3 * DAY)
+    stack.change_job().delete(BY_SERVICE, job.id, stack.clock + 3 * DAY)
     stack.pass_time(5 * DAY)
     stack.clean()
-    stack.change_job().undelete(job.id)
+    stack.change_job().undelete(BY_SERVICE, job.id)
     stack.pass_time(100 * DAY)
     stack.clean()
     assert stack.job(job.id).delete_at is None
@@ -112,7 +113,7 @@ def test_what_a_cancelled_job_left_goes_when_no_retry_can_need_it(stack: Stack) 
     """Both an open upload and an object that was completed in the race."""
     job = stack.a_backup()
     stack.deliver(2)
-    stack.change_job().cancel(job.id)
+    stack.change_job().cancel(BY_SERVICE, job.id)
     stack.bag.bag.clear()
     leave_things(stack, job)
     stack.pass_time(GRACE - timedelta(seconds=2))
@@ -122,7 +123,7 @@ def test_what_a_cancelled_job_left_goes_when_no_retry_can_need_it(stack: Stack) 
     stack.clean()
     assert stack.at_key(job) == ([], [])
     assert stack.job(job.id).status is Status.CANCELLED
-    stack.change_job().retry(job.id)
+    stack.change_job().retry(BY_SERVICE, job.id)
     stack.deliver()
     stack.check_backup(job.id)
     assert stack.job(job.id).attempt == 2
@@ -131,13 +132,13 @@ def test_what_a_cancelled_job_left_goes_when_no_retry_can_need_it(stack: Stack) 
 def test_a_retry_moves_only_what_is_missing(stack: Stack) -> None:
     job = stack.a_backup()
     stack.deliver(2)
-    stack.change_job().cancel(job.id)
+    stack.change_job().cancel(BY_SERVICE, job.id)
     stack.bag.bag.clear()
     upload = stack.job(job.id).tasks["site"].upload
     assert upload is not None
     done = {part.number for part in stack.real.parts.done(upload.upload_id)}
     assert done == {1, 2}
-    stack.change_job().retry(job.id)
+    stack.change_job().retry(BY_SERVICE, job.id)
     stack.deliver(1)
     assert [getattr(event, "number", None) for event in stack.bag.bag] == [3]
     stack.deliver()
@@ -251,7 +252,7 @@ def test_the_record_of_a_job_without_a_backup_goes_after_failed_record_days(
 ) -> None:
     job = stack.a_backup(**({"max_bytes": 1} if end is Status.FAILED else {}))
     if end is Status.CANCELLED:
-        stack.change_job().cancel(job.id)
+        stack.change_job().cancel(BY_SERVICE, job.id)
     stack.deliver()
     stack.pass_time(GRACE)
     stack.clean()
@@ -267,7 +268,7 @@ def test_the_record_of_what_was_deleted_is_kept_by_how_it_had_ended(stack: Stack
     job = stack.a_backup(**({"max_bytes": 1} if end is Status.FAILED else {}))
     stack.deliver()
     assert stack.job(job.id).status is end
-    stack.change_job().delete(job.id, None)
+    stack.change_job().delete(BY_SERVICE, job.id, None)
     stack.pass_time(DELETE_GRACE)
     stack.clean()
     job = stack.job(job.id)
@@ -301,7 +302,7 @@ def test_the_dry_run_says_what_the_clean_up_then_does(stack: Stack) -> None:
     stack.real.jobs.add(newer)
 
     def decided() -> dict[str, tuple[Action, Why]]:
-        found, cursor = dry_run(job.site_id, 10, None)
+        found, cursor = dry_run(BY_SERVICE, job.user_id, job.site_id, 10, None)
         assert cursor is None
         return {job.id: (decision.action, decision.reason) for job, decision in found}
 
@@ -319,7 +320,7 @@ def test_the_dry_run_says_what_the_clean_up_then_does(stack: Stack) -> None:
 
 def test_a_removal_whose_pass_crashed_is_taken_over_later(stack: Stack) -> None:
     job = a_done_backup(stack)
-    stack.change_job().delete(job.id, None)
+    stack.change_job().delete(BY_SERVICE, job.id, None)
     stack.pass_time(DELETE_GRACE)
     claimed = stack.recorder.apply(job.id, lifecycle.begin_removal)
     assert claimed is not None

@@ -13,6 +13,7 @@ from sitebackup.domain.events import TaskUpdated
 from sitebackup.domain.job import Job, Status
 from sitebackup.domain.manifest import manifest_of
 from sitebackup.ports import TimeLeft, no_deadline
+from tests.builders import BY_SERVICE
 from tests.integration.real_stack import DELETE_GRACE, Stack
 
 SWEEP_INTERVAL = timedelta(minutes=1)
@@ -99,7 +100,7 @@ def test_a_removal_takes_the_manifest_first(stack: Stack) -> None:
     """So that no manifest speaks of what is gone, wherever the removal breaks off."""
     job = stack.a_backup()
     stack.deliver()
-    stack.change_job().delete(job.id, None)
+    stack.change_job().delete(BY_SERVICE, job.id, None)
     stack.pass_time(DELETE_GRACE)
     removed = list[str]()
     delete_version = stack.real.storage.delete_version

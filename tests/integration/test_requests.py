@@ -42,10 +42,15 @@ QUERIES = {
     "GET /backup": {"siteId", "userId", "status", "limit", "cursor"},
     "GET /backup/{jobId}": {"wait", "since"},
     "DELETE /backup/{jobId}": {"at"},
-    "GET /schedules": {"limit", "cursor"},
-    "GET /sites/{siteId}/retention": {"limit", "cursor"},
+    "GET /schedules": {"userId", "limit", "cursor"},
+    "GET /sites/{siteId}/schedule": {"userId"},
+    "DELETE /sites/{siteId}/schedule": {"userId"},
+    "POST /sites/{siteId}/schedule/pause": {"userId"},
+    "POST /sites/{siteId}/schedule/resume": {"userId"},
+    "GET /sites/{siteId}/retention": {"userId", "limit", "cursor"},
 }
 DATABASE = "test-requests"
+SERVICE: dict[str, Any] = {"iam": {"userArn": "arn:aws:iam::123456789012:user/tests"}}
 FAR = "9999-12-31T23:59:59Z"
 
 
@@ -103,6 +108,7 @@ class Handlers:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        caller: Any = SERVICE,
     ) -> Answer:
         """What the route answers; a body that is no text is sent as JSON, bytes go in base64."""
         path = re.sub(r"\{(\w+)\}", lambda name: (ids or {})[name[1]], route.path)
@@ -114,6 +120,7 @@ class Handlers:
             "rawQueryString": "",
             "headers": {"content-type": "application/json", **(headers or {})},
             "requestContext": {
+                "authorizer": caller,
                 "http": {"method": route.method, "path": path, "sourceIp": "127.0.0.1"},
                 "routeKey": key,
                 "stage": "$default",
@@ -363,7 +370,18 @@ BODIES = {
         ["cron", "timeZone", "expiresAfterDays", "providers", "paused"],
     ),
 }
-Asked = tuple[Route, dict[str, str], dict[str, str], Any, dict[str, str]]
+Asked = tuple[Route, dict[str, str], dict[str, str], Any, dict[str, str], Any]
+callers: st.SearchStrategy[Any] = st.one_of(
+    st.just(SERVICE),
+    st.sampled_from(
+        [
+            {"jwt": {"claims": {"sub": user, "scope": scope}, "scopes": None}}
+            for user in (USERS[0], "nobody")
+            for scope in ("backup:read backup:write backup:restore backup:delete", "backup:read", "")
+        ]
+    ),
+    st.dictionaries(st.sampled_from(["iam", "jwt", "lambda"]), st.one_of(st.none(), st.just({}), odd_texts)),
+)
 
 
 @st.composite
@@ -392,7 +410,8 @@ def requests(draw: st.DrawFn) -> Asked:
     else:
         body = None
     headers = {"idempotency-key": draw(keys)} if draw(st.booleans()) else {}
-    return route, path, query, draw(st.one_of(st.just(body), st.just(body), texts)), headers
+    sent = draw(st.one_of(st.just(body), st.just(body), texts))
+    return route, path, query, sent, headers, draw(callers)
 
 
 STATES: dict[str, list[str]] = {
@@ -415,12 +434,13 @@ def test_no_request_whatever_is_a_500(call: Handlers, state: str, asked: list[As
     body = {"userId": USERS[0], "siteId": SITES[0]}
     for key in STATES[state]:
         sent = {name: body[name] for name in BODIES.get(key, ([], []))[0]}
-        answer = call(ROUTES[key], {"jobId": newest, "siteId": SITES[0]}, body=sent)
+        query = {"userId": USERS[0]} if QUERIES.get(key) == {"userId"} else {}
+        answer = call(ROUTES[key], {"jobId": newest, "siteId": SITES[0]}, query, sent)
         assert answer.status < 300, answer
         newest = answer.json.get("jobId", newest)
-    for route, path, query, sent, headers in asked:
+    for route, path, query, sent, headers, caller in asked:
         named = {name: newest if value == NEWEST else value for name, value in path.items()}
-        answer = call(route, named, query, sent, headers)
+        answer = call(route, named, query, sent, headers, caller)
         assert answer.status < 500, answer
         if answer.status >= 400:
             assert answer.headers["Content-Type"] == "application/problem+json"

@@ -21,7 +21,7 @@ from sitebackup.restore.create_restore import RestoreRequest
 from sitebackup.restore.recorder import RestoreRecorder
 from sitebackup.restore.restore_lease import ENDS_EARLY, RestoreLease
 from sitebackup.restore.restore_provider import PAUSE_AFTER_BREAK
-from tests.builders import a_restore
+from tests.builders import BY_SERVICE, a_restore
 from tests.integration.mock_server import serve
 from tests.integration.real_stack import MIB, Stack, an_id
 
@@ -62,7 +62,7 @@ def a_restore_of(stack: Stack, **control: Any) -> tuple[MockSite, Restore]:
     request = RestoreRequest(
         user_id=job.user_id, site_id=job.site_id, job_id=job.id, providers="all", safety_backup=False
     )
-    return site, stack.create_restore()(request, None, None)
+    return site, stack.create_restore()(BY_SERVICE, request, None, None)
 
 
 def test_the_rest_of_a_slice_that_broke_is_sent_after_a_pause(stack: Stack) -> None:

@@ -13,6 +13,7 @@ from sitebackup.domain.errors import ActiveJob
 from sitebackup.domain.job import Job, Status
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.restore.create_restore import RestoreRequest
+from tests.builders import BY_SERVICE
 from tests.integration.mock_server import serve
 from tests.integration.real_stack import MIB, Stack, an_id
 
@@ -51,7 +52,7 @@ class Scene:
             "job_id": self.job.id,
             "providers": "all",
         }
-        return self.stack.create_restore()(RestoreRequest(**fields | changes), None, None)
+        return self.stack.create_restore()(BY_SERVICE, RestoreRequest(**fields | changes), None, None)
 
 
 @pytest.fixture

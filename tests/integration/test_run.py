@@ -62,8 +62,8 @@ def _all_gone(processes: list[psutil.Process], limit: float = 20.0) -> bool:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, str], Settings]]:
-    """A run in the background, with parts of 5 MiB and four environments a function."""
-    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5", CONCURRENCY="4")
+    """A run in the background, with an issuer, parts of 5 MiB and four environments a function."""
+    env = _env(tmp_path_factory.mktemp("local"), PARAM_PartSizeMib="5", CONCURRENCY="4", AUTH="jwt")
     result = _local(env, "up")
     assert result.returncode == 0, result.stdout + result.stderr
     settings = Settings.from_env(env)
@@ -87,17 +87,35 @@ def test_up_says_where_everything_is(up: tuple[dict[str, str], Settings]) -> Non
     for port in settings.ports.values():
         assert f"127.0.0.1:{port}" in result.stdout
     assert "upload-part-created" in result.stdout
-    assert result.stdout.startswith("Up with LAMBDA=local SERVICES=embedded CONCURRENCY=4\n")
+    assert result.stdout.startswith("Up with LAMBDA=local SERVICES=embedded AUTH=jwt CONCURRENCY=4\n")
     again = _local(env, "up")
     assert again.returncode == 0
     assert "Already up" in again.stdout
-    assert "LAMBDA=local SERVICES=embedded CONCURRENCY=4" in again.stdout
+    assert "LAMBDA=local SERVICES=embedded AUTH=jwt CONCURRENCY=4" in again.stdout
     other = _local({**env, "CONCURRENCY": "5"}, "up")
     assert other.returncode == 1
     assert "CONCURRENCY=5 was asked for: `make down` first" in other.stderr
     wipe = _local(env, "wipe")
     assert wipe.returncode == 1
     assert "It is up: `make down` first." in wipe.stderr
+
+
+def test_a_token_that_is_printed_opens_the_api_of_users(up: tuple[dict[str, str], Settings]) -> None:
+    env, settings = up
+    url = f"http://127.0.0.1:{settings.ports['USER_API']}/backup"
+    assert requests.get(url, timeout=30).status_code == 401
+    printed = _local(env, "token", USER, f"{SITE},{'6' * 24}", "backup:read")
+    assert printed.returncode == 0, printed.stderr
+    authorization = {"authorization": f"Bearer {printed.stdout.strip()}"}
+    assert requests.get(url, headers=authorization, timeout=30).status_code == 200
+    refused = requests.post(
+        url, headers=authorization, json={"userId": USER, "siteId": SITE, "providers": ["site"]}, timeout=30
+    )
+    assert (refused.status_code, refused.json()["scope"]) == (403, "backup:write")
+    for user, sites, named in (("root", SITE, "USER: 'root'"), (USER, "", "SITES: ''")):
+        wrong = _local(env, "token", user, sites, "backup:read")
+        assert wrong.returncode == 1
+        assert f"{named} must be 24 hex digits" in wrong.stderr
 
 
 def test_a_backup_over_http_is_done_and_lag_returns_to_zero(up: tuple[dict[str, str], Settings]) -> None:
@@ -355,6 +373,7 @@ def test_a_wrong_parameter_is_refused_by_its_name_before_anything_starts(
         ({"CONCURRENCY": "٣"}, "CONCURRENCY is"),
         ({"CONCURRENCY": "5", "LAMBDA": "sam"}, "CONCURRENCY can't be set with LAMBDA=sam"),
         ({"SERVICES": "docker"}, "SERVICES is 'docker'"),
+        ({"AUTH": "none"}, "AUTH is 'none'; it must be iam or jwt"),
         ({"SERVICES": "external", "MONGO_URI": "mongodb://m"}, "KAFKA_BOOTSTRAP_SERVERS and S3_ENDPOINT_URL"),
     ],
 )

@@ -14,7 +14,7 @@ from pymongo import MongoClient, monitoring
 
 from local.services.mongo import Mongo
 from local.services.service import Service
-from sitebackup.adapters.mongo.documents import from_document, to_document
+from sitebackup.adapters.mongo.documents import from_document, schedule_document
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.backup.create_job import CreateBackup
@@ -25,6 +25,7 @@ from sitebackup.domain.job import Job, Status
 from sitebackup.domain.schedule import Schedule, arm, tick_key
 from sitebackup.schedules.manage_schedule import PutSchedule
 from sitebackup.schedules.run_schedule import PAGE, PUT_OFF
+from tests.builders import BY_SERVICE
 from tests.integration.real_stack import START, Stack, an_id
 
 DAY = timedelta(days=1)
@@ -76,7 +77,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.create_indexes()
         with MongoClient[dict[str, Any]](server.address) as patient:
             for start in range(0, MANY, 500):  # the server is slower with more at once
-                documents = [to_document(crowded(number), "siteId") for number in range(start, start + 500)]
+                documents = [schedule_document(crowded(number)) for number in range(start, start + 500)]
                 patient["crowd"]["schedules"].insert_many(documents, ordered=False)
             assert patient["crowd"]["schedules"].estimated_document_count() == MANY
         yield stack
@@ -112,8 +113,8 @@ def jobs(stack: Stack) -> list[Job]:
     return [from_document(Job, document, "id") for document in found]
 
 
-def schedule(stack: Stack, site_id: str) -> Schedule:
-    found = stack.real.schedules.get(site_id)
+def schedule(stack: Stack, user_id: str, site_id: str) -> Schedule:
+    found = stack.real.schedules.get_for(BY_SERVICE, user_id, site_id)
     assert found is not None
     return found
 
@@ -121,7 +122,7 @@ def schedule(stack: Stack, site_id: str) -> Schedule:
 def add_due(stack: Stack, numbers: range) -> list[Schedule]:
     due = [a_schedule(number, START - timedelta(seconds=number % 600)) for number in numbers]
     collection = stack.database["schedules"]
-    collection.insert_many([to_document(schedule, "siteId") for schedule in due])
+    collection.insert_many([schedule_document(schedule) for schedule in due])
     return due
 
 
@@ -147,7 +148,7 @@ def test_the_due_query_reads_the_index_and_of_it_only_what_is_due(
         query = {name: find[name] for name in ("find", "filter", "sort")}
         answer = client[database].command("explain", query, verbosity="executionStats")
     for schedule in added:
-        crowd.real.schedules.delete(schedule.site_id)
+        crowd.real.schedules.delete_for(BY_SERVICE, schedule.user_id, schedule.site_id)
     plan = str(answer["queryPlanner"]["winningPlan"])
     assert "'IXSCAN'" in plan
     assert "COLLSCAN" not in plan
@@ -226,7 +227,7 @@ def test_two_schedulers_at_once_start_every_backup_once(stacks: tuple[Stack, Sta
     assert Counter(job.site_id for job in started) == dict.fromkeys((s.site_id for s in due), 1)
     assert {job.idempotency_key for job in started} == {tick_key(schedule) for schedule in due}
     for seen in due:
-        now = schedule(stacks[0], seen.site_id)
+        now = schedule(stacks[0], seen.user_id, seen.site_id)
         assert now.version == 2, "it was moved on twice"
         assert now.last_tick == seen.next_tick
         assert now.last_job_id in {job.id for job in started if job.site_id == seen.site_id}
@@ -246,7 +247,7 @@ def test_a_scheduler_that_lags_behind_starts_nothing_again(stacks: tuple[Stack, 
         run(other)
         for job in jobs(other):
             if job.status is Status.PENDING:
-                other.change_job().cancel(job.id)
+                other.change_job().cancel(BY_SERVICE, job.id)
         return found
 
     one.real.schedules.due = reading  # type: ignore[method-assign]
@@ -269,12 +270,12 @@ def test_a_crash_between_the_job_and_the_next_tick_makes_no_second_job(
     for _ in range(2):
         with pytest.raises(Crash):
             run(one)
-    assert schedule(one, due.site_id) == due
+    assert schedule(one, due.user_id, due.site_id) == due
     (job,) = jobs(one)
-    other.change_job().cancel(job.id)
+    other.change_job().cancel(BY_SERVICE, job.id)
     assert run(other) == 1
     assert [found.id for found in jobs(other)] == [job.id]
-    assert schedule(other, due.site_id).last_job_id == job.id
+    assert schedule(other, due.user_id, due.site_id).last_job_id == job.id
     assert run(other) == 0
 
 
@@ -283,14 +284,14 @@ def test_every_tick_of_a_week_gets_its_job(stacks: tuple[Stack, Stack]) -> None:
     put = PutSchedule(user_id=an_id(), cron="30 2 * * *", time_zone="Europe/Berlin")
     one.clock = datetime(2030, 10, 24, 12, tzinfo=UTC)  # clocks go back on the 27th
     site = an_id()
-    planned = one.manage_schedule().next_runs(one.manage_schedule().put(site, put))
+    planned = one.manage_schedule().next_runs(one.manage_schedule().put(BY_SERVICE, site, put))
     last = planned[-1]
     while one.clock < last + HOUR:
         one.pass_time(timedelta(minutes=10))
         run(one)
         for job in jobs(one):
             if job.status is Status.PENDING:
-                one.change_job().cancel(job.id)
+                one.change_job().cancel(BY_SERVICE, job.id)
     started = sorted(job.created_at for job in jobs(one))
     assert len(started) == len(planned) == 5
     for at, announced in zip(started, planned, strict=True):
@@ -299,12 +300,12 @@ def test_every_tick_of_a_week_gets_its_job(stacks: tuple[Stack, Stack]) -> None:
 
 def test_after_an_outage_of_a_month_one_backup_is_caught_up(stacks: tuple[Stack, Stack]) -> None:
     one, _ = stacks
-    site = an_id()
-    one.manage_schedule().put(site, PutSchedule(user_id=an_id(), cron="0 */6 * * *"))
+    user, site = an_id(), an_id()
+    one.manage_schedule().put(BY_SERVICE, site, PutSchedule(user_id=user, cron="0 */6 * * *"))
     one.pass_time(30 * DAY)
     assert run(one) == 1
     assert len(jobs(one)) == 1
-    upcoming = schedule(one, site).next_run_at
+    upcoming = schedule(one, user, site).next_run_at
     assert upcoming is not None
     assert one.clock < upcoming <= one.clock + 7 * HOUR
     assert run(one) == 0
@@ -316,19 +317,19 @@ def test_after_an_outage_of_a_month_one_backup_is_caught_up(stacks: tuple[Stack,
 def test_a_backup_that_still_runs_is_not_overtaken_and_that_is_said(stacks: tuple[Stack, Stack]) -> None:
     one, _ = stacks
     (due,) = add_due(one, range(1))
-    running = one.create_job()(CreateBackup(user_id=due.user_id, site_id=due.site_id), None)
+    running = one.create_job()(BY_SERVICE, CreateBackup(user_id=due.user_id, site_id=due.site_id), None)
     assert run(one) == 1
     assert [job.id for job in jobs(one)] == [running.id]
-    now = schedule(one, due.site_id)
+    now = schedule(one, due.user_id, due.site_id)
     assert now.last_error is not None
     assert now.last_error.startswith(f"Skipped: Backup {running.id}")
     assert now.next_run_at is not None
     assert now.next_run_at > one.clock
-    one.change_job().cancel(running.id)
+    one.change_job().cancel(BY_SERVICE, running.id)
     one.clock = now.next_run_at
     assert run(one) == 1
     assert len(jobs(one)) == 2
-    assert schedule(one, due.site_id).last_error is None
+    assert schedule(one, due.user_id, due.site_id).last_error is None
 
 
 def test_a_provider_that_is_gone_is_said_and_the_schedule_goes_on(stacks: tuple[Stack, Stack]) -> None:
@@ -336,7 +337,7 @@ def test_a_provider_that_is_gone_is_said_and_the_schedule_goes_on(stacks: tuple[
     (due,) = add_due(one, range(1))
     assert one.real.schedules.replace(due, due.replace(providers=["gone"]))
     assert run(one) == 1
-    now = schedule(one, due.site_id)
+    now = schedule(one, due.user_id, due.site_id)
     assert now.last_error is not None
     assert "no provider 'gone'" in now.last_error
     assert now.next_run_at is not None
@@ -345,20 +346,20 @@ def test_a_provider_that_is_gone_is_said_and_the_schedule_goes_on(stacks: tuple[
 
 def test_paused_schedules_start_nothing_and_resume_from_now_on(stacks: tuple[Stack, Stack]) -> None:
     one, _ = stacks
-    site = an_id()
+    user, site = an_id(), an_id()
     manage = one.manage_schedule()
-    manage.put(site, PutSchedule(user_id=an_id(), cron="0 * * * *"))
-    manage.pause(site, True)
-    assert manage.next_runs(manage.get(site)) == []
+    manage.put(BY_SERVICE, site, PutSchedule(user_id=user, cron="0 * * * *"))
+    manage.pause(BY_SERVICE, user, site, True)
+    assert manage.next_runs(manage.get(BY_SERVICE, user, site)) == []
     one.pass_time(3 * DAY)
     assert run(one) == 0
     assert not jobs(one)
-    resumed = manage.pause(site, False)
+    resumed = manage.pause(BY_SERVICE, user, site, False)
     assert resumed.next_run_at is not None
     assert resumed.next_run_at > one.clock
     one.clock = resumed.next_run_at
     assert run(one) == 1
-    manage.delete(site)
+    manage.delete(BY_SERVICE, user, site)
     one.pass_time(DAY)
     assert run(one) == 0
 
@@ -402,7 +403,7 @@ def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tri
     started = database["jobs"].find({"kind": "backup", "status": "pending"})
     assert {document["siteId"] for document in started} == {each.site_id for each in good}
     for each in bad:
-        waiting = schedule(one, each.site_id)
+        waiting = schedule(one, each.user_id, each.site_id)
         assert (waiting.next_tick, waiting.next_run_at) == (each.next_tick, one.clock + PUT_OFF)
         assert waiting.last_error == "Not started yet: an unexpected error (ValidationError)."
     assert run(one) == 0
@@ -410,7 +411,7 @@ def test_a_page_of_schedules_that_fail_unforeseen_stops_no_other_and_each_is_tri
     one.pass_time(PUT_OFF)
     assert run(one) == PAGE
     assert len(jobs(one)) == PAGE + 3
-    assert schedule(one, bad[0].site_id).last_error is None
+    assert schedule(one, bad[0].user_id, bad[0].site_id).last_error is None
 
 
 def test_one_schedule_that_makes_no_sense_any_more_stops_no_other(stacks: tuple[Stack, Stack]) -> None:
@@ -420,12 +421,12 @@ def test_one_schedule_that_makes_no_sense_any_more_stops_no_other(stacks: tuple[
     gone = due[2].replace(time_zone="Mars/Olympus")
     assert one.real.schedules.replace(due[2], gone)
     collection = one.database["schedules"]
-    collection.insert_one({**to_document(a_schedule(9, START - DAY), "siteId"), "cron": 9})
+    collection.insert_one({**schedule_document(a_schedule(9, START - DAY)), "cron": 9})
     assert run(one) == 3
     assert {job.site_id for job in jobs(one)} == {schedule.site_id for schedule in due}
-    stopped = schedule(one, gone.site_id)
+    stopped = schedule(one, gone.user_id, gone.site_id)
     assert stopped.next_run_at is None
     assert stopped.last_error is not None
     assert "Stopped until it is set again: timeZone: no IANA time zone 'Mars/Olympus'" in stopped.last_error
     assert one.manage_schedule().next_runs(stopped) == []
-    assert arm(due[0], START, HOUR).next_run_at == schedule(one, due[0].site_id).next_run_at
+    assert arm(due[0], START, HOUR).next_run_at == schedule(one, due[0].user_id, due[0].site_id).next_run_at

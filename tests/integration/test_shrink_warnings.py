@@ -13,7 +13,7 @@ from sitebackup.domain.events import TaskUpdated
 from sitebackup.domain.job import Job, Status
 from sitebackup.domain.retention import Why
 from sitebackup.domain.shrink import COMPARED, FEWEST
-from tests.builders import a_job
+from tests.builders import BY_SERVICE, a_job
 from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import MIB, Stack, a_zip, an_id
 
@@ -101,7 +101,7 @@ def test_a_backup_that_shrank_is_kept_and_expires_like_any_other(stack: Stack) -
     assert life == timedelta(days=3)
     stack.check_backup(shrunk.id)
     stack.pass_time(EXPIRY)
-    decided, _ = stack.get_retention()(SITE, 10, None)
+    decided, _ = stack.get_retention()(BY_SERVICE, USER, SITE, 10, None)
     newest, *older = [decision.reason for _, decision in decided]
     assert (newest, set(older)) == (Why.NEWEST_GOOD, {Why.EXPIRED})
 

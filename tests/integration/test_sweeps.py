@@ -17,6 +17,7 @@ from sitebackup.domain.errors import StateForbids, Transient
 from sitebackup.domain.events import UploadJobCreated
 from sitebackup.domain.job import Job, Status
 from sitebackup.ports import KeyContents
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.integration.real_stack import DELETE_GRACE, GRACE, MIB, Stack, an_id
@@ -104,7 +105,7 @@ def cancelled_with_an_upload(stack: Stack) -> Job:
     stack.deliver(1)
     stack.bag.bag.clear()
     assert stack.job(job.id).tasks["site"].upload is not None
-    return stack.change_job().cancel(job.id)
+    return stack.change_job().cancel(BY_SERVICE, job.id)
 
 
 def test_two_of_each_at_once_do_each_thing_once(stacks: tuple[Stack, Stack]) -> None:
@@ -153,7 +154,7 @@ def test_three_thousand_removals_that_are_due_do_not_delay_the_check_of_a_stalle
     one, _ = stacks
     done = one.a_backup()
     one.deliver()
-    marked = one.change_job().delete(done.id, None)
+    marked = one.change_job().delete(BY_SERVICE, done.id, None)
     one.insert_jobs(
         marked.replace(id=an_id(("removal", number)), site_id=an_id(("site", number)))
         for number in range(3000)
@@ -177,7 +178,7 @@ def test_two_clean_ups_and_a_retry_of_every_job(stacks: tuple[Stack, Stack]) -> 
 
     def retry(job: Job) -> bool:
         try:
-            change_job.retry(job.id)
+            change_job.retry(BY_SERVICE, job.id)
         except StateForbids:
             return False
         return True
@@ -214,7 +215,7 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
             )  # the worker died just before
             one.deliver()
         assert one.at_key(job)[1]
-    one.change_job().cancel(job.id)
+    one.change_job().cancel(BY_SERVICE, job.id)
     one.bag.bag.clear()
     assert sum(map(len, one.at_key(job))) == 1
     for stack in stacks:
@@ -222,7 +223,7 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
 
     def retry_and_run() -> None:
         try:
-            other.change_job().retry(job.id)
+            other.change_job().retry(BY_SERVICE, job.id)
         except StateForbids:
             return
         other.deliver()
@@ -230,7 +231,7 @@ def test_a_retry_at_any_call_of_a_release_loses_nothing(
     watched(one).hook = (call, retry_and_run)
     one.clean()
     if one.job(job.id).status is Status.CANCELLED:
-        other.change_job().retry(job.id)
+        other.change_job().retry(BY_SERVICE, job.id)
     other.deliver()
     one.check_backup(job.id)
 
@@ -240,13 +241,13 @@ def test_jobs_whose_clean_up_fails_do_not_hold_the_others_up(
 ) -> None:
     """Hundreds of them have been due for longer: the others are removed all the same."""
     one, _ = stacks
-    template = one.change_job().cancel(one.a_backup().id)
+    template = one.change_job().cancel(BY_SERVICE, one.a_backup().id)
     one.insert_jobs(
         template.replace(id=an_id(("cleanup", number)), site_id=an_id(("site", number)))
         for number in range(250)
     )
     one.pass_time(timedelta(seconds=1))
-    last = one.change_job().cancel(one.a_backup().id)
+    last = one.change_job().cancel(BY_SERVICE, one.a_backup().id)
     one.pass_time(GRACE)
     at_key = one.real.storage.at_key
 

@@ -10,6 +10,7 @@ import pytest
 
 from local.services.service import Service
 from sitebackup.domain.job import Job, Status
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import GRACE, MIB, Stack, a_zip, an_id
 
@@ -89,7 +90,7 @@ def test_what_is_no_whole_zip_fails_with_a_reason_and_the_last_real_backup_stays
 def test_a_retry_reads_the_export_anew_once_the_provider_has_mended_it(stack: Stack, content: bytes) -> None:
     failed = a_backup(stack, content[:-1])
     stack.served.by_provider["site"] = MemoryExport(content, revision=2)
-    stack.change_job().retry(failed.id)
+    stack.change_job().retry(BY_SERVICE, failed.id)
     stack.deliver()
     stack.check_backup(failed.id)
     stack.pass_time(GRACE)

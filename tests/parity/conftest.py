@@ -83,4 +83,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{events} sample events invoked through sam local invoke: answers equal."
         )
     if backup:
-        terminalreporter.write_line("A backup through sam local start-api and start-lambda: bytes equal.")
+        terminalreporter.write_line("A backup through sam local start-lambda: bytes equal.")

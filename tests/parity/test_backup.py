@@ -1,4 +1,4 @@
-"""A whole backup with the functions in containers: sam's API and Lambda service, our Kafka mappings and services."""
+"""A whole backup with the functions in containers of sam; the HTTP API, Kafka mappings and services are ours."""
 
 from __future__ import annotations
 

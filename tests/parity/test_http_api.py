@@ -68,7 +68,9 @@ def test_the_event_of_a_request(local: Harness, server: SamServer, case: str) ->
     for field in ("method", "path", "protocol", "sourceIp"):
         assert theirs_context["http"][field] == context["http"][field]
     assert theirs_context["stage"] == context["stage"]
-    assert theirs_context.keys() >= context.keys()
+    assert theirs_context.keys() >= context.keys() - {"authorizer"}
+    assert not theirs_context.get("authorizer"), "sam knows a caller by now"
+    assert set(context["authorizer"]) == {"iam"}
     assert theirs["routeKey"] == theirs_context["routeKey"]
     assert ours["routeKey"] == context["routeKey"]
     # The differences.

@@ -7,6 +7,7 @@ from sitebackup.domain.job import Job, Status
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.restore.create_restore import RestoreRequest
+from tests.builders import BY_SERVICE
 from tests.simulation.service import (
     CLEAN_UP_INTERVAL,
     MAX_SWEEPS,
@@ -57,7 +58,7 @@ class SimulatedRestore(SimulatedService):
             safety_backup=self.safety_backup,
         )
         with self.invocation():
-            self.create_restore(request, None, KEY)
+            self.create_restore(BY_SERVICE, request, None, KEY)
 
     @property
     def is_refused(self) -> bool:

@@ -40,6 +40,7 @@ from sitebackup.domain.events import (
 from sitebackup.domain.job import UNFINISHED, Job, Status
 from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.policy import Policy
+from sitebackup.domain.principal import Claims
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.domain.retention import pinned_until
@@ -59,7 +60,7 @@ from sitebackup.ports import (
 from sitebackup.settings import Settings
 from sitebackup.telemetry import logger
 from sitebackup.upkeep import sweep_jobs
-from tests.builders import LOOPBACK
+from tests.builders import BY_SERVICE, LOOPBACK
 from tests.fakes.bus import MemoryBus
 from tests.fakes.clock import ManualClock
 from tests.fakes.exports import MemoryExport, MemoryExports
@@ -343,6 +344,7 @@ class SimulatedService:
             download_role_arn=None,
             schedule_window=timedelta(hours=1),
             schedule_min_interval=timedelta(hours=1),
+            claims=Claims(),
             policy=self.policy,
         )
 
@@ -465,7 +467,7 @@ class SimulatedService:
     def create(self, request: CreateBackup) -> Job:
         """A call of the API that nothing disturbs. Raises what CreateJob does."""
         with self._unexpected.watching():
-            return self.create_job(request, None)
+            return self.create_job(BY_SERVICE, request, None)
 
     def take(self, choice: int) -> Event | None:
         """Takes an event out of the bag."""
@@ -532,40 +534,40 @@ class SimulatedService:
     def cancel(self) -> None:
         """A call of the API."""
         with self.invocation():
-            self.change_job.cancel(self.job_id)
+            self.change_job.cancel(BY_SERVICE, self.job_id)
 
     def retry(self) -> None:
         """A call of the API."""
         with self.invocation():
-            self.change_job.retry(self.job_id)
+            self.change_job.retry(BY_SERVICE, self.job_id)
 
     def cancel_restore(self) -> None:
         """A call of the API, about the newest restore."""
         for restore in self.restores.all()[-1:]:
             with self.invocation():
-                self.change_restore.cancel(restore.id)
+                self.change_restore.cancel(BY_SERVICE, restore.id)
 
     def retry_restore(self) -> None:
         """A call of the API, about the newest restore."""
         for restore in self.restores.all()[-1:]:
             with self.invocation():
-                self.change_restore.retry(restore.id)
+                self.change_restore.retry(BY_SERVICE, restore.id)
 
     def cancel_safety_backup(self) -> None:
         """A call of the API, about the newest restore's."""
         for restore in self.restores.all()[-1:]:
             with self.invocation():
-                self.change_job.cancel(restore.safety_job_id or "")
+                self.change_job.cancel(BY_SERVICE, restore.safety_job_id or "")
 
     def delete(self) -> None:
         """A call of the API: the job's data may go."""
         with self.invocation():
-            self.change_job.delete(self.job_id, None)
+            self.change_job.delete(BY_SERVICE, self.job_id, None)
 
     def verify(self) -> None:
         """A call of the API: somebody asks whether the job's backup opens."""
         with self.invocation():
-            self.verify_backup(self.job_id)
+            self.verify_backup(BY_SERVICE, self.job_id)
 
     def begin_drills(self) -> None:
         """The schedule has come."""
@@ -602,7 +604,7 @@ class SimulatedService:
     def download(self, job_id: str, provider: str) -> None:
         """A call of the API."""
         with self.invocation():
-            self.create_download(job_id, provider)
+            self.create_download(BY_SERVICE, job_id, provider)
 
     def pass_time(self, span: timedelta) -> None:
         """Time moves on."""

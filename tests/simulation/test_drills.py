@@ -22,6 +22,7 @@ from sitebackup.domain.policy import Policy
 from sitebackup.domain.reason import Code
 from sitebackup.domain.restore import RestoreStatus
 from sitebackup.restore.create_restore import RestoreRequest
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.simulation.service import (
     CLEAN_UP_INTERVAL,
@@ -335,7 +336,7 @@ def test_the_backup_before_a_damaged_one_is_kept_in_its_place_and_opened_at_once
     assert service.jobs.holds_newest_good(service.stored(newer))
     assert not service.jobs.holds_newest_good(service.stored(before))
     damage(service, service.stored(newer), 60)
-    service.verify_backup(newer)
+    service.verify_backup(BY_SERVICE, newer)
     service.finish_drills()
     assert service.stored(newer).damaged
     assert not service.jobs.holds_newest_good(service.stored(newer))
@@ -356,15 +357,16 @@ def test_a_damaged_backup_is_neither_restored_nor_downloaded_unless_that_is_aske
     service.finish_drills()
     with pytest.raises(StateForbids, match="site damaged"):
         service.create_restore(
+            BY_SERVICE,
             RestoreRequest(user_id=USER_ID, site_id=SITE_ID, job_id=service.job_id, providers="all"),
             None,
             None,
         )
     with pytest.raises(StateForbids, match="damaged=allow"):
-        service.create_download(service.job_id, "site")
-    assert service.create_download(service.job_id, "site", allow_damaged=True).stored == object_of(
-        service.job
-    )
+        service.create_download(BY_SERVICE, service.job_id, "site")
+    assert service.create_download(
+        BY_SERVICE, service.job_id, "site", allow_damaged=True
+    ).stored == object_of(service.job)
 
 
 # --- with others at the same backup
@@ -380,7 +382,7 @@ def test_a_drill_and_a_restore_of_one_backup_do_not_disturb_each_other(drill_fir
         request = RestoreRequest(
             user_id=USER_ID, site_id=SITE_ID, job_id=service.job_id, providers="all", safety_backup=False
         )
-        restore_id = service.create_restore(request, None, None).id
+        restore_id = service.create_restore(BY_SERVICE, request, None, None).id
         if not drill_first:
             service.deliver_next(deliveries)
             service.verify()

@@ -11,6 +11,7 @@ from sitebackup.domain.change import Change
 from sitebackup.domain.errors import StateForbids
 from sitebackup.domain.job import DeleteCause, Status, Task
 from sitebackup.domain.policy import Policy
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.service import PART_SIZE, START, SimulatedService
@@ -105,13 +106,13 @@ def test_a_retry_during_the_clean_up_is_refused_and_says_why() -> None:
 
     def retry() -> None:
         with pytest.raises(StateForbids) as caught:
-            service.change_job.retry(service.job_id)
+            service.change_job.retry(BY_SERVICE, service.job_id)
         refused.append(caught.value)
 
     at_storage_call(service, 1, retry)
     service.clean_up()
     assert "are being removed right now" in str(refused[0])
-    service.change_job.retry(service.job_id)
+    service.change_job.retry(BY_SERVICE, service.job_id)
     service.finish()
     check_backup(service)
 
@@ -122,9 +123,9 @@ def test_a_clean_up_that_crashed_keeps_a_retry_waiting_but_not_for_ever() -> Non
     service.pass_time(GRACE)
     assert service.recorder.apply(service.job_id, lifecycle.begin_cleaning)
     with pytest.raises(StateForbids):
-        service.change_job.retry(service.job_id)
+        service.change_job.retry(BY_SERVICE, service.job_id)
     service.pass_time(lifecycle.CLAIM)
-    assert service.change_job.retry(service.job_id).attempt == 2
+    assert service.change_job.retry(BY_SERVICE, service.job_id).attempt == 2
 
 
 @pytest.mark.parametrize("outcome", ["completed in the race", "parts"])
@@ -186,7 +187,7 @@ def test_a_marked_job_still_gives_its_upload_up_when_a_retry_would_be_over() -> 
     service = simulated()
     service.deliver_next(2)
     service.cancel()
-    service.change_job.delete(service.job_id, START + 1000 * DAY)
+    service.change_job.delete(BY_SERVICE, service.job_id, START + 1000 * DAY)
     service.pass_time(GRACE)
     service.clean_up()
     assert not service.storage.uploads
@@ -208,7 +209,7 @@ def test_a_marked_done_job_is_cleaned_all_the_same() -> None:
     )
     service.finish()
     left = service.storage.create_upload(service.job.key("site"))
-    service.change_job.delete(service.job_id, START + 1000 * DAY)
+    service.change_job.delete(BY_SERVICE, service.job_id, START + 1000 * DAY)
     service.pass_time(GRACE)
     service.clean_up()
     assert left not in service.storage.uploads
@@ -220,7 +221,7 @@ def test_a_deletion_soon_is_not_put_off_by_the_clean_up() -> None:
     service.deliver_next(2)
     service.cancel()
     service.pass_time(GRACE)
-    service.change_job.delete(service.job_id, None)
+    service.change_job.delete(BY_SERVICE, service.job_id, None)
     service.clean_up()
     service.pass_time(DELETE_GRACE)
     service.clean_up()
@@ -232,23 +233,23 @@ def test_a_deleted_backup_can_be_taken_back_until_its_grace_is_over() -> None:
     service = simulated()
     service.finish()
     key = service.job.key("site")
-    service.change_job.delete(service.job_id, None)
+    service.change_job.delete(BY_SERVICE, service.job_id, None)
     service.pass_time(DELETE_GRACE - timedelta(seconds=2))
     service.clean_up()
     check_backup(service)
-    service.change_job.undelete(service.job_id)
+    service.change_job.undelete(BY_SERVICE, service.job_id)
     service.pass_time(30 * DAY)
     service.clean_up()
     check_backup(service)
-    service.change_job.delete(service.job_id, service.now + DAY)
+    service.change_job.delete(BY_SERVICE, service.job_id, service.now + DAY)
     service.pass_time(DAY + DELETE_GRACE)
     service.clean_up()
     assert service.job.status is Status.DELETED
     assert not service.storage.versions[key]
     with pytest.raises(StateForbids):
-        service.change_job.undelete(service.job_id)
+        service.change_job.undelete(BY_SERVICE, service.job_id)
     with pytest.raises(StateForbids):
-        service.change_job.retry(service.job_id)
+        service.change_job.retry(BY_SERVICE, service.job_id)
     service.pass_time(timedelta(days=POLICY.completed_record_days + 1))
     service.clean_up()
     assert service.jobs.get(service.job_id) is None
@@ -259,13 +260,13 @@ def test_once_the_removal_is_claimed_there_is_no_way_back(call: int) -> None:
     """At each of its calls somebody wants the backup back: either it is whole then, or they are told no."""
     service = simulated()
     service.finish()
-    service.change_job.delete(service.job_id, None)
+    service.change_job.delete(BY_SERVICE, service.job_id, None)
     service.pass_time(DELETE_GRACE)
     answers: list[bool] = []
 
     def undelete() -> None:
         try:
-            service.change_job.undelete(service.job_id)
+            service.change_job.undelete(BY_SERVICE, service.job_id)
             answers.append(True)
         except StateForbids:
             answers.append(False)
@@ -290,7 +291,9 @@ def about_to_be_removed() -> SimulatedService:
 
 def test_a_link_that_is_given_while_a_pass_decides_keeps_the_data_until_it_is_over() -> None:
     service = about_to_be_removed()
-    service.before("jobs.replace", lambda: service.create_download(service.job_id, "site"), times=1)
+    service.before(
+        "jobs.replace", lambda: service.create_download(BY_SERVICE, service.job_id, "site"), times=1
+    )
     service.clean_up()
     ((_, link),) = service.links.given
     check_backup(service)
@@ -312,7 +315,7 @@ def test_no_link_is_given_once_the_removal_has_begun(call: str) -> None:
 
     def download() -> None:
         with pytest.raises(StateForbids) as caught:
-            service.create_download(service.job_id, "site")
+            service.create_download(BY_SERVICE, service.job_id, "site")
         refused.append(caught.value)
 
     service.before(call, download, times=1)
@@ -325,7 +328,7 @@ def test_no_link_is_given_once_the_removal_has_begun(call: str) -> None:
 def test_a_deletion_waits_for_a_reader_that_renews_its_pin_and_goes_on_when_that_is_taken_out() -> None:
     service = simulated()
     service.finish()
-    service.change_job.delete(service.job_id, None)
+    service.change_job.delete(BY_SERVICE, service.job_id, None)
     for _ in range(3):
         pin = partial(lifecycle.pin, owner="a restore", until=service.now + DELETE_GRACE + DAY)
         assert service.recorder.apply(service.job_id, pin)
@@ -342,7 +345,7 @@ def test_the_pin_of_a_reader_that_died_ends_by_itself() -> None:
     service.finish()
     until = service.now + DELETE_GRACE + DAY
     assert service.recorder.apply(service.job_id, partial(lifecycle.pin, owner="a restore", until=until))
-    service.change_job.delete(service.job_id, None)
+    service.change_job.delete(BY_SERVICE, service.job_id, None)
     service.pass_time(DELETE_GRACE)
     service.clean_up()
     assert service.job.clean_up_at == until, "it is looked at again when the pin is over, and not before"

@@ -12,6 +12,7 @@ from sitebackup.domain.job import UNFINISHED, Status
 from sitebackup.domain.plan import MAX_OBJECT_SIZE, MAX_PARTS
 from sitebackup.domain.reason import Code
 from sitebackup.upkeep.work_off import PAGE
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.service import (
@@ -151,7 +152,7 @@ def test_a_page_of_clean_ups_that_fail_does_not_keep_the_pass_from_others(error:
     service = simulated()
     cancelled = [job_of_another_site(service, number) for number in range(1, PAGE + 3)]
     for job_id in cancelled:
-        service.change_job.cancel(job_id)
+        service.change_job.cancel(BY_SERVICE, job_id)
     service.pass_time(timedelta(minutes=1))
     service.cancel()
     service.pass_time(timedelta(seconds=service.policy.upload_grace_seconds + 1))

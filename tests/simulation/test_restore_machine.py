@@ -13,6 +13,7 @@ from hypothesis.stateful import invariant, rule
 from sitebackup.domain.job import Job
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.restore.create_restore import RestoreRequest
+from tests.builders import BY_SERVICE
 from tests.simulation.invariants import check_restore
 from tests.simulation.service import SITE_ID, SLICE, USER_ID, Crash
 from tests.simulation.test_site_machine import SiteMachine, choices, some_providers
@@ -44,7 +45,7 @@ class RestoreMachine(SiteMachine):
             safety_backup=safety_backup,
         )
         with self.service.invocation():
-            self.service.create_restore(request, None, None)
+            self.service.create_restore(BY_SERVICE, request, None, None)
 
     @rule(choice=choices, safety_backup=st.booleans(), site_id=some_sites)
     def a_whole_restore(self, choice: int, safety_backup: bool, site_id: str | None) -> None:
@@ -74,12 +75,12 @@ class RestoreMachine(SiteMachine):
     @rule(choice=choices)
     def cancel_restore(self, choice: int) -> None:
         with self.service.invocation():
-            self.service.change_restore.cancel(self._pick_restore(choice))
+            self.service.change_restore.cancel(BY_SERVICE, self._pick_restore(choice))
 
     @rule(choice=choices)
     def retry_restore(self, choice: int) -> None:
         with self.service.invocation():
-            self.service.change_restore.retry(self._pick_restore(choice))
+            self.service.change_restore.retry(BY_SERVICE, self._pick_restore(choice))
 
     @rule(choice=choices)
     def forget(self, choice: int) -> None:

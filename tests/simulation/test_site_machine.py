@@ -20,6 +20,7 @@ from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
 from sitebackup.domain.manifest import manifest_of, read_manifest
 from sitebackup.domain.policy import Policy, seconds
 from sitebackup.domain.restore import Restore
+from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes
 from tests.simulation.invariants import check_job
@@ -98,7 +99,7 @@ class SiteMachine(RuleBasedStateMachine):
             user_id=USER_ID, site_id=SITE_ID, providers=providers, expires_after_days=expires
         )
         with self.service.invocation():
-            self.service.create_job(request, None)
+            self.service.create_job(BY_SERVICE, request, None)
 
     @rule(choice=choices)
     def deliver(self, choice: int) -> None:
@@ -169,22 +170,24 @@ class SiteMachine(RuleBasedStateMachine):
     @rule(choice=choices)
     def cancel(self, choice: int) -> None:
         with self.service.invocation():
-            self.service.change_job.cancel(self._pick(choice))
+            self.service.change_job.cancel(BY_SERVICE, self._pick(choice))
 
     @rule(choice=choices)
     def retry(self, choice: int) -> None:
         with self.service.invocation():
-            self.service.change_job.retry(self._pick(choice))
+            self.service.change_job.retry(BY_SERVICE, self._pick(choice))
 
     @rule(choice=choices, at=ends)
     def delete(self, choice: int, at: timedelta | None) -> None:
         with self.service.invocation():
-            self.service.change_job.delete(self._pick(choice), self.service.now + at if at else None)
+            self.service.change_job.delete(
+                BY_SERVICE, self._pick(choice), self.service.now + at if at else None
+            )
 
     @rule(choice=choices)
     def undelete(self, choice: int) -> None:
         with self.service.invocation():
-            self.service.change_job.undelete(self._pick(choice))
+            self.service.change_job.undelete(BY_SERVICE, self._pick(choice))
 
     @rule(choice=choices, provider=st.sampled_from(["site", "db"]))
     def download(self, choice: int, provider: str) -> None:

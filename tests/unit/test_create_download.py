@@ -13,7 +13,7 @@ from sitebackup.domain.errors import NotFound, StateForbids, Unavailable
 from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task
 from sitebackup.domain.policy import Policy
 from sitebackup.restore.create_download import CreateDownload
-from tests.builders import a_job
+from tests.builders import BY_SERVICE, a_job
 from tests.fakes.clock import ManualClock
 from tests.fakes.jobs import MemoryJobs
 from tests.fakes.links import MemoryLinks
@@ -65,7 +65,7 @@ class World:
         return call()
 
     def download(self, provider: str = "site") -> Download:
-        return CreateDownload(self.store, self.links, QUARTER_HOUR)(ID, provider)
+        return CreateDownload(self.store, self.links, QUARTER_HOUR)(BY_SERVICE, ID, provider)
 
     @property
     def job(self) -> Job:
@@ -90,7 +90,7 @@ def test_a_file_of_no_known_format_is_not_called_a_zip() -> None:
 def test_the_job_is_pinned_before_a_link_is_signed_and_until_that_is_over_by_any_clock() -> None:
     world = World()
     expires_at = world.download().link.expires_at
-    assert world.calls == ["get", "replace", "link"]
+    assert world.calls == ["get_for", "replace", "link"]
     (pin,) = world.job.pins.values()
     assert MINUTE <= pin - expires_at <= 2 * MINUTE
 

@@ -18,7 +18,11 @@ from sitebackup.domain.errors import (
     BusUnavailable,
     Conflict,
     IdempotencyKeyReused,
+    MissingScope,
+    NoCaller,
     NotFound,
+    NotYourUser,
+    NoUser,
     RepositoryUnavailable,
     RequestError,
     StateForbids,
@@ -27,6 +31,7 @@ from sitebackup.domain.errors import (
 )
 from sitebackup.domain.model import Model
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
+from sitebackup.domain.principal import Claims
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.problems import PROBLEMS
 from sitebackup.restore.create_restore import RestoreRequest
@@ -51,6 +56,7 @@ def an_event(body: str | None = None, path: str = "/", encoded: bool = False) ->
         "rawQueryString": "",
         "headers": {"content-type": "application/json"},
         "requestContext": {
+            "authorizer": {"iam": {"userArn": "arn:aws:iam::123456789012:user/tests"}},
             "http": {"method": "GET", "path": path, "sourceIp": "127.0.0.1"},
             "stage": "$default",
             "requestId": "r",
@@ -224,7 +230,7 @@ def test_an_unknown_query_parameter_is_refused_with_those_that_there_are() -> No
 
 
 def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any], dict[str, Any]]:
-    app = http.resolver()
+    app = http.resolver(Claims())
 
     @app.get("/thing")
     def thing() -> Response[str]:
@@ -240,6 +246,10 @@ def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any
     ("error", "status", "kind"),
     [
         (BadRequest("siteId: required"), 400, "bad-request"),
+        (NoCaller("Nobody."), 403, "no-caller"),
+        (NoUser("The claim."), 403, "no-user"),
+        (NotYourUser("userId: another"), 403, "not-your-user"),
+        (MissingScope("No.", scope="backup:read"), 403, "missing-scope"),
         (NotFound("There is no backup."), 404, "not-found"),
         (ActiveJob("Still running.", jobId=USER), 409, "active-job"),
         (StateForbids("No."), 409, "state-forbids"),
@@ -280,7 +290,7 @@ def test_an_answer_tells_caches_to_keep_nothing() -> None:
 
 
 def test_a_redirect_says_where_to_and_nothing_else_and_is_kept_by_no_cache() -> None:
-    app = http.resolver()
+    app = http.resolver(Claims())
 
     @app.get("/thing")
     def thing() -> Response[str]:

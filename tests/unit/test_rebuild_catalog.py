@@ -13,6 +13,7 @@ from sitebackup.domain.catalog import DifferenceCode, areas
 from sitebackup.domain.change import Moment
 from sitebackup.domain.errors import RepositoryUnavailable, Transient
 from sitebackup.domain.job import DeleteCause, FoundVersion, Job, Status
+from sitebackup.domain.principal import OWN_WORK
 from sitebackup.domain.lifecycle import mark_deleted
 from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
 from sitebackup.domain.retention import first_look
@@ -93,9 +94,9 @@ def test_what_is_rebuilt_twice_is_the_same(catalogue: Catalogue) -> None:
     catalogue.save()
     catalogue.lose_database()
     catalogue.rebuild()
-    first, schedules = catalogue.jobs.all(), catalogue.schedules.page(9, None)
+    first, schedules = catalogue.jobs.all(), catalogue.schedules.page_for(OWN_WORK, None, 9, None)
     assert total(catalogue.rebuild()) == (0, 3, 0, 1)
-    assert (catalogue.jobs.all(), catalogue.schedules.page(9, None)) == (first, schedules)
+    assert (catalogue.jobs.all(), catalogue.schedules.page_for(OWN_WORK, None, 9, None)) == (first, schedules)
 
 
 @pytest.mark.parametrize("status", list(Status))
@@ -187,7 +188,7 @@ def test_schedules_come_back_as_they_were_saved_last_before_the_loss(catalogue: 
     assert catalogue.save() == 0, "once a day"
     catalogue.clock.advance(timedelta(days=1))
     catalogue.schedules.replace(changed, changed.replace(cron="weekly"))
-    catalogue.schedules.delete(deleted.site_id)
+    catalogue.schedules.delete_for(OWN_WORK, deleted.user_id, deleted.site_id)
     assert catalogue.save() == 2
     catalogue.clock.advance(timedelta(hours=1))
     lost_at = catalogue.clock.now
@@ -198,7 +199,9 @@ def test_schedules_come_back_as_they_were_saved_last_before_the_loss(catalogue: 
     assert catalogue.save() == 1, "of a database that is not rebuilt yet"
     assert total(catalogue.rebuild(before=lost_at)) == (0, 0, 2, 0)
     weekly = changed.replace(cron="weekly", version=8)
-    assert catalogue.schedules.page(9, None) == sorted([kept, weekly, new], key=lambda one: one.site_id)
+    assert catalogue.schedules.page_for(OWN_WORK, None, 9, None) == sorted(
+        [kept, weekly, new], key=lambda one: one.id
+    )
 
 
 def test_a_copy_that_was_not_whole_when_the_database_was_lost_does_not_count(catalogue: Catalogue) -> None:
@@ -211,7 +214,7 @@ def test_a_copy_that_was_not_whole_when_the_database_was_lost_does_not_count(cat
     catalogue.clock.advance(timedelta(minutes=2))
     assert catalogue.save() == 0
     assert total(catalogue.rebuild(before=lost_at)) == (0, 0, 1, 0)
-    assert catalogue.schedules.page(9, None) == [schedule]
+    assert catalogue.schedules.page_for(OWN_WORK, None, 9, None) == [schedule]
 
 
 def test_without_saved_schedules_the_jobs_come_back_all_the_same(catalogue: Catalogue) -> None:
@@ -224,7 +227,7 @@ def test_a_page_of_schedules_that_can_not_be_read_is_named_and_the_others_come_b
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sitebackup.catalog.save_settings.PAGE", 2)
-    schedules = sorted((a_schedule() for _ in range(11)), key=lambda one: one.site_id)
+    schedules = sorted((a_schedule() for _ in range(11)), key=lambda one: one.id)
     for schedule in schedules:
         catalogue.schedules.add(schedule)
     assert catalogue.save() == 11
@@ -235,14 +238,14 @@ def test_a_page_of_schedules_that_can_not_be_read_is_named_and_the_others_come_b
     catalogue.lose_database()
     passes = catalogue.rebuild()
     assert [key for each in passes for key in each.pages_left_out] == [pages[1]]
-    assert catalogue.schedules.page(20, None) == schedules[:2] + schedules[4:]
+    assert catalogue.schedules.page_for(OWN_WORK, None, 20, None) == schedules[:2] + schedules[4:]
 
 
 def test_a_pass_that_saves_the_schedules_goes_on_where_the_last_one_ended(
     catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sitebackup.catalog.save_settings.PAGE", 2)
-    schedules = sorted((a_schedule() for _ in range(5)), key=lambda one: one.site_id)
+    schedules = sorted((a_schedule() for _ in range(5)), key=lambda one: one.id)
     for schedule in schedules:
         catalogue.schedules.add(schedule)
     put_once, left = catalogue.storage.put_once, 1
@@ -261,7 +264,7 @@ def test_a_pass_that_saves_the_schedules_goes_on_where_the_last_one_ended(
     assert catalogue.save() == 3
     catalogue.lose_database()
     catalogue.rebuild()
-    assert catalogue.schedules.page(9, None) == schedules
+    assert catalogue.schedules.page_for(OWN_WORK, None, 9, None) == schedules
 
 
 def test_a_pass_ends_in_time_and_the_next_goes_on(catalogue: Catalogue) -> None:
@@ -308,7 +311,7 @@ def test_a_rebuild_that_was_killed_is_the_same_once_it_was_begun_again(killed_at
         catalogue.rebuild()
     catalogue.rebuild()
     assert [shown(job) for job in catalogue.jobs.all()] == [shown(job) for job in lost]
-    assert catalogue.schedules.page(9, None) == sorted(schedules, key=lambda one: one.site_id)
+    assert catalogue.schedules.page_for(OWN_WORK, None, 9, None) == sorted(schedules, key=lambda one: one.id)
 
 
 def test_what_does_not_answer_ends_a_pass_which_is_gone_on_with(catalogue: Catalogue) -> None:
@@ -427,7 +430,7 @@ class EndlessStorage(MemoryStorage):
 
 def test_a_rebuild_holds_no_more_of_a_large_bucket_than_of_a_small_one() -> None:
     catalogue = Catalogue(storage=EndlessStorage())
-    catalogue.jobs.version = lambda document_id: 1  # type: ignore[method-assign]
+    catalogue.jobs.version_for = lambda access, document_id: 1  # type: ignore[method-assign]
     tracemalloc.start()
     try:
         assert total(catalogue.rebuild())[1] == 20_000

@@ -10,7 +10,7 @@ from sitebackup.domain.errors import BusUnavailable, Conflict
 from sitebackup.domain.events import Event, TaskEvent, TaskUpdated
 from sitebackup.domain.job import Job
 from sitebackup.domain.policy import Policy
-from tests.builders import NOW, a_job, a_task, an_id, touch, touched, touches
+from tests.builders import BY_SERVICE, NOW, a_job, a_task, an_id, touch, touched, touches
 from tests.fakes.bus import MemoryBus
 from tests.fakes.jobs import MemoryJobs
 
@@ -53,7 +53,7 @@ def test_a_change_is_stored_with_the_next_version(recorder: Recorder, jobs: Memo
     assert changed is not None
     assert changed.before == job
     assert changed.after == touched(job).replace(version=2) == jobs.get(job.id)
-    assert jobs.version(job.id) == 2
+    assert jobs.version_for(BY_SERVICE, job.id) == 2
 
 
 def test_a_transition_is_told_when_it_happens(recorder: Recorder, job: Job) -> None:
@@ -80,7 +80,7 @@ def test_a_transition_that_is_content_with_the_job_writes_nothing_and_is_no_refu
     content = recorder.apply(job.id, lambda job, moment: Change(job))
     assert content is not None
     assert (content.before, content.after) == (job, job)
-    assert jobs.version(job.id) == job.version
+    assert jobs.version_for(BY_SERVICE, job.id) == job.version
 
 
 def test_a_job_that_is_not_there_is_not_changed(recorder: Recorder) -> None:
@@ -155,7 +155,7 @@ def test_the_events_that_follow_are_emitted_once_the_change_is_stored(jobs: Memo
     versions: list[int | None] = []
 
     def note_what_is_stored[T](port: str, name: str, call: Callable[[], T]) -> T:
-        versions.append(jobs.version(job.id))
+        versions.append(jobs.version_for(BY_SERVICE, job.id))
         return call()
 
     bus = MemoryBus(note_what_is_stored)
@@ -170,7 +170,7 @@ def test_what_must_come_before_the_events_finds_the_change_stored_and_no_event_e
     found: list[object] = []
 
     def look(events: Sequence[Event]) -> None:
-        found.extend([events, jobs.version(job.id), list(bus.bag)])
+        found.extend([events, jobs.version_for(BY_SERVICE, job.id), list(bus.bag)])
 
     assert recorder.apply_seen(job, touch_and_tell, look)
     assert found == [[updated(job)], 2, []]

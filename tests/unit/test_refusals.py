@@ -7,7 +7,7 @@ from sitebackup.backup.recorder import Recorder
 from sitebackup.domain.errors import NotFound, StateForbids, TooLate
 from sitebackup.domain.job import DeleteCause, Status
 from sitebackup.domain.policy import Policy
-from tests.builders import NOW, a_job
+from tests.builders import BY_SERVICE, NOW, a_job
 from tests.fakes.bus import MemoryBus
 from tests.fakes.jobs import MemoryJobs
 
@@ -54,9 +54,9 @@ def holding(status: Status, **changes: object) -> MemoryJobs:
 def ask(jobs: MemoryJobs, what: str) -> None:
     change_job = ChangeJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()))
     if what == "delete":
-        change_job.delete(ID, None)
+        change_job.delete(BY_SERVICE, ID, None)
     else:
-        getattr(change_job, what)(ID)
+        getattr(change_job, what)(BY_SERVICE, ID)
 
 
 @pytest.mark.parametrize(

@@ -103,35 +103,81 @@ def statements(resources: dict[str, Any], function: str) -> list[dict[str, Any]]
     return [choose(each, everything) for document in documents for each in document["Statement"]]
 
 
-@pytest.mark.parametrize(("parameters", "jwt"), [(IAM, False), (JWT, True)], ids=["iam", "jwt"])
-def test_every_route_has_an_authorizer(source: dict[str, Any], parameters: dict[str, str], jwt: bool) -> None:
-    body = choose(transform(parameters)["Resources"]["Api"]["Properties"]["Body"], {"UsesJwt": jwt})
-    schemes = body["components"]["securitySchemes"]
-    routes = {(path, method): each for path, item in body["paths"].items() for method, each in item.items()}
-    declared = {(each["Path"], each["Method"].lower()) for each in events(source, "HttpApi")}
-    assert set(routes) == declared, "the definition of the API and the functions' events list the same routes"
-    for route, operation in routes.items():
-        (requirement,) = operation["security"]
-        (name,) = requirement
-        assert name == "Caller", f"{route} is not open to tokens"
-        if jwt:
-            authorizer = schemes[name]["x-amazon-apigateway-authorizer"]
-            assert authorizer["type"] == "jwt"
-            assert set(authorizer["jwtConfiguration"]) == {"issuer", "audience"}
-        else:
-            assert schemes[name]["x-amazon-apigateway-authtype"] == "awsSigv4"
+def operations(resources: dict[str, Any], api: str) -> dict[tuple[str, str], dict[str, Any]]:
+    """What an API's definition says of each route, by path and method."""
+    paths = resources[api]["Properties"]["Body"]["paths"]
+    return {(path, method): each for path, item in paths.items() for method, each in item.items()}
+
+
+def functions_of_routes(source: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """By the functions' own events."""
+    return {
+        (event["Properties"]["Path"], event["Properties"]["Method"].lower()): name
+        for name, resource in source["Resources"].items()
+        for event in (resource.get("Properties", {}).get("Events") or {}).values()
+        if event["Type"] == "HttpApi"
+    }
+
+
+def test_every_route_of_services_asks_for_a_signature(
+    source: dict[str, Any], resources: dict[str, Any]
+) -> None:
+    found = operations(resources, "Api")
+    assert found.keys() == functions_of_routes(source).keys()
+    scheme = resources["Api"]["Properties"]["Body"]["components"]["securitySchemes"]["AWS_IAM"]
+    assert scheme["x-amazon-apigateway-authtype"] == "awsSigv4"
+    for operation in found.values():
+        assert operation["security"] == [{"AWS_IAM": []}]
         assert operation["x-amazon-apigateway-integration"]["payloadFormatVersion"] == "2.0"
 
 
-def test_a_forgotten_route_is_closed(tmp_path: Path) -> None:
-    text = (ROOT / "template.yaml").read_text()
-    listed = "            delete: { security: [Caller: []] }\n"
-    assert text.count(listed) == 2
-    path = tmp_path / "template.yaml"
-    path.write_text(text.replace(listed, ""))
-    body = transform(JWT, path)["Resources"]["Api"]["Properties"]["Body"]
-    assert body["paths"]["/backup/{jobId}"]["delete"]["security"] == [{"AWS_IAM": []}]
-    assert body["components"]["securitySchemes"]["AWS_IAM"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+def test_every_route_of_users_asks_for_a_token_and_leads_to_the_same_function(source: dict[str, Any]) -> None:
+    resources = transform(JWT)["Resources"]
+    found, functions = operations(resources, "UserApi"), functions_of_routes(source)
+    assert found.keys() == functions.keys(), "the definition for users and the functions' events differ"
+    components = resources["UserApi"]["Properties"]["Body"]["components"]
+    authorizer = components["securitySchemes"]["User"]["x-amazon-apigateway-authorizer"]
+    assert (authorizer["type"], authorizer["identitySource"]) == ("jwt", "$request.header.Authorization")
+    assert authorizer["jwtConfiguration"] == {
+        "issuer": {"Ref": "JwtIssuer"},
+        "audience": {"Fn::Split": [",", {"Ref": "JwtAudience"}]},
+    }
+    for route, operation in found.items():
+        assert operation["security"] == [{"User": []}], route
+        where = operation["x-amazon-apigateway-integration"]["$ref"].removeprefix("#/components/")
+        kind, _, name = where.partition("/")
+        integration = components[kind][name]
+        assert (integration["type"], integration["payloadFormatVersion"]) == ("aws_proxy", "2.0")
+        assert f"/functions/${{{functions[route]}.Arn}}/" in integration["uri"]["Fn::Sub"], route
+
+
+def test_the_api_of_users_may_invoke_the_functions_of_its_routes_and_no_others(
+    source: dict[str, Any], resources: dict[str, Any]
+) -> None:
+    allowed = {
+        each["Properties"]["FunctionName"]["Ref"]
+        for each in resources.values()
+        if each["Type"] == "AWS::Lambda::Permission" and "${UserApi}" in str(each["Properties"]["SourceArn"])
+    }
+    assert allowed == set(functions_of_routes(source).values())
+
+
+def test_without_an_issuer_there_is_no_api_of_users(resources: dict[str, Any]) -> None:
+    """Whatever is its own, or names it, depends on the condition."""
+    text = {name: json.dumps(each) for name, each in resources.items()}
+    concerned = [name for name in text if name.startswith("UserApi") or "UserApi" in text[name]]
+    assert len(concerned) > 10
+    assert [name for name in concerned if resources[name].get("Condition") != "UsesJwt"] == []
+
+
+def test_both_apis_log_every_call_with_who_made_it() -> None:
+    resources = transform(JWT)["Resources"]
+    stages = [each for each in resources.values() if each["Type"] == "AWS::ApiGatewayV2::Stage"]
+    assert len(stages) == 2
+    for stage in stages:
+        logs = stage["Properties"]["AccessLogSettings"]
+        assert logs["DestinationArn"] == {"Fn::GetAtt": ["ApiLogs", "Arn"]}
+        assert {"status", "caller", "subject", "sourceIp"} <= json.loads(logs["Format"]).keys()
 
 
 def test_preflight_requests_need_no_authorizer(resources: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from .domain.download import DownloadLink
 from .domain.events import Event
 from .domain.job import FoundVersion, Job, Part, PartWait, StoredObject
 from .domain.plan import Plan
+from .domain.principal import Access
 from .domain.provider import Provider
 from .domain.restore import Restore
 from .domain.site import Coverage, Day, Ledger, Site
@@ -83,8 +84,26 @@ ID_NAMES = {"backup": "jobId", "restore": "restoreId"}
 """What the id of each kind is called in logs and in the API."""
 
 
-class SiteDocuments[D: (Job, Restore)](Protocol):
-    """Backups or restores, one document each. Every call may raise RepositoryUnavailable.
+class VisibleDocuments[D: (Job, Restore)](Protocol):
+    """Backups or restores as callers see them: what is out of reach is exactly as if it were not there (I21).
+
+    Every call may raise RepositoryUnavailable.
+    """
+
+    def get_for(self, access: Access, document_id: str) -> D | None:
+        """By id. Raises msgspec.ValidationError if the document can't be read."""
+
+    def version_for(self, access: Access, document_id: str) -> int | None:
+        """The version alone: what a long poll reads twice a second."""
+
+    def page_for(self, access: Access, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
+        """As `SiteDocuments.page`."""
+
+
+class SiteDocuments[D: (Job, Restore)](VisibleDocuments[D], Protocol):
+    """Backups or restores, one document each, also as the service itself sees them.
+
+    Every call may raise RepositoryUnavailable.
 
     Whoever stores one stores its `with_next_check()`: the sweep's index can't be forgotten (I8).
     """
@@ -103,9 +122,6 @@ class SiteDocuments[D: (Job, Restore)](Protocol):
 
     def by_idempotency_key(self, key: str) -> D | None:
         """The one that was created under this key."""
-
-    def version(self, document_id: str) -> int | None:
-        """The version alone: what a long poll reads twice a second."""
 
     def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
         """Up to `limit`, newest first, from just before the id `before`; filters are equalities on fields.
@@ -196,25 +212,28 @@ class PartRepository(Protocol):
 
 
 class ScheduleRepository(Protocol):
-    """Schedules, one document a site. Every call may raise RepositoryUnavailable."""
+    """Schedules, one document for each site of a user. Every call may raise RepositoryUnavailable.
 
-    def get(self, site_id: str) -> "Schedule | None":
-        """By site."""
+    Callers see and delete what is within reach; the rest is exactly as if it were not there (I21).
+    """
+
+    def get_for(self, access: Access, user_id: str, site_id: str) -> "Schedule | None":
+        """By user and site."""
 
     def add(self, schedule: "Schedule") -> None:
-        """Raises Conflict if the site has another one already."""
+        """Raises Conflict if the user's site has another one already."""
 
     def replace(self, seen: "Schedule", schedule: "Schedule") -> bool:
         """Compare-and-set: stores it if the version is still the one that was seen; as JobRepository.replace."""
 
-    def delete(self, site_id: str) -> bool:
+    def delete_for(self, access: Access, user_id: str, site_id: str) -> bool:
         """Whether there was one. True after a lost answer."""
 
-    def page(self, limit: int, past: str | None) -> "list[Schedule]":
-        """By site id, past the one given. A document that can't be read is logged and left out."""
+    def page_for(self, access: Access, user_id: str | None, limit: int, past: str | None) -> "list[Schedule]":
+        """This user's, or all; by `Schedule.id`, past the one given. Unreadable documents are logged and left out."""
 
     def due(self, now: datetime, limit: int) -> "list[Schedule]":
-        """Schedules whose time has come, the longest due first; unreadable ones as in `page`."""
+        """Schedules whose time has come, the longest due first; unreadable ones as in `page_for`."""
 
 
 class SiteRepository(Protocol):

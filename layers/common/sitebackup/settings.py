@@ -9,6 +9,7 @@ import msgspec
 
 from .domain.plan import MAX_OBJECT_SIZE, MIB, MIN_PART_SIZE, parts_at_once
 from .domain.policy import Policy
+from .domain.principal import Claims
 from .domain.provider import Provider, ProvidersError, parse_providers
 
 MAX_PART_MIB = 64
@@ -70,6 +71,8 @@ class Settings:
     """Of the role that signs links; None: the function's own."""
     schedule_window: timedelta
     schedule_min_interval: timedelta
+    claims: Claims
+    """Of the tokens that users send."""
     policy: Policy
 
     @classmethod
@@ -108,6 +111,7 @@ class Settings:
             schedule_min_interval=timedelta(
                 minutes=_number(env, "SCHEDULE_MIN_INTERVAL_MINUTES", 60, low=1, high=DAY_MINUTES)
             ),
+            claims=Claims(env.get("JWT_USER_CLAIM") or "sub", env.get("JWT_SITES_CLAIM") or None),
             policy=_policy(env, export_timeout),
         )
 

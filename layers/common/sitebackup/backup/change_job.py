@@ -7,6 +7,7 @@ from ..domain import lifecycle
 from ..domain.change import Change, Moment, Transition
 from ..domain.errors import BadRequest, DuplicateJob, NotFound, StateForbids, TooLate
 from ..domain.job import RETRYABLE, DeleteCause, Job, Status
+from ..domain.principal import Access
 from ..domain.transitions import endings
 from ..telemetry import logger
 from .create_job import MAX_DAYS, site_claimed
@@ -19,20 +20,20 @@ class ChangeJob:
 
     recorder: Recorder
 
-    def retry(self, job_id: str) -> Job:
+    def retry(self, access: Access, job_id: str) -> Job:
         """Opens the next attempt. Raises ActiveJob as well if the site has another active job."""
+        job = self._seen(access, job_id)
         try:
-            return self._change(job_id, "retried", lifecycle.retry)
+            return self._change(job, "retried", lifecycle.retry)
         except DuplicateJob:
-            job = self.recorder.jobs.get(job_id)
-            claim = self.recorder.jobs.claim_of(job.user_id, job.site_id) if job else None
+            claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
             raise site_claimed(claim) from None
 
-    def cancel(self, job_id: str) -> Job:
+    def cancel(self, access: Access, job_id: str) -> Job:
         """Stops what has not started; what runs stops at its next step. Raises TooLate once all tasks are done."""
-        return self._change(job_id, "cancelled", endings.cancel)
+        return self._change(self._seen(access, job_id), "cancelled", endings.cancel)
 
-    def delete(self, job_id: str, at: datetime | None) -> Job:
+    def delete(self, access: Access, job_id: str, at: datetime | None) -> Job:
         """Marks the job's data for deletion, now or at a later time.
 
         Raises BadRequest for a time in the past, or later than anything could expire.
@@ -41,26 +42,30 @@ class ChangeJob:
         if at is not None and not now <= at <= now + timedelta(days=MAX_DAYS):
             raise BadRequest(f"at: must be a time from now to {MAX_DAYS} days from now")
         return self._change(
-            job_id,
+            self._seen(access, job_id),
             "deleted",
             lambda job, moment: lifecycle.mark_deleted(job, moment, at or now, DeleteCause.REQUESTED),
         )
 
-    def undelete(self, job_id: str) -> Job:
+    def undelete(self, access: Access, job_id: str) -> Job:
         """Takes the mark back."""
-        return self._change(job_id, "undeleted", lifecycle.undelete)
+        return self._change(self._seen(access, job_id), "undeleted", lifecycle.undelete)
 
-    def _change(self, job_id: str, what: str, transition: Transition) -> Job:
-        seen: list[Job] = []
+    def _seen(self, access: Access, job_id: str) -> Job:
+        job = self.recorder.jobs.get_for(access, job_id)
+        if job is None:
+            raise NotFound(f"There is no backup {job_id}.")
+        return job
+
+    def _change(self, known: Job, what: str, transition: Transition) -> Job:
+        job_id, seen = known.id, [known]
 
         def decide(job: Job, moment: Moment) -> Change | None:
             seen.append(job)
             return transition(job, moment)
 
-        changed = self.recorder.apply(job_id, decide)
+        changed = self.recorder.apply(job_id, decide, known)
         if changed is None:
-            if not seen:
-                raise NotFound(f"There is no backup {job_id}.")
             job = seen[-1]
             if what == "cancelled" and job.sealed_at and job.is_active:
                 raise TooLate("Everything is backed up; the backup is just being finished.", jobId=job_id)

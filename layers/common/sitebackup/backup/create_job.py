@@ -12,6 +12,7 @@ from ..domain.job import Job, Status
 from ..domain.lifecycle import begin
 from ..domain.model import Id, Model, ProviderNames
 from ..domain.plan import MAX_OBJECT_SIZE
+from ..domain.principal import Access
 from ..domain.provider import Provider
 from ..ports import ID_NAMES, SiteClaim
 from .recorder import Recorder
@@ -47,21 +48,22 @@ class CreateJob:
     providers: Mapping[str, Provider]
     new_id: Callable[[], str]
 
-    def __call__(self, request: CreateBackup, idempotency_key: str | None) -> Job:
+    def __call__(self, access: Access, request: CreateBackup, idempotency_key: str | None) -> Job:
         """The new job, or the one that the user made before with this key.
 
-        Raises BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
+        Raises NotYourUser, NotFound, BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
+        access.check(request.user_id, request.site_id)
         return self.once(request, checked_key(request.user_id, idempotency_key))
 
     def once(self, request: CreateBackup, key: str | None) -> Job:
-        """The one job of this key. Raises what the call itself does."""
+        """The one job of this key, for whoever may reach the site. Raises what the call itself does."""
         names = request.providers or list(self.providers)
         digest = _digest(request) if key else None
         try:
             check_providers(request.providers or (), self.providers)
         except BadRequest:
-            if same := self._repeated(key, digest):  # asked when these providers were known
+            if same := self._repeated(request.site_id, key, digest):  # asked when these providers were known
                 return same
             raise
         moment = self.recorder.moment()
@@ -92,15 +94,19 @@ class CreateJob:
 
     def _existing(self, job: Job) -> Job:
         """The job that stands in the way: the same request's, or another one."""
-        if same := self._repeated(job.idempotency_key, job.request_digest):
+        if same := self._repeated(job.site_id, job.idempotency_key, job.request_digest):
             return same
         raise site_claimed(self.recorder.jobs.claim_of(job.user_id, job.site_id))
 
-    def _repeated(self, key: str | None, digest: str | None) -> Job | None:
-        """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request."""
+    def _repeated(self, site_id: str, key: str | None, digest: str | None) -> Job | None:
+        """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request.
+
+        The key is the user's, but a token may be for some of their sites only: a job of another one is not named.
+        """
         same = self.recorder.jobs.by_idempotency_key(key) if key else None
         if same and same.request_digest != digest:
-            raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", jobId=same.id)
+            members = {"jobId": same.id} if same.site_id == site_id else {}
+            raise IdempotencyKeyReused("Idempotency-Key: it was used for another backup", **members)
         return same
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from ..domain.errors import NotFound
 from ..domain.job import Job
+from ..domain.principal import Access
 from ..domain.restore import Restore
-from ..ports import Clock, SiteDocuments
+from ..ports import Clock, VisibleDocuments
 
 POLL_SECONDS = 0.5
 """Each look costs one read of one field by `_id`."""
@@ -18,11 +19,11 @@ MAX_WAIT_SECONDS = 25
 class GetDocument[D: (Job, Restore)]:
     """One, or a page of them."""
 
-    documents: SiteDocuments[D]
+    documents: VisibleDocuments[D]
     kind: str
     clock: Clock
 
-    def __call__(self, document_id: str, wait: int = 0, since: int | None = None) -> D:
+    def __call__(self, access: Access, document_id: str, wait: int = 0, since: int | None = None) -> D:
         """The one of this id, as soon as its version is past `since` or `wait` seconds are over.
 
         Raises NotFound or RepositoryUnavailable.
@@ -30,22 +31,23 @@ class GetDocument[D: (Job, Restore)]:
         end = self.clock.monotonic() + min(wait, MAX_WAIT_SECONDS)
         if since is not None:
             while self.clock.monotonic() < end:
-                version = self.documents.version(document_id)
+                version = self.documents.version_for(access, document_id)
                 if version is None or version > since:
                     break
                 self.clock.sleep(min(POLL_SECONDS, max(end - self.clock.monotonic(), 0)))
-        found = self.documents.get(document_id)
+        found = self.documents.get_for(access, document_id)
         if found is None:
             raise NotFound(f"There is no {self.kind} {document_id}.")
         return found
 
     def page(
-        self, filters: Mapping[str, str | None], limit: int, before: str | None
+        self, access: Access, filters: Mapping[str, str | None], limit: int, before: str | None
     ) -> tuple[list[D], str | None]:
         """Newest first, and the cursor of the next page; a filter that is None does not count.
 
-        Raises RepositoryUnavailable.
+        Raises NotYourUser or RepositoryUnavailable.
         """
+        filters = {**filters, "userId": access.any_user(filters.get("userId"))}
         asked = {name: value for name, value in filters.items() if value is not None}
-        found = self.documents.page(asked, limit + 1, before)
+        found = self.documents.page_for(access, asked, limit + 1, before)
         return found[:limit], found[limit - 1].id if len(found) > limit else None

@@ -12,12 +12,13 @@ from ..domain.errors import Conflict, DuplicateJob
 from ..domain.job import Job
 from ..domain.model import Model
 from ..domain.policy import Policy
+from ..domain.principal import OWN_WORK
 from ..domain.schedule import Schedule
 from ..ports import Clock, JobRepository, ObjectStorage, Pool, ScheduleRepository
 from ..telemetry import count, logger
 from .folders import read_folders, read_whole
 from .passes import work_through
-from .saved_schedules import newest_saved, pages_past, read_page, site_of
+from .saved_schedules import last_of, newest_saved, pages_past, read_page
 
 AT_ONCE = 16
 """Folders in the hands of one pass: nearly all of their time goes by waiting for S3."""
@@ -120,7 +121,7 @@ class RebuildCatalog:
             return folder_differences(folder, None)[0]
         if folder.manifest is None:
             return None
-        if self.jobs.version(folder.job_id) is not None:
+        if self.jobs.version_for(OWN_WORK, folder.job_id) is not None:
             return "jobs_present"
         manifest = described(folder, read_whole(self.storage, folder.manifest))
         if isinstance(manifest, Difference):
@@ -135,17 +136,17 @@ class RebuildCatalog:
             try:
                 self.jobs.add(same)
             except DuplicateJob:
-                if self.jobs.version(job.id) is not None:
+                if self.jobs.version_for(OWN_WORK, job.id) is not None:
                     return False
             else:
                 return True
         return False
 
     def _schedules(self, before: datetime, place: str, done: "_Done") -> str | None:
-        """Adds the schedules of the next pages; `place` is `{name of the copy}/{site}`, empty at the beginning."""
-        name, _, site_id = place.partition("/")
+        """Adds the schedules of the next pages; `place` is `{name of the copy}/{schedule}`, empty at first."""
+        name, _, past = place.partition("/")
         name = name or newest_saved(self.storage, before) or ""
-        pages = pages_past(self.storage, name, site_id) if name else []
+        pages = pages_past(self.storage, name, past) if name else []
         if not pages:
             return None
         for found in pages:
@@ -158,7 +159,7 @@ class RebuildCatalog:
             with self.pool(AT_ONCE) as pool:
                 for made in pool.map(self._add_schedule, saved):
                     done.counts["schedules" if made else "schedules_present"] += 1
-        return f"{name}/{site_of(pages[-1])}"
+        return f"{name}/{last_of(pages[-1])}"
 
     def _add_schedule(self, schedule: Schedule) -> bool:
         """Whether the site had none. It stands where it stood: what has become due since then is caught up once."""

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 import msgspec
 
 from ..domain.errors import ObjectExists
+from ..domain.principal import OWN_WORK
 from ..ports import Clock, ObjectStorage, ScheduleRepository
 from ..telemetry import count
-from .saved_schedules import Page, last_site, mark_key, name_of, page_key
+from .saved_schedules import Page, last_saved, mark_key, name_of, page_key
 
 PAGE = 1000
 """Schedules of a page: some 400 KB."""
@@ -33,12 +34,12 @@ class SaveSettings:
         name = name_of(datetime.fromtimestamp(begun, UTC))
         if self.storage.head(mark_key(name)):
             return 0
-        past, saved = last_site(self.storage, name), 0
+        past, saved = last_saved(self.storage, name), 0
         while self.clock.now() < deadline:
-            page = Page(schedules=self.schedules.page(PAGE, past))
+            page = Page(schedules=self.schedules.page_for(OWN_WORK, None, PAGE, past))
             if page.schedules:
                 self._put(page_key(name, page), msgspec.json.encode(page), deadline)
-                past = page.schedules[-1].site_id
+                past = page.schedules[-1].id
                 saved += len(page.schedules)
             if len(page.schedules) < PAGE:
                 self._put(mark_key(name), b"{}", deadline)

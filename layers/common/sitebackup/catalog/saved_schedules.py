@@ -1,7 +1,7 @@
 """Schedules as they are saved in the bucket: each day a copy of all, in pages, with a mark once it is whole.
 
-Pages are at `catalog/schedules/{time}/{last siteId}.json`, and the mark at `catalog/saved/{time}.json`; the time is
-that at which the day began. Both are written once.
+Pages are at `catalog/schedules/{time}/{id of the last schedule}.json`, and the mark at `catalog/saved/{time}.json`; the
+time is that at which the day began. Both are written once.
 """
 
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ _AT_ONCE = 5
 
 
 class Page(Model, frozen=True, kw_only=True, omit_defaults=False):
-    """What is written: some schedules, by site id."""
+    """What is written: some schedules, by their ids."""
 
     schema: Literal[1] = 1
     schedules: list[Schedule]
@@ -40,7 +40,7 @@ def mark_key(name: str) -> str:
 
 def page_key(name: str, page: Page) -> str:
     """Where a page of a copy is."""
-    return f"{_PAGES}{name}/{page.schedules[-1].site_id}.json"
+    return f"{_PAGES}{name}/{page.schedules[-1].id}.json"
 
 
 def newest_saved(storage: ObjectStorage, before: datetime) -> str | None:
@@ -56,25 +56,25 @@ def newest_saved(storage: ObjectStorage, before: datetime) -> str | None:
             return newest
 
 
-def last_site(storage: ObjectStorage, name: str) -> str | None:
-    """Up to which site the copy was saved, as long as it is not whole. Raises Transient or Permanent."""
+def last_saved(storage: ObjectStorage, name: str) -> str | None:
+    """Up to which schedule the copy was saved, as long as it is not whole. Raises Transient or Permanent."""
     last, place = None, None
     while True:
         page = storage.list_versions(f"{_PAGES}{name}/", place)
         if page.versions:
-            last = site_of(page.versions[-1])
+            last = last_of(page.versions[-1])
         place = page.next
         if place is None:
             return last
 
 
-def pages_past(storage: ObjectStorage, name: str, site_id: str) -> list[FoundVersion]:
-    """The next pages of a copy, past the one that ends with this site ("": the first ones).
+def pages_past(storage: ObjectStorage, name: str, past: str) -> list[FoundVersion]:
+    """The next pages of a copy, past the one that ends with this schedule ("": the first ones).
 
     Raises Transient or Permanent.
     """
     prefix = f"{_PAGES}{name}/"
-    after = Place(f"{prefix}{site_id}.json!") if site_id else None
+    after = Place(f"{prefix}{past}.json!") if past else None
     return storage.list_versions(prefix, after, limit=_AT_ONCE).versions
 
 
@@ -83,6 +83,6 @@ def read_page(storage: ObjectStorage, found: FoundVersion) -> list[Schedule]:
     return msgspec.json.decode(read_whole(storage, found), type=Page).schedules
 
 
-def site_of(found: FoundVersion) -> str:
-    """The last site of a page."""
+def last_of(found: FoundVersion) -> str:
+    """The id of the last schedule of a page."""
     return found.key.rpartition("/")[2].removesuffix(".json")

@@ -96,6 +96,22 @@ class NotFound(RequestError):
     """There is no such thing."""
 
 
+class NoCaller(RequestError):
+    """Nobody has verified who calls. The authorizer of the route is missing, which no caller can make up for."""
+
+
+class NoUser(RequestError):
+    """The token names no user of ours."""
+
+
+class NotYourUser(RequestError):
+    """The call is for another user than the token."""
+
+
+class MissingScope(RequestError):
+    """The token does not hold the scope that the call needs; `scope` names it."""
+
+
 class ActiveJob(RequestError):
     """The site has an active job; `jobId` names it."""
 

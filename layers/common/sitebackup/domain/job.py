@@ -251,6 +251,11 @@ class Job(Model, frozen=True, kw_only=True):
         return self.status in UNFINISHED
 
     @property
+    def sites(self) -> tuple[str, ...]:
+        """Those that it concerns: who may not reach all of them does not see it (I21)."""
+        return (self.site_id,)
+
+    @property
     def claims_site(self) -> bool:
         """Whether no other backup or restore of the site may be active beside it (I10)."""
         return self.is_active and self.safety_for is None

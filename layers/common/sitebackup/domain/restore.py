@@ -119,6 +119,11 @@ class Restore(Model, frozen=True, kw_only=True):
         return self.status in ACTIVE
 
     @property
+    def sites(self) -> tuple[str, ...]:
+        """Those that it concerns: who may not reach all of them does not see it (I21)."""
+        return (self.site_id, self.source_site_id)
+
+    @property
     def claims_site(self) -> bool:
         """Whether no backup or other restore of the site may be active beside it (I10)."""
         return self.is_active

@@ -28,7 +28,7 @@ class ScheduleError(ValueError):
 
 
 class Schedule(Model, frozen=True, kw_only=True):
-    """A site's automatic backup: one document."""
+    """The automatic backup of a user's site: one document."""
 
     site_id: Id
     user_id: Id
@@ -48,6 +48,16 @@ class Schedule(Model, frozen=True, kw_only=True):
     last_job_id: Id | None = None
     last_error: str | None = None
     """Why the last tick made no backup."""
+
+    @property
+    def id(self) -> str:
+        """48 hex digits: schedules are in the order of users, and of sites."""
+        return schedule_id(self.user_id, self.site_id)
+
+
+def schedule_id(user_id: str, site_id: str) -> str:
+    """Of the schedule that a user has for a site."""
+    return user_id + site_id
 
 
 def check(cron: str, time_zone: str, now: datetime, min_interval: timedelta = _MINUTE) -> None:
@@ -159,4 +169,4 @@ def tick_key(schedule: Schedule) -> str:
     tick = schedule.next_tick
     if tick is None:
         raise ValueError("a schedule that is not armed has no tick")
-    return f"schedule:{schedule.site_id}:{tick.isoformat()}"
+    return f"schedule:{schedule.user_id}:{schedule.site_id}:{tick.isoformat()}"

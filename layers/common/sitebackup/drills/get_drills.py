@@ -6,6 +6,7 @@ from datetime import datetime
 
 from ..domain.errors import NotFound
 from ..domain.policy import Policy
+from ..domain.principal import Access
 from ..domain.site import Coverage, Day, Site
 from ..ports import SiteRepository
 
@@ -21,7 +22,7 @@ class Report:
 
 @dataclass(frozen=True)
 class GetDrills:
-    """Both raise RepositoryUnavailable."""
+    """Each raises RepositoryUnavailable."""
 
     sites: SiteRepository
     policy: Policy
@@ -31,9 +32,10 @@ class GetDrills:
         """Of all sites."""
         return Report(self.policy.drill_days, self.sites.ledger().coverage, self.sites.day(self.now()))
 
-    def of_site(self, user_id: str, site_id: str) -> Site:
-        """Of one. Raises NotFound if it never had a backup, or has none any more."""
+    def of_site(self, access: Access, user_id: str, site_id: str) -> Site:
+        """Of one. Raises NotYourUser, or NotFound if it is out of reach, never had a backup, or has none any more."""
+        access.check(user_id, site_id)
         site = self.sites.get(user_id, site_id)
         if site is None:
-            raise NotFound(f"Site {site_id} of user {user_id} has no backup.")
+            raise NotFound(f"There is no site {site_id}.")
         return site

@@ -7,6 +7,7 @@ from ..domain import drilling
 from ..domain.change import Change, Moment
 from ..domain.errors import NotFound, StateForbids
 from ..domain.job import Job
+from ..domain.principal import Access
 from ..telemetry import logger
 from .settle_site import SettleSite
 
@@ -18,9 +19,9 @@ class VerifyBackup:
     recorder: Recorder
     settle: SettleSite
 
-    def __call__(self, job_id: str) -> Job:
+    def __call__(self, access: Access, job_id: str) -> Job:
         """Raises NotFound, StateForbids, RepositoryUnavailable or Conflict."""
-        job = self.recorder.jobs.get(job_id)
+        job = self.recorder.jobs.get_for(access, job_id)
         if job is None:
             raise NotFound(f"There is no backup {job_id}.")
         newest = [name for name, found in self.settle.newest(job).items() if found.job.id == job_id]

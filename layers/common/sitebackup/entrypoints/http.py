@@ -15,17 +15,21 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 
 from ..domain.errors import BadRequest, RequestError
 from ..domain.model import MAX_NAME_SHOWN, Model, ProviderName, in_plain_words, to_milliseconds
+from ..domain.principal import Access, Claims, Principal, Scope
 from ..telemetry import logger
+from .principal import principal_of
 from .problems import INTERNAL, Problem, problem
 
 MAX_DIGITS = 18
 _ID = re.compile(r"[0-9a-f]{24}")
+_TWO_IDS = re.compile(r"[0-9a-f]{48}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE)
 
 
-def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGatewayHttpResolver:
+def resolver(claims: Claims, queries: Mapping[str, Collection[str]] | None = None) -> APIGatewayHttpResolver:
     """A router that answers every error with problem details.
 
+    Whoever calls is known by an authorizer, or refused before anything else; `access` then gives what they may reach.
     `queries` names the query parameters of each route that has some, by its route key, such as `GET /backup`. Others,
     and ids and names in the path that are none, are refused before a route's function is called.
     """
@@ -34,6 +38,7 @@ def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGateway
 
     def check(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
         event = app.current_event
+        app.context["principal"] = principal_of(event.get("requestContext") or {}, claims)
         reject_unknown(event.query_string_parameters, known.get(event.route_key, ()))
         # As API Gateway has it: the router's own pattern lets a line feed at the end of the path pass unseen.
         for name, value in event.path_parameters.items():
@@ -59,6 +64,12 @@ def resolver(queries: Mapping[str, Collection[str]] | None = None) -> APIGateway
     return app
 
 
+def access(app: APIGatewayHttpResolver, scope: Scope) -> Access:
+    """What the present call may reach, which needs this scope. Raises MissingScope."""
+    principal: Principal = app.context["principal"]
+    return principal.may(scope)
+
+
 def body[T: Model](event: APIGatewayProxyEventV2, kind: type[T]) -> T:
     """The request's body. Raises BadRequest, which names the field.
 
@@ -82,6 +93,13 @@ def parse_id(value: str, name: str) -> str:
     """Raises BadRequest unless it is 24 hex digits."""
     if not _ID.fullmatch(value):
         raise BadRequest(f"{name}: must be 24 hex digits in lower case")
+    return value
+
+
+def parse_schedule_id(value: str, name: str) -> str:
+    """Raises BadRequest unless it is 48 hex digits."""
+    if not _TWO_IDS.fullmatch(value):
+        raise BadRequest(f"{name}: must be 48 hex digits in lower case")
     return value
 
 

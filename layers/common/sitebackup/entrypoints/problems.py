@@ -7,7 +7,11 @@ from ..domain.errors import (
     BadRequest,
     Conflict,
     IdempotencyKeyReused,
+    MissingScope,
+    NoCaller,
     NotFound,
+    NotYourUser,
+    NoUser,
     RestoreUnsupported,
     StateForbids,
     TooLate,
@@ -28,6 +32,10 @@ class Problem:
 
 PROBLEMS: dict[type[Exception], Problem] = {
     BadRequest: Problem(400, "bad-request", "The request is not valid."),
+    NoCaller: Problem(403, "no-caller", "Nobody has verified who calls."),
+    NoUser: Problem(403, "no-user", "The token names no user."),
+    NotYourUser: Problem(403, "not-your-user", "The call is for another user."),
+    MissingScope: Problem(403, "missing-scope", "The token does not allow this."),
     NotFound: Problem(404, "not-found", "There is no such resource."),
     ActiveJob: Problem(409, "active-job", "The site has an active backup or restore."),
     StateForbids: Problem(409, "state-forbids", "The state of the backup or restore does not allow this."),

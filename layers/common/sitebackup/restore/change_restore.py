@@ -6,6 +6,7 @@ from ..backup.create_job import site_claimed
 from ..domain import restoring
 from ..domain.change import Moment
 from ..domain.errors import Conflict, DuplicateJob, NotFound, StateForbids, TooLate, Unavailable
+from ..domain.principal import Access
 from ..domain.restore import Restore
 from ..domain.restoring import RestoreChange, RestoreTransition
 from ..telemetry import logger
@@ -20,26 +21,31 @@ class ChangeRestore:
     recorder: RestoreRecorder
     advance: AdvanceRestore
 
-    def cancel(self, restore_id: str) -> Restore:
+    def cancel(self, access: Access, restore_id: str) -> Restore:
         """Stops every task whose provider has not got all bytes. Raises TooLate if there is none."""
-        return self._change(restore_id, "cancelled", restoring.cancel)
+        return self._change(self._seen(access, restore_id), "cancelled", restoring.cancel)
 
-    def retry(self, restore_id: str) -> Restore:
+    def retry(self, access: Access, restore_id: str) -> Restore:
         """Opens the next attempt, once what the one before held is released.
 
         Raises ActiveJob as well if something else is active on the site.
         """
+        restore = self._seen(access, restore_id)
         self.advance(restore_id)
         try:
-            return self._change(restore_id, "retried", restoring.retry)
+            return self._change(restore, "retried", restoring.retry)
         except DuplicateJob:
-            restores = self.recorder.restores
-            restore = restores.get(restore_id)
-            claim = restores.claim_of(restore.user_id, restore.site_id) if restore else None
+            claim = self.recorder.restores.claim_of(restore.user_id, restore.site_id)
             raise site_claimed(claim) from None
 
-    def _change(self, restore_id: str, what: str, transition: RestoreTransition) -> Restore:
-        seen: list[Restore] = []
+    def _seen(self, access: Access, restore_id: str) -> Restore:
+        restore = self.recorder.restores.get_for(access, restore_id)
+        if restore is None:
+            raise NotFound(f"There is no restore {restore_id}.")
+        return restore
+
+    def _change(self, known: Restore, what: str, transition: RestoreTransition) -> Restore:
+        restore_id, seen = known.id, [known]
 
         def decide(restore: Restore, moment: Moment) -> RestoreChange | None:
             seen.append(restore)
@@ -47,8 +53,6 @@ class ChangeRestore:
 
         changed = self.recorder.apply(restore_id, decide)
         if changed is None:
-            if not seen:
-                raise NotFound(f"There is no restore {restore_id}.")
             if what == "cancelled" and seen[-1].is_active:
                 raise TooLate(
                     "The last bytes are at the providers, or on their way; nothing can be stopped.",

@@ -9,6 +9,7 @@ from ..domain import lifecycle
 from ..domain.download import OWNER, Download, downloadable, file_name, refusal
 from ..domain.errors import NotFound
 from ..domain.model import Model, ProviderName
+from ..domain.principal import Access
 from ..ports import DownloadLinks
 from ..telemetry import count, log_context, logger
 
@@ -27,9 +28,11 @@ class CreateDownload:
     links: DownloadLinks
     valid_for: timedelta
 
-    def __call__(self, job_id: str, provider: str, *, allow_damaged: bool = False) -> Download:
+    def __call__(
+        self, access: Access, job_id: str, provider: str, *, allow_damaged: bool = False
+    ) -> Download:
         """Raises NotFound, StateForbids, Conflict, or Unavailable (MongoDB, or what is needed to sign)."""
-        job = self.store.jobs.get(job_id)
+        job = self.store.jobs.get_for(access, job_id)
         if job is None:
             raise NotFound(f"There is no backup {job_id}.")
         moment = self.store.moment()

@@ -21,6 +21,7 @@ from ..domain.errors import (
 )
 from ..domain.job import Job, Status, StoredObject
 from ..domain.model import Id, Model, ProviderName
+from ..domain.principal import Access
 from ..domain.provider import Provider
 from ..domain.restore import Restore, RestoreStatus, RestoreTask
 from ..ports import JobRepository
@@ -50,6 +51,11 @@ class RestoreRequest(Model, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     safety_backup: Flag = True
     dry_run: Flag = False
 
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The site that is restored, and that of the backup."""
+        return (self.target_site_id or self.site_id, self.site_id)
+
 
 @dataclass(frozen=True)
 class CreateRestore:
@@ -62,18 +68,23 @@ class CreateRestore:
     new_id: Callable[[], str]
 
     def __call__(
-        self, request: RestoreRequest, before: datetime | None, idempotency_key: str | None
+        self,
+        access: Access,
+        request: RestoreRequest,
+        before: datetime | None,
+        idempotency_key: str | None,
     ) -> Restore:
         """The new restore, or the one that the user made before with this key. `before` is that of the request.
 
-        Raises BadRequest, NotFound, StateForbids, RestoreUnsupported, ActiveJob, IdempotencyKeyReused,
+        Raises NotYourUser, BadRequest, NotFound, StateForbids, RestoreUnsupported, ActiveJob, IdempotencyKeyReused,
         RepositoryUnavailable or Conflict.
         """
+        access.check(request.user_id, *request.sites)
         key = checked_key(f"{request.user_id}:restore", idempotency_key)
         digest = _digest(request) if key else None
-        if same := self._repeated(key, digest):
+        if same := self._repeated(request, key, digest):
             return same
-        job, objects = self.what(request, before)
+        job, objects = self.what(access, request, before)
         now = self.recorder.now()
         restore = Restore(
             id=self.new_id(),
@@ -95,7 +106,7 @@ class CreateRestore:
         try:
             self.recorder.create(restore)
         except DuplicateJob:
-            if same := self._repeated(key, digest):
+            if same := self._repeated(request, key, digest):
                 return same
             raise site_claimed(self.jobs.claim_of(restore.user_id, restore.site_id)) from None
         try:
@@ -105,14 +116,17 @@ class CreateRestore:
             logger.warning("the restore's first step is left to the sweep", extra=extra)
         return self.recorder.restores.get(restore.id) or restore
 
-    def what(self, request: RestoreRequest, before: datetime | None) -> tuple[Job, dict[str, StoredObject]]:
+    def what(
+        self, access: Access, request: RestoreRequest, before: datetime | None
+    ) -> tuple[Job, dict[str, StoredObject]]:
         """The backup, and which of its objects are given back, by provider. Raises as the call itself does."""
+        access.check(request.user_id, *request.sites)
         named = [] if request.providers == "all" else list(request.providers)
         if request.providers != "all" and not named:
             raise BadRequest('providers: must be a list of names of providers, with at least one, or "all"')
         if len(set(named)) < len(named):
             raise BadRequest("providers: a provider is named twice")
-        job = self._backup(request, before, named)
+        job = self._backup(access, request, before, named)
         for position, name in enumerate(named):
             if name not in job.tasks:
                 there_are = ", ".join(job.tasks)
@@ -133,7 +147,9 @@ class CreateRestore:
             )
         return job, objects
 
-    def _backup(self, request: RestoreRequest, before: datetime | None, named: list[str]) -> Job:
+    def _backup(
+        self, access: Access, request: RestoreRequest, before: datetime | None, named: list[str]
+    ) -> Job:
         """The one that is asked for, with its data there."""
         if (request.job_id is None) == (before is None):
             raise BadRequest("jobId: either this or before must be given, and not both")
@@ -142,7 +158,7 @@ class CreateRestore:
             if found is None:
                 raise NotFound("The site has no good backup of that time with these providers.")
             return found
-        job = self.jobs.get(request.job_id or "")
+        job = self.jobs.get_for(access, request.job_id or "")
         if job is None or (job.user_id, job.site_id) != (request.user_id, request.site_id):
             raise NotFound(f"There is no backup {request.job_id} of this site.")
         if job.status is not Status.DONE or job.removing_at is not None:
@@ -155,11 +171,15 @@ class CreateRestore:
         provider = self.providers.get(name)
         return provider is not None and provider.import_url is not None
 
-    def _repeated(self, key: str | None, digest: str | None) -> Restore | None:
-        """The restore of the same request under this key. Raises IdempotencyKeyReused if it was another request."""
+    def _repeated(self, request: RestoreRequest, key: str | None, digest: str | None) -> Restore | None:
+        """The restore of the same request under this key. Raises IdempotencyKeyReused if it was another request.
+
+        One of other sites is not named, as in CreateJob.
+        """
         same = self.recorder.restores.by_idempotency_key(key) if key else None
         if same and same.request_digest != digest:
-            raise IdempotencyKeyReused("Idempotency-Key: it was used for another restore", restoreId=same.id)
+            members = {"restoreId": same.id} if {*same.sites} <= {*request.sites} else {}
+            raise IdempotencyKeyReused("Idempotency-Key: it was used for another restore", **members)
         return same
 
 

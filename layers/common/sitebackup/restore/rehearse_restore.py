@@ -6,6 +6,7 @@ from datetime import datetime
 
 from ..domain.errors import Permanent, Transient
 from ..domain.job import StoredObject
+from ..domain.principal import Access
 from ..domain.provider import Provider
 from ..ports import Clock, ImportApi, ObjectStorage, Pool, SiteClaim, TimeLeft
 from .create_restore import CreateRestore, RestoreRequest
@@ -53,9 +54,11 @@ class RehearseRestore:
     clock: Clock
     pool: Pool
 
-    def __call__(self, request: RestoreRequest, before: datetime | None, deadline: datetime) -> Rehearsal:
+    def __call__(
+        self, access: Access, request: RestoreRequest, before: datetime | None, deadline: datetime
+    ) -> Rehearsal:
         """Raises what CreateRestore raises for the same request, but ActiveJob: that stands in the answer."""
-        job, objects = self.create_restore.what(request, before)
+        job, objects = self.create_restore.what(access, request, before)
         left, site_id = self.clock.left_until(deadline), request.target_site_id or request.site_id
 
         def look(name: str) -> ProviderRehearsal:

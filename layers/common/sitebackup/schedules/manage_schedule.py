@@ -10,6 +10,7 @@ import msgspec
 from ..backup.create_job import Days, check_providers
 from ..domain.errors import BadRequest, Conflict, NotFound
 from ..domain.model import Id, Model, ProviderNames
+from ..domain.principal import Access
 from ..domain.schedule import CRON_FORM, Schedule, ScheduleError, arm, check, preview
 from ..ports import ScheduleRepository
 
@@ -38,8 +39,9 @@ class ManageSchedule:
     """Backups of a schedule are at least so far apart; one that is set already stays as it is."""
     now: Callable[[], datetime]
 
-    def put(self, site_id: str, request: PutSchedule) -> Schedule:
-        """Creates or replaces it; the next run is counted from now. Raises BadRequest."""
+    def put(self, access: Access, site_id: str, request: PutSchedule) -> Schedule:
+        """Creates or replaces it; the next run is counted from now. Raises NotYourUser, NotFound or BadRequest."""
+        access.check(request.user_id, site_id)
         now = self.now()
         try:
             check(request.cron, request.time_zone, now, self.min_interval)
@@ -47,7 +49,7 @@ class ManageSchedule:
             raise BadRequest(str(error)) from error
         if request.providers:
             check_providers(request.providers, self.providers)
-        seen = self.schedules.get(site_id)
+        seen = self.schedules.get_for(access, request.user_id, site_id)
         schedule = Schedule(
             site_id=site_id,
             user_id=request.user_id,
@@ -68,26 +70,28 @@ class ManageSchedule:
             return schedule
         return self._store(seen, schedule)
 
-    def get(self, site_id: str) -> Schedule:
-        """Raises NotFound."""
-        schedule = self.schedules.get(site_id)
+    def get(self, access: Access, user_id: str | None, site_id: str) -> Schedule:
+        """Raises NotYourUser, NotFound, or BadRequest if a service names no user."""
+        schedule = self.schedules.get_for(access, access.one_user(user_id), site_id)
         if schedule is None:
             raise NotFound(f"Site {site_id} has no schedule.")
         return schedule
 
-    def page(self, limit: int, past: str | None) -> tuple[list[Schedule], str | None]:
-        """Schedules by site id, and the cursor of the next page."""
-        found = self.schedules.page(limit + 1, past)
-        return found[:limit], found[limit - 1].site_id if len(found) > limit else None
+    def page(
+        self, access: Access, user_id: str | None, limit: int, past: str | None
+    ) -> tuple[list[Schedule], str | None]:
+        """Schedules by user and site, and the cursor of the next page. Raises NotYourUser."""
+        found = self.schedules.page_for(access, access.any_user(user_id), limit + 1, past)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
 
-    def delete(self, site_id: str) -> None:
-        """Raises NotFound."""
-        if not self.schedules.delete(site_id):
+    def delete(self, access: Access, user_id: str | None, site_id: str) -> None:
+        """Raises as `get` does."""
+        if not self.schedules.delete_for(access, access.one_user(user_id), site_id):
             raise NotFound(f"Site {site_id} has no schedule.")
 
-    def pause(self, site_id: str, paused: bool) -> Schedule:
-        """Pauses it, or resumes it from now on. Raises NotFound."""
-        seen = self.get(site_id)
+    def pause(self, access: Access, user_id: str | None, site_id: str, paused: bool) -> Schedule:
+        """Pauses it, or resumes it from now on. Raises as `get` does."""
+        seen = self.get(access, user_id, site_id)
         if seen.paused == paused:
             return seen
         return self._store(seen, arm(seen.replace(paused=paused), self.now(), self.window))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ..backup.recorder import JobStore
 from ..domain.change import Moment
 from ..domain.job import Job
+from ..domain.principal import Access
 from ..domain.retention import Decision, decide, depends_on_newest
 from ..ports import JobRepository
 
@@ -23,13 +24,14 @@ class GetRetention:
     store: JobStore
 
     def __call__(
-        self, site_id: str, limit: int, before: str | None
+        self, access: Access, user_id: str | None, site_id: str, limit: int, before: str | None
     ) -> tuple[list[tuple[Job, Decision]], str | None]:
         """A page of the site's jobs, newest first, each with its decision; and the cursor of the next page.
 
-        Raises RepositoryUnavailable.
+        Raises NotYourUser, BadRequest if a service names no user, or RepositoryUnavailable.
         """
-        jobs = self.store.jobs.page({"siteId": site_id}, limit + 1, before)
+        site = {"userId": access.one_user(user_id), "siteId": site_id}
+        jobs = self.store.jobs.page_for(access, site, limit + 1, before)
         moment = self.store.moment()
         decisions = [(job, decide_at(job, moment, self.store.jobs)) for job in jobs[:limit]]
         return decisions, jobs[limit - 1].id if len(jobs) > limit else None

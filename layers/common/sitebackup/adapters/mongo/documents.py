@@ -1,11 +1,14 @@
 """How documents are stored: what MongoDB's ids and indexes need is added here, and known nowhere else."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...domain.job import Job
 from ...domain.model import Model
 from ...domain.restore import Restore
+
+if TYPE_CHECKING:
+    from ...domain.schedule import Schedule
 
 
 def site_document(document: Job | Restore) -> dict[str, Any]:
@@ -15,6 +18,11 @@ def site_document(document: Job | Restore) -> dict[str, Any]:
     """
     claim = {"active": True} if document.claims_site else {}
     return {**to_document(document, "id"), "kind": document.kind, **claim}
+
+
+def schedule_document(schedule: "Schedule") -> dict[str, Any]:
+    """Its `_id` puts schedules in the order of users and sites."""
+    return {"_id": schedule.id, **schedule.to_document()}
 
 
 def to_document(model: Model, id_field: str) -> dict[str, Any]:

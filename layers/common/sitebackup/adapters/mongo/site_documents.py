@@ -14,12 +14,17 @@ from pymongo.errors import DuplicateKeyError
 
 from ...domain.errors import DuplicateJob
 from ...domain.job import Job
+from ...domain.principal import Access
 from ...domain.restore import Restore
 from ...ports import ID_NAMES, SiteClaim
 from ...telemetry import logger
 from .connection import once_more, reachable, settled
 from .documents import differences, from_document, site_document
 from .indexes import SITE_NEWEST_FIRST, create_job_indexes
+from .visible import visible
+
+_SITE_FIELDS = {"backup": ("siteId",), "restore": ("siteId", "sourceSiteId")}
+"""Where the `sites` of each kind stand."""
 
 
 class SiteDocuments[D: (Job, Restore)]:
@@ -52,6 +57,13 @@ class SiteDocuments[D: (Job, Restore)]:
         """By id."""
         return self._first({"_id": document_id, "kind": self._kind})
 
+    def get_for(self, access: Access, document_id: str) -> D | None:
+        """By id, if it is within reach."""
+        return self._first({"_id": document_id, **self._visible(access)})
+
+    def _visible(self, access: Access) -> dict[str, Any]:
+        return {"kind": self._kind, **visible(access, *_SITE_FIELDS[self._kind])}
+
     @once_more
     def claim_of(self, user_id: str, site_id: str) -> SiteClaim | None:
         """What holds the site."""
@@ -65,16 +77,25 @@ class SiteDocuments[D: (Job, Restore)]:
         return self._first({"idempotencyKey": {"$exists": True, "$eq": key}, "kind": self._kind})
 
     @once_more
-    def version(self, document_id: str) -> int | None:
+    def version_for(self, access: Access, document_id: str) -> int | None:
         """Only the version: what a long poll reads twice a second."""
         with reachable():
-            found = self._documents.find_one({"_id": document_id, "kind": self._kind}, {"version": 1})
+            found = self._documents.find_one({"_id": document_id, **self._visible(access)}, {"version": 1})
         return int(found["version"]) if found else None
 
-    @once_more
+    def page_for(self, access: Access, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
+        """As `page`, of what is within reach."""
+        return self._page(self._visible(access), filters, limit, before)
+
     def page(self, filters: Mapping[str, str], limit: int, before: str | None) -> list[D]:
         """Newest first, from just before the id `before`; filters are equalities on document fields."""
-        query: dict[str, Any] = {"kind": self._kind, **filters}
+        return self._page({"kind": self._kind}, filters, limit, before)
+
+    @once_more
+    def _page(
+        self, within: Mapping[str, Any], filters: Mapping[str, str], limit: int, before: str | None
+    ) -> list[D]:
+        query: dict[str, Any] = {**within, **filters}
         if before:
             query["_id"] = {"$lt": before}
         # A site's documents are read by the site's index, whatever else is asked: that of a status has all sites'.
