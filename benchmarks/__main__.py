@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clean_up, control_plane, report, restore, scale, transfer, whole_run
+from benchmarks import clean_up, control_plane, drill, report, restore, scale, transfer, whole_run
 from benchmarks.deployed import deploy
 from benchmarks.function import services
 from benchmarks.machine import describe, load
@@ -64,6 +64,7 @@ SECTIONS: dict[str, Section] = {
     "sweep": lambda bench, mib: transfer.sweep(bench, mib // 4),
     "memory": lambda bench, mib: transfer.memory_curve(bench, mib // 2),
     "restore": restore.measure,
+    "drill": drill.measure,
     "control": control_plane.measure,
     "cleanUp": clean_up.measure,
     "whole": whole_run.measure,

@@ -146,7 +146,7 @@ def _by_memory(bench: Bench, mib: int, function: RestoreProviderFunction) -> lis
     """The function under the CPU that Lambda gives at each memory size; [] where that can't be had."""
     costs: dict[int, list[Cost]] = {size: [] for size in MEMORIES}
     tls, blob = bench.tls, bench.blob(mib)
-    stored = _stored(blob, None)
+    stored = stored_as(blob, None)
     with (
         module("origin", blob, "PORT", tls.certificate, tls.key) as origin,
         module("imports", "PORT", tls.certificate, tls.key) as imports,
@@ -175,10 +175,11 @@ def _job(bench: Bench, s3: str, importing: str, mib: int) -> Job:
 def _store(s3: str, blob: Path) -> StoredObject:
     client = s3_client(s3)
     client.upload_file(str(blob), BUCKET, KEY)
-    return _stored(blob, client.head_object(Bucket=BUCKET, Key=KEY).get("VersionId"))
+    return stored_as(blob, client.head_object(Bucket=BUCKET, Key=KEY).get("VersionId"))
 
 
-def _stored(blob: Path, version: str | None) -> StoredObject:
+def stored_as(blob: Path, version: str | None) -> StoredObject:
+    """The file as a backup that lies at KEY."""
     crc = 0
     with blob.open("rb") as file:
         while data := file.read(MIB):

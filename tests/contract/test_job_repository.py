@@ -22,6 +22,7 @@ from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.backup.recorder import Recorder
 from sitebackup.domain import lifecycle
 from sitebackup.domain.change import Change, Moment
+from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.errors import Conflict, DuplicateJob, RepositoryUnavailable
 from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task, Upload
 from sitebackup.domain.policy import Policy
@@ -419,6 +420,40 @@ def test_a_safety_backup_is_never_the_newest_good_and_displaces_none(jobs: JobRe
     alone = safety.replace(id=an_id(), site_id=an_id())
     jobs.add(alone)
     assert newest_good(jobs, [alone]) == [False], "not even where there is no other"
+
+
+def found_damaged(task: Task) -> Task:
+    return task.replace(drill=Drill(state=DrillState.DAMAGED, at=NOW))
+
+
+def test_a_damaged_object_is_never_the_newest_good_and_displaces_none(jobs: JobRepository) -> None:
+    older, newer = add_done(
+        jobs, {"site": done_at(1), "db": done_at(1)}, {"site": found_damaged(done_at(2)), "db": done_at(2)}
+    )
+    assert newest_good(jobs, [older, newer]) == [True, True], "each holds that of one provider"
+    (alone,) = add_done(jobs, {"site": found_damaged(done_at(1))})
+    assert newest_good(jobs, [alone]) == [False], "not even where there is no other"
+    unread = Drill(state=DrillState.UNREAD, at=NOW)
+    before, after = add_done(jobs, {"site": done_at(1)}, {"site": done_at(2).replace(drill=unread)})
+    assert newest_good(jobs, [before, after]) == [False, True], "what could not be judged is not damaged"
+
+
+def test_the_newest_backup_for_a_restore_has_no_damaged_object_of_what_is_restored(
+    jobs: JobRepository,
+) -> None:
+    older, newer = add_done(
+        jobs, {"site": done_at(1), "db": done_at(1)}, {"site": found_damaged(done_at(2)), "db": done_at(2)}
+    )
+    for job, damaged in ((older, False), (newer, True)):
+        stored(jobs, job, job.replace(version=2, finished_at=NOW, damaged=damaged))
+
+    def found(*providers: str) -> str:
+        job = jobs.newest_good(older.user_id, older.site_id, NOW, providers)
+        assert job is not None
+        return job.id
+
+    assert (found("site"), found("site", "db"), found()) == (older.id,) * 3
+    assert found("db") == newer.id
 
 
 # --- what only MongoDB can show

@@ -42,6 +42,9 @@ QUERIES = {
     "GET /backup": {"siteId", "userId", "status", "limit", "cursor"},
     "GET /backup/{jobId}": {"wait", "since"},
     "DELETE /backup/{jobId}": {"at"},
+    "POST /backup/{jobId}/download": {"damaged"},
+    "GET /backup/{jobId}/providers/{provider}/download": {"damaged"},
+    "GET /drills": {"userId", "siteId"},
     "GET /schedules": {"userId", "limit", "cursor"},
     "GET /sites/{siteId}/schedule": {"userId"},
     "DELETE /sites/{siteId}/schedule": {"userId"},
@@ -241,6 +244,34 @@ def test_a_provider_in_a_path_or_a_body_is_called_as_providers_can_be(call: Hand
         assert_bad_request(call(by_body, {"jobId": job_id}, body=wrong), field)
 
 
+def test_only_allow_gives_what_is_damaged(call: Handlers) -> None:
+    job_id = a_backup(call)
+    for key, ids in (
+        ("GET /backup/{jobId}/providers/{provider}/download", {"jobId": job_id, "provider": "site"}),
+        ("POST /backup/{jobId}/download", {"jobId": job_id}),
+    ):
+        route = ROUTES[key]
+        assert_bad_request(call(route, ids, {"damaged": "yes"}, body=good_body(route)), "damaged")
+        assert call(route, ids, {"damaged": "allow"}, body=good_body(route)).status == 409
+
+
+def test_a_backup_that_is_not_done_can_not_be_opened(call: Handlers) -> None:
+    refused = call(ROUTES["POST /backup/{jobId}/verify"], {"jobId": a_backup(call)})
+    assert (refused.status, refused.json["type"]) == (409, "state-forbids")
+    assert call(ROUTES["POST /backup/{jobId}/verify"], {"jobId": an_id()}).status == 404
+
+
+def test_the_coverage_is_that_of_all_sites_or_of_one_as_well(call: Handlers) -> None:
+    route = ROUTES["GET /drills"]
+    everything = call(route)
+    assert everything.status == 200
+    assert everything.json.keys() >= {"drillDays", "sites", "opened", "overdue", "unread", "lastDay"}
+    assert_bad_request(call(route, query={"siteId": an_id()}), "userId")
+    assert_bad_request(call(route, query={"userId": an_id()}), "siteId")
+    assert_bad_request(call(route, query={"userId": an_id(), "siteId": "x"}), "siteId")
+    assert call(route, query={"userId": an_id(), "siteId": an_id()}).status == 404
+
+
 @pytest.mark.parametrize(
     "at",
     [
@@ -316,6 +347,7 @@ parameters: dict[str, st.SearchStrategy[str]] = {
     "userId": ids,
     "status": st.one_of(st.sampled_from(["done", "failed"]), odd_texts),
     "at": times,
+    "damaged": st.one_of(st.just("allow"), odd_texts),
 }
 cron_items = st.one_of(
     st.sampled_from(

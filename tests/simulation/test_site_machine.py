@@ -50,6 +50,7 @@ interruptions = st.sampled_from(
         "deliver",
         "create",
         "download",
+        "verify",
         "pin",
         "unpin",
     ]
@@ -193,6 +194,15 @@ class SiteMachine(RuleBasedStateMachine):
     def download(self, choice: int, provider: str) -> None:
         self.service.download(self._pick(choice), provider)
 
+    @rule(choice=choices)
+    def verify(self, choice: int) -> None:
+        with self.service.invocation():
+            self.service.verify_backup(self._pick(choice))
+
+    @rule()
+    def run_drills(self) -> None:
+        self.service.begin_drills()
+
     @rule(choice=choices, owner=readers, span=reading)
     def pin(self, choice: int, owner: str, span: timedelta) -> None:
         """As a restore does before it reads, and again while it reads."""
@@ -246,6 +256,7 @@ class SiteMachine(RuleBasedStateMachine):
             "deliver": self.deliver_all,
             "create": lambda: self.create(1),
             "download": lambda: self.download(choice, "site"),
+            "verify": lambda: self.verify(choice),
             "pin": lambda: self.pin(choice, "a restore", 4 * 24 * HOUR),
             "unpin": lambda: self.unpin(choice, "a restore"),
         }

@@ -13,9 +13,9 @@ from sitebackup.domain.catalog import DifferenceCode, areas
 from sitebackup.domain.change import Moment
 from sitebackup.domain.errors import RepositoryUnavailable, Transient
 from sitebackup.domain.job import DeleteCause, FoundVersion, Job, Status
-from sitebackup.domain.principal import OWN_WORK
 from sitebackup.domain.lifecycle import mark_deleted
 from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
+from sitebackup.domain.principal import OWN_WORK
 from sitebackup.domain.retention import first_look
 from sitebackup.domain.schedule import Schedule
 from sitebackup.domain.task_ref import RestoreRef

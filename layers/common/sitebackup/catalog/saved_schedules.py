@@ -1,7 +1,7 @@
 """Schedules as they are saved in the bucket: each day a copy of all, in pages, with a mark once it is whole.
 
-Pages are at `catalog/schedules/{time}/{id of the last schedule}.json`, and the mark at `catalog/saved/{time}.json`; the
-time is that at which the day began. Both are written once.
+Pages are at `catalog/schedules/{time}/{id of the last schedule}.json`, and the mark at `catalog/saved/{time}.json`;
+the time is that at which the day began. Both are written once.
 """
 
 from datetime import UTC, datetime
