@@ -18,6 +18,10 @@ class MemorySchedules(Fake):
         self._documents: dict[str, dict[str, Any]] = {}
 
     @port_call
+    def create_indexes(self) -> None:
+        """There are none to make."""
+
+    @port_call
     def get(self, site_id: str) -> Schedule | None:
         document = self._documents.get(site_id)
         return Schedule.from_document(document) if document else None

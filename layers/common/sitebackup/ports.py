@@ -88,6 +88,12 @@ class SiteDocuments[D: (Job, Restore)](Protocol):
     Whoever stores one stores its `with_next_check()`: the sweep's index can't be forgotten (I8).
     """
 
+    def create_indexes(self) -> None:
+        """Makes sure of all that hold or find documents: a database that was emptied has none.
+
+        The first `add` of a process does so as well.
+        """
+
     def add(self, document: D) -> None:
         """Stores a new one. Raises DuplicateJob if the site is claimed (I10), or the idempotency key is taken.
 
@@ -194,6 +200,9 @@ class PartRepository(Protocol):
 
 class ScheduleRepository(Protocol):
     """Schedules, one document a site. Every call may raise RepositoryUnavailable."""
+
+    def create_indexes(self) -> None:
+        """As those of jobs."""
 
     def get(self, site_id: str) -> "Schedule | None":
         """By site."""
