@@ -459,6 +459,20 @@ def test_the_newest_backup_for_a_restore_has_no_damaged_object_of_what_is_restor
 # --- what only MongoDB can show
 
 
+def test_a_database_that_was_emptied_gets_its_indexes_back(
+    database: Database[dict[str, Any]], client: Client
+) -> None:
+    """A process makes sure of them once by itself."""
+    jobs = MongoJobs(client, database.name)
+    first = a_job()
+    jobs.add(first)
+    client.drop_database(database.name)
+    jobs.create_indexes()
+    jobs.add(first)
+    with pytest.raises(DuplicateJob):
+        jobs.add(a_job(user_id=first.user_id, site_id=first.site_id))
+
+
 def test_the_indexes_can_be_created_again(database: Database[dict[str, Any]]) -> None:
     create_job_indexes(database)
     create_job_indexes(database)

@@ -45,6 +45,10 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
             self.claimed[document.id] = document
 
     @port_call
+    def create_indexes(self) -> None:
+        """There are none to make."""
+
+    @port_call
     def add(self, document: D) -> None:
         if document.id in self.documents:
             raise DuplicateJob

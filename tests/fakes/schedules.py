@@ -19,6 +19,10 @@ class MemorySchedules(Fake):
         self._documents: dict[str, dict[str, Any]] = {}
 
     @port_call
+    def create_indexes(self) -> None:
+        """There are none to make."""
+
+    @port_call
     def get_for(self, access: Access, user_id: str, site_id: str) -> Schedule | None:
         if not access.sees(user_id, [site_id]):
             return None

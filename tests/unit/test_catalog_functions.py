@@ -1,12 +1,20 @@
 """What an operator sends to the catalogue's functions is checked, and the commands go on until all is done."""
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from local import catalog
+from local.paths import ROOT
 from sitebackup.catalog.check_catalog import Check
 from sitebackup.catalog.rebuild_catalog import Rebuild
 from sitebackup.domain.errors import Permanent, RepositoryUnavailable, Transient
@@ -179,3 +187,80 @@ def test_nothing_behind_the_invoke_api_is_told_at_once(capsys: pytest.CaptureFix
     function = catalog.local_function("http://127.0.0.1:9", "CheckCatalogFunction")
     assert catalog.run(lambda: catalog.check(function, "")) == catalog.NOT_THROUGH
     assert "Is it up? `make up` starts it." in capsys.readouterr().err
+
+
+class Aws(BaseHTTPRequestHandler):
+    """Stands for CloudFormation and Lambda, as far as the commands ask them."""
+
+    invoked: ClassVar[list[tuple[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if self.path == "/":
+            asked = parse_qs(body)
+            (stack,), (resource,) = asked["StackName"], asked["LogicalResourceId"]
+            if stack != "site-backup":
+                return self._answer(400, f"<ErrorResponse><Error><Code>ValidationError</Code><Message>Stack "
+                                         f"'{stack}' does not exist</Message></Error></ErrorResponse>")  # fmt: skip
+            return self._answer(
+                200,
+                "<DescribeStackResourceResponse><DescribeStackResourceResult><StackResourceDetail>"
+                f"<PhysicalResourceId>{stack}-{resource}-1</PhysicalResourceId>"
+                "</StackResourceDetail></DescribeStackResourceResult></DescribeStackResourceResponse>",
+            )
+        self.invoked.append((self.path, json.loads(body)))
+        return self._answer(200, json.dumps(checked(None, DIFFERENCE)))
+
+    def _answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Aws]]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Aws)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_MAX_ATTEMPTS": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    Aws.invoked.clear()
+    yield Aws
+    server.shutdown()
+    server.server_close()
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "local", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_function_of_a_stack_on_aws_is_found_and_the_exit_code_is_the_commands(aws: type[Aws]) -> None:
+    run = command("catalog-check", "--stack", "site-backup", "--marker", "bucket:a", "--prefix", "6f")
+    assert run.returncode == catalog.DIFFERS, run.stderr
+    assert "object_missing: u/s/j/db.zip: It is not there." in run.stdout
+    path = "/2015-03-31/functions/site-backup-CheckCatalogFunction-1/invocations"
+    assert aws.invoked == [(path, {"marker": "bucket:a", "prefix": "6f"})]
+
+
+def test_a_stack_that_is_not_there_is_told(aws: type[Aws]) -> None:
+    run = command("catalog-rebuild", BEFORE, "--stack", "another")
+    assert run.returncode == catalog.NOT_THROUGH
+    assert "RebuildCatalogFunction of the stack another is not found" in run.stderr
+    assert aws.invoked == []

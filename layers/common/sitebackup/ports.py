@@ -108,6 +108,12 @@ class SiteDocuments[D: (Job, Restore)](VisibleDocuments[D], Protocol):
     Whoever stores one stores its `with_next_check()`: the sweep's index can't be forgotten (I8).
     """
 
+    def create_indexes(self) -> None:
+        """Makes sure of all that hold or find documents: a database that was emptied has none.
+
+        The first `add` of a process does so as well.
+        """
+
     def add(self, document: D) -> None:
         """Stores a new one. Raises DuplicateJob if the site is claimed (I10), or the idempotency key is taken.
 
@@ -216,6 +222,9 @@ class ScheduleRepository(Protocol):
 
     Callers see and delete what is within reach; the rest is exactly as if it were not there (I21).
     """
+
+    def create_indexes(self) -> None:
+        """As those of jobs."""
 
     def get_for(self, access: Access, user_id: str, site_id: str) -> "Schedule | None":
         """By user and site."""

@@ -82,6 +82,11 @@ class RebuildCatalog:
         done = _Done()
 
         def step(marker: str) -> str | None:
+            if (
+                marker == JOBS
+            ):  # functions that run already did so in the database that is lost, and won't again
+                self.jobs.create_indexes()
+                self.schedules.create_indexes()
             if marker.startswith(JOBS):
                 after = self._folders(request.prefix, marker.removeprefix(JOBS), done)
                 last = None if request.prefix else SCHEDULES

@@ -37,10 +37,14 @@ class SiteDocuments[D: (Job, Restore)]:
         self._kind: str = model.kind
         self._indexed = False
 
+    def create_indexes(self) -> None:
+        """Of both kinds."""
+        create_job_indexes(self._database)
+
     def add(self, document: D) -> None:
         """The first call of a process makes sure of the indexes: without them nothing would be refused."""
         if not self._indexed:
-            create_job_indexes(self._database)
+            self.create_indexes()
             self._indexed = True
         if not settled(lambda: self._insert(document), lambda: self.get(document.id) is not None):
             raise DuplicateJob
