@@ -1,4 +1,4 @@
-"""Retry, cancel, delete and undelete a backup."""
+"""Retry, cancel, delete and undelete a backup, and put it on legal hold."""
 
 from typing import Any
 
@@ -39,6 +39,18 @@ def delete(job_id: str) -> Response[str]:
 def post_undelete(job_id: str) -> Response[str]:
     """Takes the mark back."""
     return _accepted(change_job.undelete(job_id))
+
+
+@app.post("/backup/<job_id>/legal-hold")
+def post_legal_hold(job_id: str) -> Response[str]:
+    """Keeps the data until the hold is released."""
+    return _accepted(change_job.set_legal_hold(job_id, True))
+
+
+@app.delete("/backup/<job_id>/legal-hold")
+def delete_legal_hold(job_id: str) -> Response[str]:
+    """Releases the hold."""
+    return _accepted(change_job.set_legal_hold(job_id, False))
 
 
 def _accepted(job: Job) -> Response[str]:

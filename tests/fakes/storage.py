@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from awscrt import checksums
 
 from sitebackup.domain.checksum import encode_crc
-from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Transient
+from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from sitebackup.domain.job import Part, StoredObject
+from sitebackup.domain.lock import HeldVersion, Lock
 from sitebackup.domain.plan import Plan
+from sitebackup.domain.reason import Code
 from sitebackup.ports import KeyContents, Reader, TimeLeft, no_deadline
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 from tests.fakes.readers import BytesReader
@@ -51,6 +54,9 @@ class MemoryStorage(Fake):
         """What was refused because the caller was wrong, and not because of a race or a fault."""
         self.on_removal: Callable[[str, str], None] = lambda key, version_id: None
         """Told of every version that is about to be removed."""
+        self.held_versions: dict[tuple[str, str], HeldVersion] = {}
+        """By key and version: what is locked or on legal hold, or was."""
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         self._ids = 0
 
     def _new_id(self, prefix: str) -> str:
@@ -90,6 +96,24 @@ class MemoryStorage(Fake):
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         content = bytes(data)
         return _stored(key, self.add_version(key, content), content)
+
+    @port_call
+    def lock(self, key: str, version_id: str | None, lock: Lock) -> None:
+        found = self.held_versions.get((key, version_id or ""), HeldVersion(None, False))
+        if found.until and found.until > lock.until:
+            raise Permanent(Code.STORAGE_REFUSED, "S3 answered AccessDenied.")
+        self.held_versions[key, version_id or ""] = found._replace(until=lock.until)
+
+    @port_call
+    def set_legal_hold(self, key: str, version_id: str | None, on: bool) -> None:
+        found = self.held_versions.get((key, version_id or ""), HeldVersion(None, False))
+        self.held_versions[key, version_id or ""] = found._replace(legal_hold=on)
+
+    @port_call
+    def held(self, key: str, version_id: str) -> HeldVersion | None:
+        if version_id not in self.versions.get(key, {}):
+            return None
+        return self.held_versions.get((key, version_id), HeldVersion(None, False))
 
     @port_call
     def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
@@ -159,6 +183,9 @@ class MemoryStorage(Fake):
 
     @port_call
     def delete_version(self, key: str, version_id: str) -> None:
+        held = self.held_versions.get((key, version_id))
+        if held and (held.legal_hold or (held.until and held.until > self.now())):
+            raise Permanent(Code.STORAGE_REFUSED, "S3 answered AccessDenied.")
         self.on_removal(key, version_id)
         self.versions.get(key, {}).pop(version_id, None)
 

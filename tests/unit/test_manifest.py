@@ -61,6 +61,7 @@ def test_a_manifest_says_what_each_object_is_and_how_it_was_read() -> None:
         created_at=job.created_at,
         sealed_at=MOMENT.now,
         expires_after_days=None,
+        lock=None,
         objects={
             "site": stored(SIZE).replace(parts=PARTS, validator=upload.plan.validator),
             "db": stored(SIZE),

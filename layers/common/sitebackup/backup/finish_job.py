@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from ..domain.errors import ObjectExists, Permanent, Transient
 from ..domain.events import TaskUpdated
 from ..domain.job import Job, Status
+from ..domain.lock import Lock
 from ..domain.manifest import manifest_of
 from ..domain.shrink import may_warn
+from ..domain.task_ref import TaskRef
 from ..domain.transitions.endings import finish_job
 from ..ports import Clock, ObjectStorage
 from ..telemetry import count, log_context, logger
@@ -30,7 +33,7 @@ class FinishJob:
     def __call__(self, event: TaskUpdated, deadline: datetime) -> None:
         """Raises RepositoryUnavailable (or Conflict) if earlier jobs can't be read or the outcome can't be stored.
 
-        While S3 does not take the manifest the job stays sealed, and the sweep asks again (I16).
+        While S3 does not take the manifest or a lock the job stays sealed, and the sweep asks again (I16).
         """
         ref = event.task
         job = self.recorder.jobs.get(ref.job_id)
@@ -41,13 +44,26 @@ class FinishJob:
                 count("ManifestConflicts")
                 logger.error("another manifest is in the way", extra=log_context(ref))
                 return
+            if job.lock:
+                self._lock(job, job.lock, ref, deadline)
         except (Transient, Permanent) as error:
-            logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
+            count("FinishesPutOff")
+            logger.warning(
+                "manifest or locks not written yet", extra={**log_context(ref), "error": str(error)}
+            )
             return
         earlier = self._earlier(job)
         self.recorder.apply(
             job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job
         )
+
+    def _lock(self, job: Job, lock: Lock, ref: TaskRef, deadline: datetime) -> None:
+        """Locks each verified version, and the manifest; what is locked so already stays so."""
+        manifest = self.retry(lambda: self.storage.head(job.manifest_key), ref, deadline)
+        for stored in [*(task.object for task in job.tasks.values()), manifest]:
+            if stored is None:
+                raise Transient("S3 took the manifest, but shows none.")
+            self.retry(partial(self.storage.lock, stored.key, stored.version_id, lock), ref, deadline)
 
     def _earlier(self, job: Job) -> list[Job]:
         """The last done jobs of its site, newest first, if it is compared with them."""

@@ -104,6 +104,10 @@ class StateForbids(RequestError):
     """The job's status does not allow it."""
 
 
+class Locked(RequestError):
+    """S3 lets nobody remove the data yet; `lockedUntil` says how long, unless a legal hold keeps it."""
+
+
 class TooLate(RequestError):
     """All tasks of the job are done, or their last bytes sent: nothing but finishing is possible."""
 

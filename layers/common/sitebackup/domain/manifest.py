@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from .job import Job, StoredObject
+from .lock import Lock
 from .model import Id, Model, ProviderName
 
 
@@ -23,6 +24,7 @@ class Manifest(Model, frozen=True, kw_only=True, omit_defaults=False):
     created_at: datetime
     sealed_at: datetime
     expires_after_days: int | None
+    lock: Lock | None
     objects: dict[ProviderName, StoredObject]
     """By provider."""
 
@@ -43,6 +45,7 @@ def manifest_of(job: Job) -> bytes:
         created_at=job.created_at,
         sealed_at=job.sealed_at,
         expires_after_days=job.expires_after_days,
+        lock=job.lock,
         objects=objects,
     )
     return msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)

@@ -5,6 +5,7 @@ What a deployment may want to change is a parameter of template.yaml; the rest k
 
 from datetime import timedelta
 
+from .lock import LockMode
 from .model import Model
 
 
@@ -33,6 +34,10 @@ class Policy(Model, frozen=True, kw_only=True):
     """Backups that restores make before they begin expire after so long."""
     restore_seconds: int = 24 * 3600
     """A restore that is not over so long after it began to send fails."""
+    lock_mode: LockMode | None = None
+    """How the versions of a done backup are locked; None: they are not."""
+    lock_days: int = 30
+    """They are locked for so long from the seal on."""
     day_seconds: int = 24 * 3600
     """The length of a day in every retention rule; only tests shorten it."""
     max_tries: int = 5

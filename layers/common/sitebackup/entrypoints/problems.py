@@ -7,6 +7,7 @@ from ..domain.errors import (
     BadRequest,
     Conflict,
     IdempotencyKeyReused,
+    Locked,
     NotFound,
     RestoreUnsupported,
     StateForbids,
@@ -31,6 +32,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     NotFound: Problem(404, "not-found", "There is no such resource."),
     ActiveJob: Problem(409, "active-job", "The site has an active backup or restore."),
     StateForbids: Problem(409, "state-forbids", "The state of the backup or restore does not allow this."),
+    Locked: Problem(409, "locked", "The data is locked."),
     TooLate: Problem(409, "too-late", "It is too late to stop this."),
     RestoreUnsupported: Problem(409, "restore-unsupported", "A provider can't take its data back."),
     IdempotencyKeyReused: Problem(
