@@ -20,6 +20,7 @@ WRITTEN = """{
  "createdAt": "2030-01-31T12:00:00Z",
  "sealedAt": "2030-01-31T12:00:00Z",
  "expiresAfterDays": 9,
+ "lock": null,
  "objects": {
   "db": {
    "bucket": "b",
@@ -72,7 +73,8 @@ def test_a_manifest_says_what_each_object_is_and_how_it_was_read() -> None:
 def test_every_field_of_the_manifest_itself_is_written() -> None:
     written = json.loads(manifest_of(sealed()))
     assert set(written) == {
-        "schema", "jobId", "userId", "siteId", "attempt", "createdAt", "sealedAt", "expiresAfterDays", "objects",
+        "schema", "jobId", "userId", "siteId", "attempt", "createdAt", "sealedAt", "expiresAfterDays", "lock",
+        "objects",
     }  # fmt: skip
     assert written["schema"] == 1
 

@@ -126,7 +126,7 @@ def test_every_route_has_an_authorizer(source: dict[str, Any], parameters: dict[
 def test_a_forgotten_route_is_closed(tmp_path: Path) -> None:
     text = (ROOT / "template.yaml").read_text()
     listed = "            delete: { security: [Caller: []] }\n"
-    assert text.count(listed) == 2
+    assert text.count(listed) == 3
     path = tmp_path / "template.yaml"
     path.write_text(text.replace(listed, ""))
     body = transform(JWT, path)["Resources"]["Api"]["Properties"]["Body"]
@@ -161,6 +161,17 @@ def test_no_statement_allows_everything(resources: dict[str, Any]) -> None:
             assert statement["Resource"] != "*"
             # Objects are removed by version only, so that nobody's good backup is hidden by a delete marker.
             assert "s3:DeleteObject" not in actions
+
+
+def test_nobody_may_bypass_a_lock_and_none_is_longer_than_the_parameter(resources: dict[str, Any]) -> None:
+    assert resources["BackupBucket"]["Properties"]["ObjectLockEnabled"] is True
+    assert "BypassGovernanceRetention" not in (ROOT / "template.yaml").read_text()
+    policy = resources["BackupBucketPolicy"]["Properties"]["PolicyDocument"]
+    (cap,) = [one for one in policy["Statement"] if one["Action"] == "s3:PutObjectRetention"]
+    assert (cap["Effect"], cap["Principal"]) == ("Deny", "*")
+    assert cap["Condition"] == {
+        "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": {"Ref": "LockDays"}}
+    }
 
 
 def test_a_download_link_can_do_no_more_than_read_one_object(resources: dict[str, Any]) -> None:

@@ -135,11 +135,11 @@ def _policy(env: Mapping[str, str], export_timeout: int) -> Policy:
     return policy.replace(lease_seconds=policy.lease_seconds + export_timeout)
 
 
-def _lock_mode(env: Mapping[str, str]) -> LockMode | None:
-    mode = env.get("LOCK_MODE") or "off"
-    if mode != "off" and mode not in list(LockMode):
-        raise SettingsError(f"LOCK_MODE must be off, {' or '.join(LockMode)}, not {mode!r}")
-    return LockMode(mode) if mode != "off" else None
+def _lock_mode(env: Mapping[str, str]) -> LockMode:
+    mode = env.get("LOCK_MODE") or LockMode.OFF
+    if mode not in list(LockMode):
+        raise SettingsError(f"LOCK_MODE must be one of {', '.join(LockMode)}, not {mode!r}")
+    return LockMode(mode)
 
 
 def _most(name: str) -> int:

@@ -13,12 +13,16 @@ from .model import Model
 class LockMode(StrEnum):
     """Who may shorten a lock: with `governance` those who have the right to bypass it, with `compliance` nobody."""
 
+    OFF = "off"
     GOVERNANCE = "governance"
     COMPLIANCE = "compliance"
 
 
 class Lock(Model, frozen=True, kw_only=True):
-    """Fixed when the job is sealed (I16); each verified version and the manifest get it before the job is done."""
+    """How a backup is locked, in a mode that is not off.
+
+    It is fixed when the job is sealed (I16); each verified version and the manifest get it before the job is done.
+    """
 
     mode: LockMode
     until: datetime

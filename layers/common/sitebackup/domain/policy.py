@@ -34,8 +34,8 @@ class Policy(Model, frozen=True, kw_only=True):
     """Backups that restores make before they begin expire after so long."""
     restore_seconds: int = 24 * 3600
     """A restore that is not over so long after it began to send fails."""
-    lock_mode: LockMode | None = None
-    """How the versions of a done backup are locked; None: they are not."""
+    lock_mode: LockMode = LockMode.OFF
+    """How the versions of a done backup are locked."""
     lock_days: int = 30
     """They are locked for so long from the seal on."""
     day_seconds: int = 24 * 3600

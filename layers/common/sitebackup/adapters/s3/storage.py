@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from threading import TIMEOUT_MAX
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -30,10 +30,6 @@ _UNLOCKED = frozenset(
     {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchObjectLegalHold"}
 )
 """AWS answers the first; SeaweedFS the others, also for a bucket that can lock."""
-_MODES: dict[LockMode, Literal["GOVERNANCE", "COMPLIANCE"]] = {
-    LockMode.GOVERNANCE: "GOVERNANCE",
-    LockMode.COMPLIANCE: "COMPLIANCE",
-}
 
 
 class S3Storage:
@@ -99,7 +95,10 @@ class S3Storage:
             self._client.put_object_retention(
                 Bucket=self.bucket,
                 Key=key,
-                Retention={"Mode": _MODES[lock.mode], "RetainUntilDate": lock.until},
+                Retention={
+                    "Mode": "COMPLIANCE" if lock.mode is LockMode.COMPLIANCE else "GOVERNANCE",
+                    "RetainUntilDate": lock.until,
+                },
                 **_version(version_id),  # type: ignore[arg-type]
             )
 

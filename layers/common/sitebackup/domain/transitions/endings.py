@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ..change import Change, Moment
 from ..events import RestoreTaskCreated, TaskUpdated
 from ..job import UNFINISHED, Job, Status, StoredObject, Task
-from ..lock import Lock
+from ..lock import Lock, LockMode
 from ..progress import Progress
 from ..reason import Code, Reason
 from ..retention import first_look
@@ -81,7 +81,7 @@ def cancel(job: Job, moment: Moment) -> Change | None:
 def _lock(moment: Moment) -> Lock | None:
     """How what is sealed now is locked. S3 knows whole seconds only, so it ends with one."""
     policy = moment.policy
-    if policy.lock_mode is None:
+    if policy.lock_mode is LockMode.OFF:
         return None
     until = moment.in_seconds(policy.lock_days * policy.day_seconds).replace(microsecond=0)
     return Lock(mode=policy.lock_mode, until=until)
