@@ -1,4 +1,4 @@
-"""Retry, cancel, delete, undelete and verify a backup."""
+"""Retry, cancel, delete, undelete and verify a backup, and put it on legal hold."""
 
 from typing import Any
 
@@ -48,6 +48,18 @@ def post_undelete(job_id: str) -> Response[str]:
 def post_verify(job_id: str) -> Response[str]:
     """Opens the backup now; what is found stands in each task's `drill`."""
     return _accepted(verify_backup(http.access(app, Scope.READ), job_id))
+
+
+@app.post("/backup/<job_id>/legal-hold")
+def post_legal_hold(job_id: str) -> Response[str]:
+    """Keeps the data until the hold is released."""
+    return _accepted(change_job.set_legal_hold(http.access(app, Scope.WRITE), job_id, True))
+
+
+@app.delete("/backup/<job_id>/legal-hold")
+def delete_legal_hold(job_id: str) -> Response[str]:
+    """Releases the hold."""
+    return _accepted(change_job.set_legal_hold(http.access(app, Scope.WRITE), job_id, False))
 
 
 def _accepted(job: Job) -> Response[str]:

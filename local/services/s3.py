@@ -71,10 +71,10 @@ def s3_client(endpoint_url: str) -> Any:
 
 
 def create_bucket(endpoint_url: str) -> None:
-    """Create BUCKET with versioning and see that it takes an object. Raises what botocore raises."""
+    """Create BUCKET with versioning, able to lock, and see that it takes an object. Raises what botocore raises."""
     s3 = s3_client(endpoint_url)
     with suppress(s3.exceptions.BucketAlreadyExists, s3.exceptions.BucketAlreadyOwnedByYou):
-        s3.create_bucket(Bucket=BUCKET)
+        s3.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
     s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
     # The gateway answers before its volumes are there: only a stored object shows that it is ready.
     version = s3.put_object(Bucket=BUCKET, Key="ready", Body=b"ready")["VersionId"]

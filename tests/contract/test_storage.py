@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -36,6 +36,7 @@ from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from sitebackup.domain.job import Part, StoredObject
+from sitebackup.domain.lock import Lock, LockMode
 from sitebackup.domain.plan import MIB, Plan, plan_parts
 from sitebackup.ports import DownloadLinks, ObjectStorage, Place
 from sitebackup.transfer.checksums import combine_crcs
@@ -194,6 +195,7 @@ SEAWEEDFS_LACKS = {
 MOTO_LACKS = {
     "signatures": "it checks no signature of a link, nor when it ends",
     "checksums": "it checks no CRC64NVME",
+    "locks": "it fails when it is asked for the retention of a version that has none",
     "trailers": "it confirms no checksum of a body with a trailer",
     "places": "it passes over the first version behind a key that is not there",
 }
@@ -215,7 +217,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     started = moto() if request.param == "moto" else versitygw(tmp_path_factory.mktemp("versitygw"))
     with started as found:
         client = found.client()
-        client.create_bucket(Bucket=BUCKET)
+        client.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
         client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
         yield found
 
@@ -638,6 +640,58 @@ def test_a_delete_marker_is_listed_as_what_it_is(
     stored, marker = storage.list_versions(key).versions
     assert (stored.version_id, stored.is_marker, stored.is_latest) == (version, False, False)
     assert (marker.key, marker.is_marker, marker.is_latest, marker.size) == (key, True, True, 0)
+
+
+def in_an_hour() -> datetime:
+    return (bootstrap.now() + timedelta(hours=1)).replace(microsecond=0)
+
+
+def test_a_locked_version_can_not_be_removed_and_its_lock_not_shortened(
+    server: Server, storage: ObjectStorage, key: str
+) -> None:
+    server.needs("locks")
+    version, until = server.place(key, b"locked"), in_an_hour()
+    assert storage.held(key, version) == (None, False)
+    lock = Lock(mode=LockMode.COMPLIANCE, until=until)
+    for _ in range(2):
+        storage.lock(key, version, lock)
+        assert storage.held(key, version) == (until, False)
+    with pytest.raises(Permanent, match="AccessDenied"):
+        storage.delete_version(key, version)
+    with pytest.raises((Permanent, Transient)):
+        storage.lock(key, version, lock.replace(until=until - timedelta(minutes=30)))
+    longer = lock.replace(until=until + timedelta(minutes=1))
+    storage.lock(key, version, longer)
+    assert storage.held(key, version) == (longer.until, False)
+    assert server.read(key, version) == b"locked"
+
+
+def test_a_lock_ends_by_itself(server: Server, storage: ObjectStorage, key: str) -> None:
+    version = server.place(key, b"locked for seconds")
+    until = bootstrap.now().replace(microsecond=0) + timedelta(seconds=3)
+    storage.lock(key, version, Lock(mode=LockMode.COMPLIANCE, until=until))
+    while storage.at_key(key).versions:
+        assert bootstrap.now() < until + timedelta(seconds=LIMIT_SECONDS), "it does not end"
+        with suppress(Permanent):
+            storage.delete_version(key, version)
+        time.sleep(0.1)
+    assert bootstrap.now() > until
+
+
+def test_a_legal_hold_keeps_a_version_until_it_is_released(
+    server: Server, storage: ObjectStorage, key: str
+) -> None:
+    server.needs("locks")
+    version = server.place(key, b"evidence")
+    storage.set_legal_hold(key, version, True)
+    assert storage.held(key, version) == (None, True)
+    with pytest.raises(Permanent, match="AccessDenied"):
+        storage.delete_version(key, version)
+    for _ in range(2):
+        storage.set_legal_hold(key, version, False)
+    assert storage.held(key, version) == (None, False)
+    storage.delete_version(key, version)
+    assert storage.held(key, version) is None
 
 
 def fetch(url: str, **headers: str) -> requests.Response:

@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 from awscrt import checksums
 
 from sitebackup.domain.checksum import encode_crc
-from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Transient
+from sitebackup.domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from sitebackup.domain.job import FoundVersion, Part, StoredObject
+from sitebackup.domain.lock import HeldVersion, Lock
 from sitebackup.domain.plan import Plan
+from sitebackup.domain.reason import Code
 from sitebackup.ports import (
     MAX_LISTED,
     KeyContents,
@@ -63,6 +65,8 @@ class MemoryStorage(Fake):
         self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
         """By its clock versions are dated."""
         self._stored_at: dict[str, datetime] = {}
+        self.held_versions: dict[tuple[str, str], HeldVersion] = {}
+        """By key and version: what is locked or on legal hold, or was."""
         self._ids = 0
 
     def _new_id(self, prefix: str) -> str:
@@ -102,6 +106,24 @@ class MemoryStorage(Fake):
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         content = bytes(data)
         return _stored(key, self.add_version(key, content), content)
+
+    @port_call
+    def lock(self, key: str, version_id: str | None, lock: Lock) -> None:
+        found = self.held_versions.get((key, version_id or ""), HeldVersion(None, False))
+        if found.until and found.until > lock.until:
+            raise Permanent(Code.STORAGE_REFUSED, "S3 answered AccessDenied.")
+        self.held_versions[key, version_id or ""] = found._replace(until=lock.until)
+
+    @port_call
+    def set_legal_hold(self, key: str, version_id: str | None, on: bool) -> None:
+        found = self.held_versions.get((key, version_id or ""), HeldVersion(None, False))
+        self.held_versions[key, version_id or ""] = found._replace(legal_hold=on)
+
+    @port_call
+    def held(self, key: str, version_id: str) -> HeldVersion | None:
+        if version_id not in self.versions.get(key, {}):
+            return None
+        return self.held_versions.get((key, version_id), HeldVersion(None, False))
 
     @port_call
     def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
@@ -193,6 +215,9 @@ class MemoryStorage(Fake):
 
     @port_call
     def delete_version(self, key: str, version_id: str) -> None:
+        held = self.held_versions.get((key, version_id))
+        if held and (held.legal_hold or (held.until and held.until > self.now())):
+            raise Permanent(Code.STORAGE_REFUSED, "S3 answered AccessDenied.")
         self.on_removal(key, version_id)
         self.versions.get(key, {}).pop(version_id, None)
 

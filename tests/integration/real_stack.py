@@ -114,8 +114,12 @@ class Stack(Bootstrap):
         *,
         export_url: str | None = None,
         s3_endpoint_url: str | None = None,
+        **variables: str,
     ) -> None:
-        """`mongo` and `s3` are addresses; `s3_endpoint_url` is where the use cases find S3, if it is another."""
+        """`mongo` and `s3` are addresses; `s3_endpoint_url` is where the use cases find S3, if it is another.
+
+        `variables` are those of the functions' environment that differ.
+        """
         query = "userId={userId}&siteId={siteId}"
         url = export_url or EXPORT_URL
         providers = [
@@ -138,6 +142,7 @@ class Stack(Bootstrap):
                 "PART_SIZE_MIB": "5",
                 "EXPORT_TIMEOUT_SECONDS": "8",
                 **({"S3_ENDPOINT_URL": s3_endpoint_url} if s3_endpoint_url else {}),
+                **variables,
             }
         )
         self.clock = START

@@ -15,11 +15,13 @@ from sitebackup.domain.errors import ActiveJob
 from sitebackup.domain.job import Job, Status
 from sitebackup.entrypoints.views import job_view
 from sitebackup.schedules.manage_schedule import PutSchedule
+from tests.builders import BY_SERVICE
 from tests.integration.real_stack import GRACE, Stack, an_id
 
 DAYS = timedelta(days=400)
 """Later than any other test in this bucket saves schedules."""
 NOT_KEPT = {"version", "updatedAt"}
+USER = an_id()
 
 
 @pytest.fixture
@@ -56,8 +58,8 @@ def shown(stack: Stack, job: Job) -> dict[str, Any]:
 
 def a_schedule(stack: Stack) -> str:
     """A daily one. Its site."""
-    request = PutSchedule(user_id=an_id(), cron="daily", providers=["site"])
-    return stack.manage_schedule().put(an_id(), request).site_id
+    request = PutSchedule(user_id=USER, cron="daily", providers=["site"])
+    return stack.manage_schedule().put(BY_SERVICE, an_id(), request).site_id
 
 
 def jobs_of(stack: Stack, site_id: str) -> list[Job]:
@@ -97,7 +99,7 @@ def test_a_tick_whose_backup_is_there_is_not_run_again_and_one_whose_backup_is_l
     assert stack.job(job.id).status is Status.DONE
     lose_database(stack)
     assert sum(one.schedules for one in rebuild(stack)) == 2
-    due = stack.real.schedules.get(ran)
+    due = stack.real.schedules.get_for(BY_SERVICE, USER, ran)
     assert due is not None
     assert due.next_run_at is not None
     assert due.next_run_at < stack.now()
@@ -106,7 +108,7 @@ def test_a_tick_whose_backup_is_there_is_not_run_again_and_one_whose_backup_is_l
     (caught_up,) = jobs_of(stack, lost)
     assert caught_up.status is Status.PENDING
     for site_id in (ran, lost):
-        schedule = stack.real.schedules.get(site_id)
+        schedule = stack.real.schedules.get_for(BY_SERVICE, USER, site_id)
         assert schedule is not None
         assert schedule.last_error is None
         assert schedule.next_run_at is not None

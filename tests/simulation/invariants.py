@@ -17,6 +17,7 @@ def check_change(before: Job, after: Job, now: datetime) -> None:
     assert after.id == before.id
     assert after.tasks.keys() == before.tasks.keys()
     _check_pins(before, after, now)
+    _check_locks(before, after, now)
     if after.attempt != before.attempt:
         _check_retry(before, after)
         return
@@ -62,6 +63,15 @@ def _check_pins(before: Job, after: Job, now: datetime) -> None:
             assert (after.status, after.removing_at) == (Status.DONE, None), "what is going was pinned"
     taken = [owner for owner, until in before.pins.items() if until > now and owner not in after.pins]
     assert len(taken) <= 1, "an owner took out others' pins"
+
+
+def _check_locks(before: Job, after: Job, now: datetime) -> None:
+    """The lock is that of the seal, and no removal begins under it or under a legal hold."""
+    if before.sealed_at is not None:
+        assert after.lock == before.lock, "a lock was changed"
+    if after.removing_at is not None and before.removing_at is None:
+        assert after.lock is None or after.lock.until <= now, "a removal began of what is locked"
+        assert not after.is_held, "a removal began of what is on legal hold"
 
 
 def check_job(job: Job) -> None:

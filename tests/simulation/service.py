@@ -263,6 +263,7 @@ class SimulatedService:
         """Slices that arrived though their task was cancelled by then, by (URL, attempt)."""
         self.storage = MemoryStorage(self._inject, condition_first=self.condition_first)
         self.storage.on_removal = self._check_removal
+        self.storage.now = lambda: self.now
         self.links = MemoryLinks(lambda: self.now, self._inject)
         self.bus = MemoryBus(self._inject)
         self._wire()
@@ -354,8 +355,18 @@ class SimulatedService:
         if after.status is Status.DONE and before.status is not Status.DONE:
             described = list(self.storage.versions.get(after.manifest_key, {}).values())
             assert described == [manifest_of(after)], "a job got done without its manifest (I18)"
+            self._check_locked(after)
         if after.removing_at is not None and before.removing_at is None:
             assert pinned_until(before, self.now) is None, "a pinned backup is removed (I19)"
+
+    def _check_locked(self, job: Job) -> None:
+        """A job that got done has the locks that it was sealed with."""
+        kept = {(task.object.key, task.object.version_id or "") for task in job.tasks.values() if task.object}
+        kept |= {(job.manifest_key, version) for version in self.storage.versions[job.manifest_key]}
+        until = job.lock.until if job.lock else None
+        for one in kept:
+            held = self.storage.held_versions.get(one)
+            assert (held.until if held else None) == until, "a version is not locked as its job says"
 
     def _check_added(self, job: Job) -> None:
         """A safety backup runs under its restore's claim (I10), unless that ends while it is made."""

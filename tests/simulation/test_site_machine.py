@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.domain import lifecycle
 from sitebackup.domain.job import UNFINISHED, DeleteCause, Job, Status
+from sitebackup.domain.lock import LockMode
 from sitebackup.domain.manifest import manifest_of, read_manifest
 from sitebackup.domain.policy import Policy, seconds
 from sitebackup.domain.restore import Restore
@@ -67,13 +68,22 @@ class SiteMachine(RuleBasedStateMachine):
         ranged=st.booleans(),
         condition_first=st.booleans(),
         keep_newest=st.sampled_from([0, 1, 1]),
+        lock_mode=st.sampled_from(LockMode),
     )
-    def begin(self, parts: int, ranged: bool, condition_first: bool, keep_newest: int) -> None:
+    def begin(
+        self, parts: int, ranged: bool, condition_first: bool, keep_newest: int, lock_mode: LockMode
+    ) -> None:
         served = {
             "site": MemoryExport(some_bytes("site", parts * PART_SIZE), ranged=ranged),
             "db": MemoryExport(some_bytes("db", 2)),
         }
-        policy = Policy(parts_in_flight=3, keep_newest=keep_newest, delete_grace_seconds=DELETE_GRACE_SECONDS)
+        policy = Policy(
+            parts_in_flight=3,
+            keep_newest=keep_newest,
+            delete_grace_seconds=DELETE_GRACE_SECONDS,
+            lock_mode=lock_mode,
+            lock_days=30,
+        )
         self.service = SimulatedService(
             served, condition_first=condition_first, policy=policy, import_status=True
         )
@@ -185,6 +195,11 @@ class SiteMachine(RuleBasedStateMachine):
                 BY_SERVICE, self._pick(choice), self.service.now + at if at else None
             )
 
+    @rule(choice=choices, on=st.booleans())
+    def legal_hold(self, choice: int, on: bool) -> None:
+        with self.service.invocation():
+            self.service.change_job.set_legal_hold(BY_SERVICE, self._pick(choice), on)
+
     @rule(choice=choices)
     def undelete(self, choice: int) -> None:
         with self.service.invocation():
@@ -197,7 +212,7 @@ class SiteMachine(RuleBasedStateMachine):
     @rule(choice=choices)
     def verify(self, choice: int) -> None:
         with self.service.invocation():
-            self.service.verify_backup(self._pick(choice))
+            self.service.verify_backup(BY_SERVICE, self._pick(choice))
 
     @rule()
     def run_drills(self) -> None:

@@ -60,6 +60,7 @@ MARKED = changed(lifecycle.mark_deleted(DONE, MOMENT, START, REQUESTED))
 CLEANING = changed(lifecycle.begin_cleaning(FAILED, MOMENT))
 REMOVING = changed(lifecycle.begin_removal(MARKED, MOMENT))
 PINNED = changed(lifecycle.pin(DONE, MOMENT, "download", STALL))
+HELD = changed(lifecycle.set_legal_hold(DONE, MOMENT, True))
 HALF_DONE = changed(endings.cancel(changed(endings.finish_task(planned(), MOMENT, DB, stored(3), 1)), MOMENT))
 """Cancelled, when one of its two tasks was done."""
 RUN_AFTER_RETRY = changed(runs.start_task(changed(lifecycle.retry(FAILED, MOMENT)), MOMENT, NEXT_SITE, 0, ME))
@@ -266,6 +267,8 @@ SILENT = [
     Case("a mark is taken back", lifecycle.undelete, MARKED, (MOMENT,)),
     Case("a backup is pinned", lifecycle.pin, DONE, (MOMENT, "download", STALL)),
     Case("a pin is taken out", lifecycle.unpin, PINNED, (MOMENT, "download")),
+    Case("a legal hold is asked for", lifecycle.set_legal_hold, DONE, (MOMENT, True)),
+    Case("s3 was told of a legal hold", lifecycle.settle_legal_hold, HELD, (MOMENT,)),
     Case("a removal begins", lifecycle.begin_removal, MARKED, (MOMENT,)),
     Case("a removal ends", lifecycle.end_removal, REMOVING, (MOMENT,)),
 ]

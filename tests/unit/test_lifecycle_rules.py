@@ -5,10 +5,13 @@ from datetime import timedelta
 import pytest
 
 from sitebackup.domain import lifecycle
+from sitebackup.domain.change import Moment
 from sitebackup.domain.job import FINISHED, RETRYABLE, DeleteCause, Job, Status
+from sitebackup.domain.lock import LegalHold, Lock, LockMode
+from sitebackup.domain.policy import Policy
 from sitebackup.domain.reason import Code, Reason
 from sitebackup.domain.transitions import endings
-from tests.unit.jobs import MOMENT, SITE, START, at, changed, new_job
+from tests.unit.jobs import MOMENT, SITE, START, at, changed, new_job, started, stored
 
 REQUESTED = DeleteCause.REQUESTED
 NOT_FOUND = Reason(code=Code.EXPORT_NOT_FOUND, message="404")
@@ -186,3 +189,65 @@ def test_a_pin_changes_nothing_of_a_job_but_its_pins_and_its_times() -> None:
     assert begun == job.replace(
         removing_at=START + DAY, updated_at=START + DAY, clean_up_at=START + DAY + lifecycle.CLAIM
     )
+
+
+# --- locks and legal holds
+
+
+def locked(span: timedelta) -> Job:
+    """A done job that is marked, with a lock that ends so long after the start."""
+    lock = Lock(mode=LockMode.COMPLIANCE, until=START + span)
+    return marked(job_in(Status.DONE)).replace(lock=lock, clean_up_at=START + 9 * DAY)
+
+
+def test_no_removal_begins_under_a_lock_or_a_legal_hold() -> None:
+    job = locked(DAY)
+    for moment in (MOMENT, at(START + DAY - timedelta(milliseconds=1))):
+        assert lifecycle.begin_removal(job, moment) is None
+    assert changed(lifecycle.begin_removal(job, at(START + DAY))).removing_at == START + DAY
+    for hold in (LegalHold(on=True), LegalHold(on=True, settled=True), LegalHold(on=False)):
+        assert lifecycle.begin_removal(job.replace(legal_hold=hold), at(START + DAY)) is None
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_a_done_job_is_put_on_legal_hold_and_only_until_its_removal_begins(status: Status) -> None:
+    job = job_in(status)
+    held = lifecycle.set_legal_hold(job, MOMENT, True)
+    assert (held is not None) == (status is Status.DONE)
+    expected = job.replace(legal_hold=LegalHold(on=True), updated_at=MOMENT.now, clean_up_at=MOMENT.now)
+    assert held is None or held.job == expected
+    assert lifecycle.set_legal_hold(removing(job), MOMENT, True) is None
+
+
+def test_a_legal_hold_is_released_only_once_s3_was_told_of_it() -> None:
+    later, job = at(START + DAY), job_in(Status.DONE)
+    asked = changed(lifecycle.set_legal_hold(job, MOMENT, True))
+    assert lifecycle.set_legal_hold(asked, later, False) is None
+    settled = changed(lifecycle.settle_legal_hold(asked, later))
+    told = LegalHold(on=True, settled=True)
+    assert settled == job.replace(legal_hold=told, updated_at=later.now, clean_up_at=later.now)
+    assert settled.is_held
+    released = changed(lifecycle.set_legal_hold(settled, later, False))
+    assert (released.legal_hold, released.is_held) == (LegalHold(on=False), False)
+    assert lifecycle.set_legal_hold(released, later, True) is None
+    assert changed(lifecycle.settle_legal_hold(released, later)).legal_hold is None
+
+
+def test_what_is_so_already_is_not_changed() -> None:
+    job = job_in(Status.DONE)
+    settled = job.replace(legal_hold=LegalHold(on=True, settled=True))
+    for found, on in ((job, False), (settled, True), (job.replace(legal_hold=LegalHold(on=True)), True)):
+        change = lifecycle.set_legal_hold(found, MOMENT, on)
+        assert change is not None
+        assert change.job is found, "there is nothing to store"
+    for found in (job, settled):
+        assert lifecycle.settle_legal_hold(found, MOMENT) is None
+
+
+@pytest.mark.parametrize("mode", LockMode)
+def test_a_seal_fixes_the_lock_at_a_whole_second(mode: LockMode) -> None:
+    policy = Policy(lock_mode=mode, lock_days=3)
+    moment = Moment(START.replace(microsecond=999_999), policy)
+    sealed = changed(endings.finish_task(started(1), moment, SITE, stored(3), 1))
+    until = START.replace(microsecond=0) + 3 * DAY
+    assert sealed.lock == (None if mode is LockMode.OFF else Lock(mode=mode, until=until))

@@ -23,6 +23,7 @@ WRITTEN = """{
  "startedAt": "2030-01-31T12:00:00Z",
  "sealedAt": "2030-01-31T12:00:00Z",
  "expiresAfterDays": 9,
+ "lock": null,
  "maxBytes": null,
  "safetyFor": {
   "restoreId": "dddddddddddddddddddddddd",
@@ -83,6 +84,7 @@ def test_a_manifest_says_what_each_object_is_and_how_it_was_read() -> None:
         started_at=MOMENT.now,
         sealed_at=MOMENT.now,
         expires_after_days=None,
+        lock=None,
         max_bytes=None,
         safety_for=None,
         idempotency_key=None,
@@ -100,7 +102,7 @@ def test_every_field_of_the_manifest_itself_is_written() -> None:
     written = json.loads(manifest_of(sealed()))
     assert set(written) == {
         "schema", "jobId", "userId", "siteId", "attempt", "createdAt", "startedAt", "sealedAt",
-        "expiresAfterDays", "maxBytes", "safetyFor", "idempotencyKey", "requestDigest", "tasks",
+        "expiresAfterDays", "lock", "maxBytes", "safetyFor", "idempotencyKey", "requestDigest", "tasks",
     }  # fmt: skip
     assert written["schema"] == 1
 

@@ -19,6 +19,7 @@ from sitebackup.domain.job import (
     StoredObject,
     Task,
 )
+from sitebackup.domain.lock import LegalHold, Lock, LockMode
 from sitebackup.domain.policy import Policy, seconds
 from sitebackup.domain.reason import Code, Reason
 from sitebackup.domain.retention import (
@@ -490,3 +491,28 @@ def test_a_pin_puts_off_neither_the_expiry_nor_the_cleaning_of_a_job() -> None:
     assert decide(old, False, NOW, policy).action is Action.EXPIRE
     left = old.replace(tasks={"site": old.tasks["site"].replace(runs=2)}, expires_after_days=None)
     assert decide(left, False, NOW, policy).action is Action.CLEAN_DONE
+
+
+def test_a_removal_waits_for_the_lock_and_for_the_legal_hold() -> None:
+    policy = Policy()
+    lock = Lock(mode=LockMode.COMPLIANCE, until=NOW + 2 * DAY)
+    locked = a_job(1, Status.DONE, NOW - 100 * DAY, lock=lock, pins={"download": NOW + DAY})
+    marked = locked.replace(delete_at=NOW - GRACE_OVER, delete_cause=DeleteCause.REQUESTED)
+    waits = Decision(action=Action.KEEP, reason=Why.LOCKED, until=NOW + 2 * DAY)
+    assert decide(marked, False, NOW, policy) == decide(marked, False, NOW + DAY, policy) == waits
+    assert decide(marked, False, NOW + 2 * DAY, policy).action is Action.DELETE_DATA
+    assert decide(locked, False, NOW, policy).reason is Why.NO_EXPIRY
+    held = marked.replace(legal_hold=LegalHold(on=True, settled=True))
+    assert decide(held, False, NOW + 9 * DAY, policy) == Decision(action=Action.KEEP, reason=Why.LEGAL_HOLD)
+
+
+def test_a_legal_hold_that_changed_comes_before_all_but_a_removal_that_has_begun() -> None:
+    policy = Policy()
+    old = a_job(1, Status.DONE, NOW - 100 * DAY, expires_after_days=60)
+    tells = Decision(action=Action.SET_LEGAL_HOLD, reason=Why.LEGAL_HOLD_CHANGED)
+    for hold in (LegalHold(on=True), LegalHold(on=False)):
+        job = old.replace(legal_hold=hold)
+        assert decide(job, False, NOW, policy) == decide(job, True, NOW, policy) == tells
+        marked = job.replace(delete_at=NOW - GRACE_OVER, delete_cause=DeleteCause.REQUESTED)
+        assert decide(marked, False, NOW, policy) == tells
+        assert decide(marked.replace(removing_at=NOW), False, NOW, policy).action is Action.DELETE_DATA

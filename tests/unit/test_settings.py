@@ -79,10 +79,10 @@ def test_an_empty_setting_counts_as_absent() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in msgspec.structs.fields(Policy)])
 def test_every_field_of_the_policy_can_be_set(name: str) -> None:
-    value, export_timeout = 7, 20
-    env = GOOD | {name.upper(): str(value), "EXPORT_TIMEOUT_SECONDS": str(export_timeout)}
-    silence = export_timeout if name == "lease_seconds" else 0
-    assert getattr(Settings.from_env(env).policy, name) == value + silence
+    value = "governance" if name == "lock_mode" else "7"
+    env = GOOD | {name.upper(): value, "EXPORT_TIMEOUT_SECONDS": "20"}
+    expected = "27" if name == "lease_seconds" else value
+    assert str(getattr(Settings.from_env(env).policy, name)) == expected
 
 
 @pytest.mark.parametrize("mebibytes", [5, 16, 64])
@@ -120,6 +120,8 @@ def test_an_invocation_moves_no_more_parts_at_once_than_its_memory_holds(memory:
         ("ATTEMPT_SECONDS", "10" * 8, "ATTEMPT_SECONDS must be a whole number from 1 to 1000000000"),
         ("FAILED_RECORD_DAYS", "36501", "FAILED_RECORD_DAYS must be a whole number from 1 to 36500"),
         ("SHRINK_PERCENT", "100", "SHRINK_PERCENT must be a whole number from 0 to 99"),
+        ("LOCK_MODE", "forever", "LOCK_MODE must be one of off, governance, compliance, not 'forever'"),
+        ("LOCK_DAYS", "0", "LOCK_DAYS must be a whole number from 1 to 36500"),
         ("DAY_SECONDS", "86401", "DAY_SECONDS must be a whole number from 1 to 86400"),
         ("SCHEDULE_MIN_INTERVAL_MINUTES", "0", "SCHEDULE_MIN_INTERVAL_MINUTES must be a whole number from 1"),
         (

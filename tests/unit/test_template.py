@@ -209,6 +209,17 @@ def test_no_statement_allows_everything(resources: dict[str, Any]) -> None:
             assert "s3:DeleteObject" not in actions
 
 
+def test_nobody_may_bypass_a_lock_and_none_is_longer_than_the_parameter(resources: dict[str, Any]) -> None:
+    assert resources["BackupBucket"]["Properties"]["ObjectLockEnabled"] is True
+    assert "BypassGovernanceRetention" not in (ROOT / "template.yaml").read_text()
+    policy = resources["BackupBucketPolicy"]["Properties"]["PolicyDocument"]
+    (cap,) = [one for one in policy["Statement"] if one["Action"] == "s3:PutObjectRetention"]
+    assert (cap["Effect"], cap["Principal"]) == ("Deny", "*")
+    assert cap["Condition"] == {
+        "NumericGreaterThan": {"s3:object-lock-remaining-retention-days": {"Ref": "LockDays"}}
+    }
+
+
 def test_a_download_link_can_do_no_more_than_read_one_object(resources: dict[str, Any]) -> None:
     role = resources["DownloadRole"]["Properties"]
     (trusted,) = role["AssumeRolePolicyDocument"]["Statement"]

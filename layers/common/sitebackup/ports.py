@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 from .domain.download import DownloadLink
 from .domain.events import Event
 from .domain.job import FoundVersion, Job, Part, PartWait, StoredObject
+from .domain.lock import HeldVersion, Lock
 from .domain.plan import Plan
 from .domain.principal import Access
 from .domain.provider import Provider
@@ -508,6 +509,18 @@ class ObjectStorage(Protocol):
     def put_object(self, key: str, data: memoryview, time_left: TimeLeft = no_deadline) -> StoredObject:
         """Stores a whole object. Each call makes a version: after a lost answer one is left at the key."""
 
+    def lock(self, key: str, version_id: str | None, lock: Lock) -> None:
+        """Locks a version; with the same lock again it stays as it is.
+
+        Refused if the bucket can't lock, and if the version is locked for longer.
+        """
+
+    def set_legal_hold(self, key: str, version_id: str | None, on: bool) -> None:
+        """Puts a version on legal hold, or releases it; refused if the bucket can't lock."""
+
+    def held(self, key: str, version_id: str) -> HeldVersion | None:
+        """What S3 says of a version's lock and legal hold; None if the version is gone."""
+
     def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
         """Stores an object where there is none. Raises ObjectExists, also if a lost answer's call has stored it."""
 
@@ -551,7 +564,10 @@ class ObjectStorage(Protocol):
         """
 
     def delete_version(self, key: str, version_id: str) -> None:
-        """Removes a version for good; one that is gone is no error. Never by key alone (I9)."""
+        """Removes a version for good; one that is gone is no error. Never by key alone (I9).
+
+        Raises Permanent while it is locked or on legal hold.
+        """
 
 
 class DownloadLinks(Protocol):

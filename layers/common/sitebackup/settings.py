@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import msgspec
 
+from .domain.lock import LockMode
 from .domain.plan import MAX_OBJECT_SIZE, MIB, MIN_PART_SIZE, parts_at_once
 from .domain.policy import Policy
 from .domain.principal import Claims
@@ -124,6 +125,7 @@ def _policy(env: Mapping[str, str], export_timeout: int) -> Policy:
     default = Policy()
     names = [field.name for field in msgspec.structs.fields(Policy)]
     policy = Policy(
+        lock_mode=_lock_mode(env),
         **{
             name: _number(
                 env,
@@ -133,9 +135,17 @@ def _policy(env: Mapping[str, str], export_timeout: int) -> Policy:
                 high=_most(name),
             )
             for name in names
-        }
+            if name != "lock_mode"
+        },
     )
     return policy.replace(lease_seconds=policy.lease_seconds + export_timeout)
+
+
+def _lock_mode(env: Mapping[str, str]) -> LockMode:
+    mode = env.get("LOCK_MODE") or LockMode.OFF
+    if mode not in list(LockMode):
+        raise SettingsError(f"LOCK_MODE must be one of {', '.join(LockMode)}, not {mode!r}")
+    return LockMode(mode)
 
 
 def _most(name: str) -> int:

@@ -5,13 +5,15 @@ from datetime import datetime, timedelta
 
 from ..domain import lifecycle
 from ..domain.change import Change, Moment, Transition
-from ..domain.errors import BadRequest, DuplicateJob, NotFound, StateForbids, TooLate
+from ..domain.errors import BadRequest, DuplicateJob, Locked, NotFound, StateForbids, TooLate
 from ..domain.job import RETRYABLE, DeleteCause, Job, Status
 from ..domain.principal import Access
 from ..domain.transitions import endings
 from ..telemetry import logger
 from .create_job import MAX_DAYS, site_claimed
 from .recorder import Recorder
+
+HOLD, RELEASE = "put on legal hold", "released from legal hold"
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,29 @@ class ChangeJob:
     def delete(self, access: Access, job_id: str, at: datetime | None) -> Job:
         """Marks the job's data for deletion, now or at a later time.
 
-        Raises BadRequest for a time in the past, or later than anything could expire.
+        Raises BadRequest for a time in the past, or later than anything could expire, and Locked if the data would go
+        while it is locked or on legal hold.
         """
         now = self.recorder.now()
         if at is not None and not now <= at <= now + timedelta(days=MAX_DAYS):
             raise BadRequest(f"at: must be a time from now to {MAX_DAYS} days from now")
+
+        def mark(job: Job, moment: Moment) -> Change | None:
+            _check_unlocked(job, moment, at or now)
+            return lifecycle.mark_deleted(job, moment, at or now, DeleteCause.REQUESTED)
+
+        return self._change(self._seen(access, job_id), "deleted", mark)
+
+    def set_legal_hold(self, access: Access, job_id: str, on: bool) -> Job:
+        """Keeps the data of a done job until it is released, or releases it. S3 is told by the clean-up.
+
+        Raises ServiceOnly.
+        """
+        access.check_service()
         return self._change(
             self._seen(access, job_id),
-            "deleted",
-            lambda job, moment: lifecycle.mark_deleted(job, moment, at or now, DeleteCause.REQUESTED),
+            HOLD if on else RELEASE,
+            lambda job, moment: lifecycle.set_legal_hold(job, moment, on),
         )
 
     def undelete(self, access: Access, job_id: str) -> Job:
@@ -75,12 +91,28 @@ class ChangeJob:
         return changed.after
 
 
+def _check_unlocked(job: Job, moment: Moment, at: datetime) -> None:
+    """Raises Locked if what is marked for deletion at this time would go while S3 refuses that."""
+    if job.is_held:
+        raise Locked(f"Backup {job.id} is on legal hold: release it first.", jobId=job.id)
+    removed_at = at + timedelta(seconds=moment.policy.delete_grace_seconds)
+    if job.lock and job.lock.until > removed_at:
+        until = f"{job.lock.until:%Y-%m-%dT%H:%M:%SZ}"
+        raise Locked(
+            f"Backup {job.id} is locked until {until}. Ask for its deletion at a later time.",
+            jobId=job.id,
+            lockedUntil=until,
+        )
+
+
 def _why_not(job: Job, what: str, now: datetime) -> str:
     """What about this job forbids a change."""
     if job.status is Status.DELETED:
         return "its data is gone"
     if job.removing_at:
         return "its data is being removed"
+    if what in (HOLD, RELEASE) and job.legal_hold:
+        return "its legal hold is just being set or released; try again in a minute"
     if what == "undeleted":
         return "it is not marked for deletion"
     if what == "deleted":

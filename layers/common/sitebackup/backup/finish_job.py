@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from ..domain.errors import ObjectExists, Permanent, Transient
 from ..domain.events import TaskUpdated
 from ..domain.job import Job, Status
+from ..domain.lock import Lock
 from ..domain.manifest import manifest_of
 from ..domain.shrink import may_warn
+from ..domain.task_ref import TaskRef
 from ..domain.transitions.endings import finish_job
 from ..ports import Clock, ObjectStorage, SiteRepository
 from ..telemetry import count, log_context, logger
@@ -31,7 +34,7 @@ class FinishJob:
     def __call__(self, event: TaskUpdated, deadline: datetime) -> None:
         """Raises RepositoryUnavailable (or Conflict) if earlier jobs can't be read or the outcome can't be stored.
 
-        While S3 does not take the manifest the job stays sealed, and the sweep asks again (I16).
+        While S3 does not take the manifest or a lock the job stays sealed, and the sweep asks again (I16).
         """
         ref = event.task
         job = self.recorder.jobs.get(ref.job_id)
@@ -42,8 +45,13 @@ class FinishJob:
                 count("ManifestConflicts")
                 logger.error("another manifest is in the way", extra=log_context(ref))
                 return
+            if job.lock:
+                self._lock(job, job.lock, ref, deadline)
         except (Transient, Permanent) as error:
-            logger.warning("manifest not written yet", extra={**log_context(ref), "error": str(error)})
+            count("FinishesPutOff")
+            logger.warning(
+                "manifest or locks not written yet", extra={**log_context(ref), "error": str(error)}
+            )
             return
         if job.safety_for is None:  # first, so that no site with a backup is unknown to the drills
             self.sites.backed_up(job.user_id, job.site_id, self.recorder.now())
@@ -51,6 +59,14 @@ class FinishJob:
         self.recorder.apply(
             job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job
         )
+
+    def _lock(self, job: Job, lock: Lock, ref: TaskRef, deadline: datetime) -> None:
+        """Locks each verified version, and the manifest; what is locked so already stays so."""
+        manifest = self.retry(lambda: self.storage.head(job.manifest_key), ref, deadline)
+        for stored in [*(task.object for task in job.tasks.values()), manifest]:
+            if stored is None:
+                raise Transient("S3 took the manifest, but shows none.")
+            self.retry(partial(self.storage.lock, stored.key, stored.version_id, lock), ref, deadline)
 
     def _earlier(self, job: Job) -> list[Job]:
         """The last done jobs of its site, newest first, if it is compared with them."""

@@ -147,6 +147,7 @@ def job_of(manifest: Manifest, policy: Policy) -> Job:
         finished_at=manifest.sealed_at,
         sealed_at=manifest.sealed_at,
         safety_for=manifest.safety_for,
+        lock=manifest.lock,
         max_bytes=manifest.max_bytes,
         expires_after_days=manifest.expires_after_days,
         idempotency_key=manifest.idempotency_key,

@@ -108,6 +108,10 @@ class NotYourUser(RequestError):
     """The call is for another user than the token."""
 
 
+class ServiceOnly(RequestError):
+    """No user may make this call."""
+
+
 class MissingScope(RequestError):
     """The token does not hold the scope that the call needs; `scope` names it."""
 
@@ -118,6 +122,10 @@ class ActiveJob(RequestError):
 
 class StateForbids(RequestError):
     """The job's status does not allow it."""
+
+
+class Locked(RequestError):
+    """S3 lets nobody remove the data yet; `lockedUntil` says how long, unless a legal hold keeps it."""
 
 
 class TooLate(RequestError):

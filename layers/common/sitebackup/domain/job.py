@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import msgspec
 
 from .drill import Drill, Drilling, DrillState
+from .lock import LegalHold, Lock
 from .model import Id, Model, ProviderName
 from .plan import Plan
 from .progress import Progress
@@ -200,6 +201,9 @@ class Job(Model, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     sealed_at: datetime | None = None
     """All tasks are done: from then on the job can't end otherwise (I16)."""
+    lock: Lock | None = None
+    """Until when S3 lets nobody remove its versions; None: they are not locked."""
+    legal_hold: LegalHold | None = None
     finish_check_at: datetime | None = None
     """When the sweep looks whether a sealed job was finished."""
     next_check_at: datetime | None = None
@@ -272,6 +276,11 @@ class Job(Model, frozen=True, kw_only=True):
     def manifest_key(self) -> str:
         """Where the job's manifest is stored; no name of a provider has a dot."""
         return f"{self.user_id}/{self.site_id}/{self.id}/manifest.json"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a legal hold was asked for, and not released."""
+        return self.legal_hold is not None and self.legal_hold.on
 
     def ref(self, provider: str) -> TaskRef:
         """The task of the attempt that the job is in."""

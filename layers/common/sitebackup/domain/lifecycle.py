@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 from .change import Change, Moment
 from .events import UploadJobCreated
 from .job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status, Task
+from .lock import LegalHold
 from .reason import USELESS
-from .retention import pinned_until, record_until
+from .retention import locked_until, pinned_until, record_until
 from .transitions.timing import new_task
 
 CLAIM = timedelta(minutes=10)
@@ -146,11 +147,40 @@ def unpin(job: Job, moment: Moment, owner: str) -> Change | None:
     return Change(job.replace(pins=kept, updated_at=moment.now, clean_up_at=due))
 
 
-def begin_removal(job: Job, moment: Moment) -> Change | None:
-    """Claims the removal of the data: from here on there is no way back. None as well while it is pinned (I19)."""
-    if job.status not in FINISHED or job.delete_at is None or pinned_until(job, moment.now):
+def set_legal_hold(job: Job, moment: Moment, on: bool) -> Change | None:
+    """Asks for a legal hold on the data of a done job, or for its release; S3 is told at the next look.
+
+    None: it is not done, its removal has begun, or S3 is just being told of the opposite. The very job that was
+    given: it is so already.
+    """
+    if job.status is not Status.DONE or job.removing_at is not None:
         return None
+    if job.is_held == on:
+        return Change(job)
+    if job.legal_hold is not None and not job.legal_hold.settled:
+        return None
+    hold = LegalHold(on=on)
+    return Change(job.replace(legal_hold=hold, updated_at=moment.now, clean_up_at=moment.now))
+
+
+def settle_legal_hold(job: Job, moment: Moment) -> Change | None:
+    """S3 has been told of it for every version; a hold that is released is gone."""
+    if job.legal_hold is None or job.legal_hold.settled:
+        return None
+    settled = job.legal_hold.replace(settled=True) if job.legal_hold.on else None
+    return Change(job.replace(legal_hold=settled, updated_at=moment.now, clean_up_at=moment.now))
+
+
+def begin_removal(job: Job, moment: Moment) -> Change | None:
+    """Claims the removal of the data: from here on there is no way back.
+
+    None as well while it is pinned (I19), locked or on legal hold.
+    """
     now = moment.now
+    if job.status not in FINISHED or job.delete_at is None:
+        return None
+    if job.legal_hold is not None or locked_until(job, now) or pinned_until(job, now):
+        return None
     return Change(job.replace(removing_at=job.removing_at or now, updated_at=now, clean_up_at=now + CLAIM))
 
 

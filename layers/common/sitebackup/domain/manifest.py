@@ -9,6 +9,7 @@ from typing import Literal, Self
 import msgspec
 
 from .job import Job, StoredObject
+from .lock import Lock
 from .model import Id, Model, ProviderName
 from .task_ref import RestoreRef
 
@@ -34,6 +35,7 @@ class Manifest(Model, frozen=True, kw_only=True, omit_defaults=False):
     started_at: datetime | None
     sealed_at: datetime
     expires_after_days: int | None
+    lock: Lock | None
     max_bytes: int | None
     safety_for: RestoreRef | None
     """A backup that a restore made first is never the newest good one (I19), rebuilt or not."""
@@ -66,6 +68,7 @@ class Manifest(Model, frozen=True, kw_only=True, omit_defaults=False):
             started_at=job.started_at,
             sealed_at=job.sealed_at,
             expires_after_days=job.expires_after_days,
+            lock=job.lock,
             max_bytes=job.max_bytes,
             safety_for=job.safety_for,
             idempotency_key=job.idempotency_key,

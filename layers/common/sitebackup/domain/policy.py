@@ -5,6 +5,7 @@ What a deployment may want to change is a parameter of template.yaml; the rest k
 
 from datetime import timedelta
 
+from .lock import LockMode
 from .model import Model
 
 
@@ -37,6 +38,10 @@ class Policy(Model, frozen=True, kw_only=True):
     """Within so long the newest good backup of every site is to be opened."""
     drill_gib_per_day: int = 1024
     """So much is opened by schedule; 0: nothing is."""
+    lock_mode: LockMode = LockMode.OFF
+    """How the versions of a done backup are locked."""
+    lock_days: int = 30
+    """They are locked for so long from the seal on."""
     day_seconds: int = 24 * 3600
     """The length of a day in every retention rule; only tests shorten it."""
     max_tries: int = 5

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .errors import BadRequest, MissingScope, NotFound, NotYourUser
+from .errors import BadRequest, MissingScope, NotFound, NotYourUser, ServiceOnly
 
 
 class Scope(StrEnum):
@@ -92,6 +92,11 @@ class Access:
         for site_id in sites:
             if self.sites is not None and site_id not in self.sites:
                 raise NotFound(f"There is no site {site_id}.")
+
+    def check_service(self) -> None:
+        """For a call that no user may make. Raises ServiceOnly."""
+        if isinstance(self.principal, User):
+            raise ServiceOnly("Only a service may do this.")
 
     def one_user(self, named: str | None) -> str:
         """The user that a call is for, who need not name themselves. Raises NotYourUser, BadRequest."""

@@ -16,6 +16,8 @@ class Action(StrEnum):
     """Remove what a failed attempt has left in S3; the record stays."""
     CLEAN_DONE = "clean_done"
     """Remove what earlier runs have left in S3 beside the objects of a done job."""
+    SET_LEGAL_HOLD = "set_legal_hold"
+    """Tell S3 of a legal hold that was asked for or released."""
     EXPIRE = "expire"
     """It has expired: mark it for deletion, and let the grace period run."""
     DELETE_DATA = "delete_data"
@@ -39,6 +41,9 @@ class Why(StrEnum):
     IN_GRACE = "in_grace"
     GRACE_OVER = "grace_over"
     PINNED = "pinned"
+    LOCKED = "locked"
+    LEGAL_HOLD = "legal_hold"
+    LEGAL_HOLD_CHANGED = "legal_hold_changed"
     RECORD_KEPT = "record_kept"
     RECORD_OVER = "record_over"
 
@@ -80,6 +85,11 @@ def pinned_until(job: Job, now: datetime) -> datetime | None:
     return max((until for until in job.pins.values() if until > now), default=None)
 
 
+def locked_until(job: Job, now: datetime) -> datetime | None:
+    """Until when S3 refuses to remove the data; None: it is not locked, or no longer."""
+    return job.lock.until if job.lock and job.lock.until > now else None
+
+
 def depends_on_newest(job: Job, now: datetime, policy: Policy) -> bool:
     """Whether what is done hangs on `holds_newest_good`; else nobody needs to read it."""
     return decide(job, False, now, policy).action is not decide(job, True, now, policy).action
@@ -109,6 +119,8 @@ def _decide(job: Job, holds_newest_good: bool, now: datetime, policy: Policy) ->
         return _record(record_until(job, job.deleted_at or now, policy), now)
     if job.removing_at is not None:
         return Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)
+    if job.legal_hold is not None and not job.legal_hold.settled:
+        return Decision(action=Action.SET_LEGAL_HOLD, reason=Why.LEGAL_HOLD_CHANGED)
     protected = bool(policy.keep_newest) and holds_newest_good and job.safety_for is None
     if job.delete_at is not None and not (protected and job.delete_cause is DeleteCause.EXPIRED):
         return _marked(job, job.delete_at, now, policy)
@@ -130,6 +142,10 @@ def _marked(job: Job, delete_at: datetime, now: datetime, policy: Policy) -> Dec
         return _keep(Why.MARKED, remove_at)
     if now < remove_at:
         return _keep(Why.IN_GRACE, remove_at)
+    if job.is_held:
+        return _keep(Why.LEGAL_HOLD, None)
+    if locked := locked_until(job, now):
+        return _keep(Why.LOCKED, locked)
     if pinned := pinned_until(job, now):
         return _keep(Why.PINNED, pinned)
     return Decision(action=Action.DELETE_DATA, reason=Why.GRACE_OVER)

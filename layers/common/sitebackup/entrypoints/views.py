@@ -6,6 +6,7 @@ from typing import Any
 from ..domain.download import Download
 from ..domain.drill import Drill
 from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task, TaskWarning
+from ..domain.lock import LegalHold
 from ..domain.reason import Reason
 from ..domain.retention import Decision
 from ..domain.schedule import Schedule
@@ -36,6 +37,8 @@ def job_view(job: Job, now: datetime) -> dict[str, Any]:
             "deleteAt": time_text(job.delete_at),
             "deleteCause": job.delete_cause,
             "deletedAt": time_text(job.deleted_at),
+            "lockedUntil": time_text(job.lock.until) if job.lock else None,
+            "legalHold": _legal_hold(job.legal_hold),
             "safetyFor": job.safety_for.restore_id if job.safety_for else None,
         }
     )
@@ -88,6 +91,14 @@ def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
             "until": time_text(decision.until),
         }
     )
+
+
+def _legal_hold(hold: LegalHold | None) -> str | None:
+    if hold is None:
+        return None
+    if hold.on:
+        return "on" if hold.settled else "setting"
+    return "releasing"
 
 
 def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:

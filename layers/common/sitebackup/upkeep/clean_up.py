@@ -1,7 +1,8 @@
 """Carries out what retention decides about final jobs: expires them, and removes what they left (I9)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from aws_lambda_powertools.metrics import MetricUnit
 
@@ -18,11 +19,15 @@ from .work_off import work_off
 AT_ONCE = 16
 """Jobs in the hands of one pass: nearly all of their time goes by waiting for S3."""
 
+LOOK_AT_A_HOLD = timedelta(days=1)
+"""A legal hold that was set past this service is looked at so often."""
+
 COUNTED_AS = {
     Action.EXPIRE: "JobsExpired",
     Action.CLEAN_FAILED: "FailedJobsCleaned",
     Action.CLEAN_DONE: "DoneJobsCleaned",
     Action.DELETE_DATA: "JobDataDeleted",
+    Action.SET_LEGAL_HOLD: "LegalHoldsSet",
     Action.DELETE_RECORD: "JobRecordsDeleted",
 }
 
@@ -67,6 +72,8 @@ class CleanUp:
                     done = self._clean_failed(job)
                 case Action.CLEAN_DONE:
                     done = self._clean_done(job)
+                case Action.SET_LEGAL_HOLD:
+                    done = self._set_legal_hold(job)
                 case Action.DELETE_DATA:
                     done = self._delete_data(job)
                 case Action.DELETE_RECORD:
@@ -117,8 +124,29 @@ class CleanUp:
             )
         return self.store.apply_seen(job, lifecycle.mark_clean) is not None
 
+    def _set_legal_hold(self, job: Job) -> bool:
+        """Tells S3, for each object and the manifest."""
+        for key, version_id in self._verified(job):
+            self.storage.set_legal_hold(key, version_id, job.is_held)
+        return self.store.apply(job.id, lifecycle.settle_legal_hold) is not None
+
+    def _verified(self, job: Job) -> Iterator[tuple[str, str]]:
+        """Key and version of each object of a done job and of its manifest. An unversioned bucket locks nothing."""
+        for task in job.tasks.values():
+            if task.object and task.object.version_id:
+                yield task.object.key, task.object.version_id
+        for version_id in self.storage.at_key(job.manifest_key).versions:
+            yield job.manifest_key, version_id
+
     def _delete_data(self, job: Job) -> bool:
-        """Removes the data for good; nothing can open the job again once that is claimed."""
+        """Removes the data for good; nothing can open the job again once that is claimed.
+
+        What was locked is looked at first: somebody with rights on the bucket may have locked it for longer.
+        """
+        if job.lock and job.removing_at is None and (until := self._locked_in_s3(job)):
+            logger.warning("locked for longer than was asked for", extra={"jobId": job.id, "until": until})
+            self.store.apply_seen(job, lambda job, moment: lifecycle.look_again(job, moment, until))
+            return False
         claimed = self.store.apply_seen(job, lifecycle.begin_removal)
         if claimed is None:
             return False
@@ -127,6 +155,14 @@ class CleanUp:
         self._delete(self._at_keys(job))
         self.store.apply_seen(claimed.after, lifecycle.end_removal)
         return True
+
+    def _locked_in_s3(self, job: Job) -> datetime | None:
+        """When to look again at data that S3 refuses to remove; None: it does not refuse."""
+        now = self.store.now()
+        held = [self.storage.held(key, version) for key, version in self._verified(job)]
+        if any(one and one.legal_hold for one in held):
+            return now + LOOK_AT_A_HOLD
+        return max((one.until for one in held if one and one.until and one.until > now), default=None)
 
     def _at_keys(self, job: Job) -> dict[str, KeyContents]:
         return {job.key(name): self.storage.at_key(job.key(name)) for name in job.tasks}

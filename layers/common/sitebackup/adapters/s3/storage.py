@@ -5,7 +5,7 @@ Checksums: https://docs.aws.amazon.com/AmazonS3/latest/userguide/checking-object
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from threading import TIMEOUT_MAX
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ...domain.errors import InvalidPart, NoSuchUpload, ObjectExists, Permanent, Transient
 from ...domain.job import FoundVersion, Part, StoredObject
+from ...domain.lock import HeldVersion, Lock, LockMode
 from ...domain.plan import Plan
 from ...domain.reason import Code
 from ...ports import (
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 _PERMANENT = frozenset(
     {"AccessDenied", "AllAccessDisabled", "InvalidBucketName", "NoSuchBucket", "EntityTooLarge"}
 )
+_UNLOCKED = frozenset(
+    {"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "NoSuchObjectLegalHold"}
+)
+"""AWS answers the first; SeaweedFS the others, also for a bucket that can lock."""
 
 
 class S3Storage:
@@ -89,6 +94,51 @@ class S3Storage:
             raise Transient("S3 does not show the object that it took.")
         return stored
 
+    def lock(self, key: str, version_id: str | None, lock: Lock) -> None:
+        """By PutObjectRetention.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObjectRetention.html
+        """
+        with _translated(), timed("StorageLatency"):
+            self._client.put_object_retention(
+                Bucket=self.bucket,
+                Key=key,
+                Retention={
+                    "Mode": "COMPLIANCE" if lock.mode is LockMode.COMPLIANCE else "GOVERNANCE",
+                    "RetainUntilDate": lock.until,
+                },
+                **_version(version_id),  # type: ignore[arg-type]
+            )
+
+    def set_legal_hold(self, key: str, version_id: str | None, on: bool) -> None:
+        """By PutObjectLegalHold.
+
+        https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObjectLegalHold.html
+        """
+        with _translated(), timed("StorageLatency"):
+            self._client.put_object_legal_hold(
+                Bucket=self.bucket,
+                Key=key,
+                LegalHold={"Status": "ON" if on else "OFF"},
+                **_version(version_id),  # type: ignore[arg-type]
+            )
+
+    def held(self, key: str, version_id: str) -> HeldVersion | None:
+        """By two calls that need no right to read the data."""
+        until, legal_hold = None, False
+        try:
+            with suppress(_Unlocked), _translated(), timed("StorageLatency"):
+                retention = self._client.get_object_retention(
+                    Bucket=self.bucket, Key=key, VersionId=version_id
+                )
+                until = retention["Retention"]["RetainUntilDate"]
+            with suppress(_Unlocked), _translated(), timed("StorageLatency"):
+                hold = self._client.get_object_legal_hold(Bucket=self.bucket, Key=key, VersionId=version_id)
+                legal_hold = hold["LegalHold"]["Status"] == "ON"
+        except _NotFound:
+            return None
+        return HeldVersion(until, legal_hold)
+
     def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
         """By a conditional write.
 
@@ -137,14 +187,13 @@ class S3Storage:
                 raise Transient("S3 has not completed the upload in time.") from None
 
     def head(self, key: str, version_id: str | None = None) -> StoredObject | None:
-        version = {"VersionId": version_id} if version_id else {}
         try:
             with _translated(), timed("StorageLatency"):
                 answer = self._client.head_object(
                     Bucket=self.bucket,
                     Key=key,
                     ChecksumMode="ENABLED",
-                    **version,  # type: ignore[arg-type]
+                    **_version(version_id),  # type: ignore[arg-type]
                 )
         except _NotFound:
             return None
@@ -158,7 +207,6 @@ class S3Storage:
 
     def read(self, stored: StoredObject, start: int, length: int) -> bytes:
         """One byte at least: no range is empty. Raises Transient as well if S3 answers another range."""
-        version = {"VersionId": stored.version_id} if stored.version_id else {}
         wanted = f"bytes {start}-{start + length - 1}/{stored.size}"
         try:
             with _translated(), timed("StorageLatency"):
@@ -166,7 +214,7 @@ class S3Storage:
                     Bucket=self.bucket,
                     Key=stored.key,
                     Range=f"bytes={start}-{start + length - 1}",
-                    **version,  # type: ignore[arg-type]
+                    **_version(stored.version_id),  # type: ignore[arg-type]
                 )
                 with closing(answer["Body"]) as body:
                     data = body.read(length)
@@ -261,8 +309,16 @@ class S3Storage:
             self._client.delete_object(Bucket=self.bucket, Key=key, VersionId=version_id)
 
 
+def _version(version_id: str | None) -> dict[str, str]:
+    return {"VersionId": version_id} if version_id else {}
+
+
 def _part_query(upload_id: str, number: int) -> dict[str, str | int]:
     return {"partNumber": number, "uploadId": upload_id}
+
+
+class _Unlocked(Transient):
+    """The version has no retention, or no legal hold; or its bucket can't lock."""
 
 
 class _NotFound(Exception):
@@ -295,6 +351,8 @@ def _meaning(status: int, code: str) -> Exception:
         return ObjectExists()
     if code in _PERMANENT:
         return Permanent(Code.STORAGE_REFUSED, f"S3 answered {code}.")
+    if code in _UNLOCKED:
+        return _Unlocked(f"S3 answered {code}.")
     if code in ("404", "NoSuchKey", "NoSuchVersion"):
         return _NotFound()
     return Transient(f"S3 answered {code}.")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ..change import Change, Moment
 from ..events import RestoreTaskCreated, TaskUpdated
 from ..job import UNFINISHED, Job, Status, StoredObject, Task
+from ..lock import Lock, LockMode
 from ..progress import Progress
 from ..reason import Code, Reason
 from ..retention import first_look
@@ -29,7 +30,7 @@ def finish_task(job: Job, moment: Moment, ref: TaskRef, stored: StoredObject, pa
     job = with_task(job, moment, ref, done)
     if all(other.status is Status.DONE for other in job.tasks.values()):
         check_at = moment.in_seconds(moment.policy.start_seconds)
-        job = job.replace(sealed_at=moment.now, finish_check_at=check_at)
+        job = job.replace(sealed_at=moment.now, finish_check_at=check_at, lock=_lock(moment))
     return Change(job, [TaskUpdated(task=ref)])
 
 
@@ -75,6 +76,15 @@ def cancel(job: Job, moment: Moment) -> Change | None:
     reason = Reason(code=Code.CANCELLED, message="Cancelled on request.")
     ended = _end(job, moment, Status.CANCELLED, reason, reason)
     return Change(ended, _restore_goes_on(ended))
+
+
+def _lock(moment: Moment) -> Lock | None:
+    """How what is sealed now is locked. S3 knows whole seconds only, so it ends with one."""
+    policy = moment.policy
+    if policy.lock_mode is LockMode.OFF:
+        return None
+    until = moment.in_seconds(policy.lock_days * policy.day_seconds).replace(microsecond=0)
+    return Lock(mode=policy.lock_mode, until=until)
 
 
 def _restore_goes_on(job: Job) -> list[RestoreTaskCreated]:
