@@ -10,6 +10,7 @@ from sitebackup.domain.job import FINISHED, RETRYABLE, DeleteCause, Job, Status
 from sitebackup.domain.lock import LegalHold, Lock, LockMode
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.reason import Code, Reason
+from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions import endings
 from tests.unit.jobs import MOMENT, SITE, START, at, changed, new_job, started, stored
 
@@ -126,6 +127,11 @@ def test_a_backup_that_expired_and_was_taken_back_never_expires_again() -> None:
     asked = changed(lifecycle.mark_deleted(job, MOMENT, START, REQUESTED))
     assert changed(lifecycle.undelete(expired, MOMENT)).expires_after_days is None
     assert changed(lifecycle.undelete(asked, MOMENT)).expires_after_days == 1
+
+
+def test_a_safety_backup_is_not_retried_because_its_restore_makes_a_new_one() -> None:
+    made_first = job_in(Status.FAILED).replace(safety_for=RestoreRef(restore_id="d" * 24, attempt=1))
+    assert lifecycle.retry(made_first, MOMENT) is None
 
 
 # --- pins
