@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from local.template.intrinsics import parse
+from sitebackup.domain.catalog import DifferenceCode
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
 from sitebackup.domain.retention import Action, Why
@@ -60,6 +61,13 @@ def test_every_route_is_in_the_api_description() -> None:
         if event["Type"] == "HttpApi"
     }
     assert rows(API, "route").keys() == routes
+
+
+def test_every_difference_of_the_catalogue_is_in_the_operations_guide_and_says_what_to_do() -> None:
+    written = rows(OPERATIONS, "difference")
+    named = [name for first in written for name in re.findall(r"[a-z_]+", first)]
+    assert sorted(named) == sorted(DifferenceCode)
+    assert all(len(cells) == 2 and all(cells) for cells in written.values())
 
 
 def test_every_problem_is_in_the_api_description() -> None:
