@@ -58,7 +58,7 @@ CLEAN_UP_PASSES = 5
 """That run at most at once: one begins each minute, and each may take 300 s."""
 RESTORES_AT_ONCE = 8
 """Of one provider (`adapters/topics`)."""
-DRILL_MB = 1769
+DRILL_MB = 512
 """Memory of `drill_backup`."""
 DRILL_DAYS, DRILL_DUE = 30, 0.8
 """`DrillDays`, and how much of them is over when a site is due again (`domain/site`)."""
@@ -319,7 +319,8 @@ def _restores(figures: dict[str, Any], backup: float) -> list[str]:
 def _drills(figures: dict[str, Any]) -> list[str]:
     """What a TB costs that is opened, and all sites within `DrillDays`."""
     drill = figures["drill"]
-    mbps = min(NETWORK_MBPS, float(drill["deflated"]["mbps"]))
+    curve = {found["memory"]: found["mbps"] for found in drill["memory"]}
+    mbps = min(NETWORK_MBPS, float(curve.get(DRILL_MB, drill["deflated"]["mbps"])))
     export = SITE_BYTES / PROVIDERS
     objects = 1e12 / export
     gets = objects * (math.ceil(export / drill["sliceBytes"]) + DRILL_GETS)
