@@ -58,6 +58,12 @@ CLEAN_UP_PASSES = 5
 """That run at most at once: one begins each minute, and each may take 300 s."""
 RESTORES_AT_ONCE = 8
 """Of one provider (`adapters/topics`)."""
+DRILL_MB = 512
+"""Memory of `drill_backup`."""
+DRILL_DAYS, DRILL_DUE = 30, 0.8
+"""`DrillDays`, and how much of them is over when a site is due again (`domain/site`)."""
+DRILL_GETS = 3
+"""Of an object besides its slices: its first bytes, its last ones, and its directory."""
 VCPU_MB = 1769
 """The memory with which a Lambda function has a whole processor (Lambda developer guide, "Configure memory")."""
 S3_LIST = 0.005 / 1e3
@@ -246,6 +252,7 @@ def write(figures: dict[str, Any]) -> None:
         f"{zips / total:.1%} of the whole.",
         "",
         *_restores(figures, total / tb),
+        *_drills(figures),
         *_clean_up(figures),
         *_catalog(),
         "## Where it breaks first, and what then",
@@ -313,6 +320,65 @@ def _restores(figures: dict[str, Any], backup: float) -> list[str]:
         "",
         "What `create_restore` and the sweep add is a few commands a restore. A provider bounds how fast everything",
         "comes back: restores are for sites, and many TB of one provider take their time.",
+        "",
+    ]  # fmt: skip
+
+
+def _drills(figures: dict[str, Any]) -> list[str]:
+    """What a TB costs that is opened, and all sites within `DrillDays`."""
+    drill = figures["drill"]
+    curve = {found["memory"]: found["mbps"] for found in drill["memory"]}
+    mbps = min(NETWORK_MBPS, float(curve.get(DRILL_MB, drill["deflated"]["mbps"])))
+    export = SITE_BYTES / PROVIDERS
+    objects = 1e12 / export
+    gets = objects * (math.ceil(export / drill["sliceBytes"]) + DRILL_GETS)
+    seconds = 1e12 / 1e6 / mbps
+    costs = {
+        "Lambda, reading and inflating": seconds * DRILL_MB / 1024 * LAMBDA_GB_SECOND,
+        "Lambda, requests": objects * LAMBDA_REQUEST,
+        "S3, GET requests": gets * S3_GET,
+    }
+    tb = SITES * SITE_BYTES / 1e12
+    days = DRILL_DAYS * DRILL_DUE
+    return [
+        "## Drills",
+        "",
+        f"One TB of exports of {export / MIB:.0f} MiB, opened completely, and the newest backup of each of",
+        f"{SITES:,} sites within {DRILL_DAYS} days. A site is due again after {days:.0f} of them. From what",
+        "`python -m benchmarks --only drill` measured on deflated members:",
+        "",
+        *table(
+            ["", "a TB"],
+            [
+                ["objects", f"{objects:,.0f}"],
+                [f"MB/s of one function of {DRILL_MB} MB", f"{mbps:.0f}"],
+                ["S3 GETs: one for each slice, for the directory, the first and the last bytes", f"{gets:,.0f}"],
+            ],
+        ),
+        "",
+        *table(
+            ["", "$ a TB"],
+            [
+                *([name, f"{cost:.2f}"] for name, cost in costs.items()),
+                ["**together**", f"{sum(costs.values()):.2f}"],
+                ["retrieval, were the backup in Glacier Instant Retrieval",
+                 f"{1000 * S3_GLACIER_IR_GB_RETRIEVED:.2f}"],
+            ],
+        ),
+        "",
+        *table(
+            [f"{SITES:,} sites", ""],
+            [
+                ["TB that are opened in a round", f"{tb:,.0f}"],
+                ["`DrillGibPerDay` that keeps up", f"{tb * 1e12 / days / 2**30:,.0f}"],
+                ["functions at work, all day", f"{tb * seconds / days / 86400:,.0f}"],
+                ["objects a second", f"{SITES * PROVIDERS / days / 86400:,.1f}"],
+                ["$ a round", f"{tb * sum(costs.values()):,.0f}"],
+                ["$ a month", f"{tb * sum(costs.values()) * 30 / days:,.0f}"],
+            ],
+        ),
+        "",
+        "What is deflated less is opened faster. `drill-created` needs a partition for each function at work.",
         "",
     ]  # fmt: skip
 

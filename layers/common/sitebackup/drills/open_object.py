@@ -30,6 +30,8 @@ from ..ports import Clock
 
 SLICE_BYTES = 8 * MIB
 """Held in memory: one that is opened, and the next one that is read meanwhile."""
+FED_AT_ONCE = MIB // 4
+"""Bytes: the inflater copies what a step leaves of them."""
 DIRECTORY_BYTES = MIB
 """Of the directory, read at once."""
 
@@ -130,10 +132,11 @@ class OpenObject:
         self._bytes.skip(length - LOCAL_HEADER_BYTES)
         opened = MemberCheck(member)
         for piece in self._bytes.take(member.stored_size):
-            left = opened.step(piece)
-            while left:
-                self._look()
-                left = opened.step(left)
+            for at in range(0, len(piece), FED_AT_ONCE):
+                left = opened.step(piece[at : at + FED_AT_ONCE])
+                while left:
+                    self._look()
+                    left = opened.step(left)
         opened.finish()
 
     def _without(self, passed: Place, name: str, why: str) -> Place:
