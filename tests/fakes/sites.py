@@ -23,6 +23,10 @@ class MemorySites(Fake):
         return [Site.from_document(document) for document in self.documents.values()]
 
     @port_call
+    def create_indexes(self) -> None:
+        """There are none to make."""
+
+    @port_call
     def backed_up(self, user_id: str, site_id: str, now: datetime) -> None:
         new = Site(user_id=user_id, site_id=site_id, version=1, since=now, look_at=now, backed_up_at=now)
         self.documents.setdefault((user_id, site_id), new.to_document())["backedUpAt"] = now

@@ -77,6 +77,9 @@ def test_lost_records_are_back_as_they_were_and_a_second_rebuild_changes_nothing
     assert (made.jobs, made.jobs_present, made.left_out) == (3, 0, [])
     assert [shown(stack, job) for job in jobs] == before
     assert stack.real.jobs.get(failed.id) is None
+    for job in jobs:
+        site = stack.real.sites.get(job.user_id, job.site_id)
+        assert site is not None, "drills know nothing of the site"
     first = documents(stack)
     (again,) = rebuild(stack, user_id)
     assert (again.jobs, again.jobs_present) == (0, 3)

@@ -20,6 +20,7 @@ from tests.fakes.clock import ManualClock
 from tests.fakes.jobs import MemoryJobs
 from tests.fakes.pool import InlinePool
 from tests.fakes.schedules import MemorySchedules
+from tests.fakes.sites import MemorySites
 from tests.fakes.storage import MemoryStorage
 
 POLICY = Policy()
@@ -32,6 +33,7 @@ class Catalogue:
 
     jobs: MemoryJobs = field(default_factory=MemoryJobs)
     schedules: MemorySchedules = field(default_factory=MemorySchedules)
+    sites: MemorySites = field(default_factory=MemorySites)
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     clock: ManualClock = field(default_factory=lambda: ManualClock(NOW))
 
@@ -63,12 +65,12 @@ class Catalogue:
 
     def lose_database(self) -> None:
         """Nothing is left of it."""
-        self.jobs, self.schedules = MemoryJobs(), MemorySchedules()
+        self.jobs, self.schedules, self.sites = MemoryJobs(), MemorySchedules(), MemorySites()
 
     def rebuild(self, **request: Any) -> list[Rebuilt]:
         """Passes until all is done."""
         use = RebuildCatalog(
-            self.jobs, self.schedules, self.storage, POLICY, self.clock.as_port(), InlinePool
+            self.jobs, self.schedules, self.sites, self.storage, POLICY, self.clock.as_port(), InlinePool
         )
         fields = {"before": self.clock.now + timedelta(days=1), **request}
         return self._all(lambda marker: use(Rebuild(**fields | marker), self.clock.now + PASS))

@@ -433,6 +433,7 @@ class Bootstrap:
         return RebuildCatalog(
             jobs=self.adapters.jobs,
             schedules=self.adapters.schedules,
+            sites=self.adapters.sites,
             storage=self.adapters.storage,
             policy=self.settings.policy,
             clock=self.runtime.clock,

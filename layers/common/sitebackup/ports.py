@@ -249,6 +249,9 @@ class ScheduleRepository(Protocol):
 class SiteRepository(Protocol):
     """What drills know of sites, one document each, and one ledger. Every call may raise RepositoryUnavailable."""
 
+    def create_indexes(self) -> None:
+        """As those of jobs."""
+
     def backed_up(self, user_id: str, site_id: str, now: datetime) -> None:
         """A backup of the site is about to be done. The first one makes the site, unproven since now."""
 

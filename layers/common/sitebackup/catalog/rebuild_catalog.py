@@ -14,7 +14,7 @@ from ..domain.model import Model
 from ..domain.policy import Policy
 from ..domain.principal import OWN_WORK
 from ..domain.schedule import Schedule
-from ..ports import Clock, JobRepository, ObjectStorage, Pool, ScheduleRepository
+from ..ports import Clock, JobRepository, ObjectStorage, Pool, ScheduleRepository, SiteRepository
 from ..telemetry import count, logger
 from .folders import read_folders, read_whole
 from .passes import work_through
@@ -72,6 +72,7 @@ class RebuildCatalog:
 
     jobs: JobRepository
     schedules: ScheduleRepository
+    sites: SiteRepository
     storage: ObjectStorage
     policy: Policy
     clock: Clock
@@ -82,11 +83,8 @@ class RebuildCatalog:
         done = _Done()
 
         def step(marker: str) -> str | None:
-            if (
-                marker == JOBS
-            ):  # functions that run already did so in the database that is lost, and won't again
-                self.jobs.create_indexes()
-                self.schedules.create_indexes()
+            if marker == JOBS:
+                self._create_indexes()
             if marker.startswith(JOBS):
                 after = self._folders(request.prefix, marker.removeprefix(JOBS), done)
                 last = None if request.prefix else SCHEDULES
@@ -107,6 +105,12 @@ class RebuildCatalog:
             pages_left_out=done.pages_left_out,
             marker=marker,
         )
+
+    def _create_indexes(self) -> None:
+        """Functions that run already did so in the database that is lost, and won't again."""
+        self.jobs.create_indexes()
+        self.schedules.create_indexes()
+        self.sites.create_indexes()
 
     def _folders(self, prefix: str, after: str, done: "_Done") -> str | None:
         """Makes the records of the next folders."""
@@ -136,7 +140,11 @@ class RebuildCatalog:
         return "jobs" if self._add(job_of(manifest, self.policy)) else "jobs_present"
 
     def _add(self, job: Job) -> bool:
-        """Whether the record was missing. Its key may have been used anew since the database was lost."""
+        """Whether the record was missing. Its key may have been used anew since the database was lost.
+
+        Its site first, as when it was made: drills open what stands there.
+        """
+        self.sites.backed_up(job.user_id, job.site_id, self.clock.now())
         for same in (job, job.replace(idempotency_key=None, request_digest=None)):
             try:
                 self.jobs.add(same)

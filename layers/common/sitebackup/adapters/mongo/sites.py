@@ -30,7 +30,7 @@ class MongoSites:
         self._indexed = False
 
     @once_more
-    def _create_indexes(self) -> None:
+    def create_indexes(self) -> None:
         """Idempotent. The longest unproven come first; the rest serves the counts."""
         with reachable():
             self._sites.create_index([("since", ASCENDING), ("lookAt", ASCENDING)], name="due")
@@ -43,7 +43,7 @@ class MongoSites:
     def backed_up(self, user_id: str, site_id: str, now: datetime) -> None:
         """The first call of a process makes sure of the indexes."""
         if not self._indexed:
-            self._create_indexes()
+            self.create_indexes()
             self._indexed = True
         self._upsert(user_id, site_id, now)
 
