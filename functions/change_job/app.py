@@ -47,7 +47,7 @@ def post_undelete(job_id: str) -> Response[str]:
 @app.post("/backup/<job_id>/verify")
 def post_verify(job_id: str) -> Response[str]:
     """Opens the backup now; what is found stands in each task's `drill`."""
-    return _accepted(verify_backup(http.access(app, Scope.READ), job_id))
+    return _accepted(verify_backup(http.access(app, Scope.WRITE), job_id))
 
 
 @app.post("/backup/<job_id>/legal-hold")

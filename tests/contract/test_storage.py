@@ -666,6 +666,18 @@ def test_a_locked_version_can_not_be_removed_and_its_lock_not_shortened(
     assert server.read(key, version) == b"locked"
 
 
+def test_what_is_gone_can_not_be_locked_and_is_on_no_hold(
+    server: Server, storage: ObjectStorage, key: str
+) -> None:
+    server.needs("locks")
+    version = server.place(key, b"some")
+    storage.delete_version(key, version)
+    with pytest.raises(Permanent):
+        storage.lock(key, version, Lock(mode=LockMode.GOVERNANCE, until=in_an_hour()))
+    storage.set_legal_hold(key, version, False)
+    assert storage.held(key, version) is None
+
+
 def test_a_lock_ends_by_itself(server: Server, storage: ObjectStorage, key: str) -> None:
     version = server.place(key, b"locked for seconds")
     until = bootstrap.now().replace(microsecond=0) + timedelta(seconds=3)

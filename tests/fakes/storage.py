@@ -109,6 +109,10 @@ class MemoryStorage(Fake):
 
     @port_call
     def lock(self, key: str, version_id: str | None, lock: Lock) -> None:
+        if version_id not in self.versions.get(key, {}):
+            raise Permanent(Code.STORAGE_REFUSED, "S3 does not show the version any more.")
+        if lock.until <= self.now():
+            raise self._mistake("InvalidArgument")
         found = self.held_versions.get((key, version_id or ""), HeldVersion(None, False))
         if found.until and found.until > lock.until:
             raise Permanent(Code.STORAGE_REFUSED, "S3 answered AccessDenied.")
@@ -116,6 +120,8 @@ class MemoryStorage(Fake):
 
     @port_call
     def set_legal_hold(self, key: str, version_id: str | None, on: bool) -> None:
+        if version_id not in self.versions.get(key, {}):
+            return
         found = self.held_versions.get((key, version_id or ""), HeldVersion(None, False))
         self.held_versions[key, version_id or ""] = found._replace(legal_hold=on)
 

@@ -24,12 +24,17 @@ LOCK_SECONDS = 8
 
 
 @pytest.fixture
-def stack(mongo: Service, s3: Service) -> Iterator[Stack]:
-    """Locks last some seconds; the clock is the real one."""
+def stack(request: pytest.FixtureRequest, mongo: Service, s3: Service) -> Iterator[Stack]:
+    """Locks last some seconds, or as many as a test asks for; the clock is the real one."""
     stack = Stack(
-        mongo.address, s3.address, f"locks-{uuid4().hex}",
-        LOCK_MODE="compliance", LOCK_DAYS="8", DAY_SECONDS="1", DELETE_GRACE_SECONDS="1",
-    )  # fmt: skip
+        mongo.address,
+        s3.address,
+        f"locks-{uuid4().hex}",
+        LOCK_MODE="compliance",
+        LOCK_DAYS=str(getattr(request, "param", LOCK_SECONDS)),
+        DAY_SECONDS="1",
+        DELETE_GRACE_SECONDS="1",
+    )
     stack.now = lambda: datetime.now(UTC)
     yield stack
     stack.close()
@@ -57,6 +62,7 @@ def test_each_version_of_a_done_backup_and_its_manifest_are_locked_until_the_sam
     assert read_manifest(manifest).lock == job.lock
 
 
+@pytest.mark.parametrize("stack", [120], indirect=True)
 def test_a_job_is_done_only_once_its_versions_are_locked(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,3 +233,68 @@ def test_a_governance_lock_is_one_as_well(mongo: Service, s3: Service) -> None:
         assert held(stack, job) == {HeldVersion(job.lock.until, False)}
     finally:
         stack.close()
+
+
+def test_a_backup_whose_lock_would_be_over_gets_done_without_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 did not take it for so long. It takes no lock that ends in the past."""
+    storage = stack.real.storage
+    lock = storage.lock
+
+    def refuse(*_: object) -> None:
+        raise Transient("S3 answered AccessDenied.")
+
+    monkeypatch.setattr(storage, "lock", refuse)
+    monkeypatch.setattr(stack, "sleep", lambda seconds: None)
+    job = stack.a_backup()
+    stack.deliver()
+    monkeypatch.setattr(storage, "lock", lock)
+    stack.now = lambda: datetime.now(UTC) + timedelta(days=1)
+    assert stack.sweep() == 1
+    stack.deliver()
+    assert stack.job(job.id).status is Status.DONE
+    assert held(stack, stack.job(job.id)) == {HeldVersion(None, False)}
+
+
+def test_a_version_that_is_locked_for_longer_already_counts_as_locked(stack: Stack) -> None:
+    """As by a default retention of the bucket."""
+    job = stack.a_backup()
+    for _ in range(100):
+        if stack.job(job.id).sealed_at:
+            break
+        stack.deliver(1)
+    sealed = stack.job(job.id)
+    stored = sealed.tasks["site"].object
+    assert stored is not None
+    assert sealed.lock is not None
+    longer = sealed.lock.replace(until=sealed.lock.until + timedelta(seconds=4))
+    stack.real.storage.lock(stored.key, stored.version_id, longer)
+    stack.deliver()
+    assert stack.job(job.id).status is Status.DONE
+    assert held(stack, stack.job(job.id)) == {
+        HeldVersion(longer.until, False),
+        HeldVersion(sealed.lock.until, False),
+    }
+
+
+def test_a_delete_marker_over_the_manifest_keeps_neither_a_hold_nor_a_removal_from_coming(
+    stack: Stack,
+) -> None:
+    job = a_done_backup(stack)
+    assert stack.s3 is not None
+    assert job.lock is not None
+    stack.s3.delete_object(Bucket=BUCKET, Key=job.manifest_key)
+    change = stack.change_job()
+    change.set_legal_hold(BY_SERVICE, job.id, True)
+    stack.clean()
+    hold = stack.job(job.id).legal_hold
+    assert hold is not None
+    assert hold.settled
+    change.set_legal_hold(BY_SERVICE, job.id, False)
+    stack.clean()
+    change.delete(BY_SERVICE, job.id, job.lock.until)
+    while stack.job(job.id).status is not Status.DELETED:
+        assert stack.now() < job.lock.until + timedelta(seconds=60), "the lock is over, and nothing happened"
+        stack.clean()
+    assert stack.real.storage.at_key(job.manifest_key).versions == []

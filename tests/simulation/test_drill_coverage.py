@@ -38,6 +38,8 @@ class Fleet:
         self.settle = SettleSite(self.sites, self.jobs)
         self.run_drills = RunDrills(self.recorder, self.settle, self.sites)
         self.opened: dict[str, list[datetime]] = defaultdict(list)
+        self.refused: set[str] = set()
+        """Sites whose objects S3 does not give."""
         self.order: list[tuple[datetime, datetime]] = []
         """Of each drill: since when its site was unproven, and when it was opened."""
         for _ in range(sites):
@@ -75,6 +77,11 @@ class Fleet:
 
     def _open(self, event: DrillCreated) -> None:
         self.recorder.apply_to_task(event.task, drilling.start, "me")
+        job = self.jobs.get(event.task.job_id)
+        if job is not None and job.site_id in self.refused:
+            unread = Drill(state=DrillState.UNREAD, at=self.clock.now)
+            assert self.recorder.apply_to_task(event.task, drilling.finish, "me", unread)
+            return
         whole = Drill(state=DrillState.OK, at=self.clock.now, compared=True)
         ended = self.recorder.apply_to_task(event.task, drilling.finish, "me", whole)
         assert ended is not None
@@ -198,3 +205,11 @@ def test_what_a_crash_left_undone_is_found_by_a_later_run(crash: str) -> None:
         assert stored.next_check_at <= fleet.clock.now
         fleet.recorder.apply(job.id, drilling.check)
         assert fleet.bus.bag == [event]
+
+
+def test_sites_that_s3_refuses_take_the_budget_from_no_other() -> None:
+    """They stay the longest unproven, and are asked for again and again."""
+    fleet = Fleet(gib_per_day=22, sites=200)
+    fleet.refused = {site.site_id for site in fleet.sites.all()[:20]}
+    fleet.live(30 * DAY, step=3 * HOUR)
+    assert len(fleet.opened) == 180

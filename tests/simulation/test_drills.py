@@ -274,6 +274,33 @@ def test_damage_takes_two_reads_and_names_the_member() -> None:
     assert service.job.damaged
 
 
+def test_a_version_of_another_size_is_damaged() -> None:
+    """S3 would only say that it has no such range."""
+    service = a_service()
+    stored = object_of(service.job)
+    versions = service.storage.versions[stored.key]
+    versions[stored.version_id or ""] = versions[stored.version_id or ""][:-50]
+    service.verify()
+    service.finish_drills()
+    drill = service.job.tasks["site"].drill
+    assert drill is not None
+    assert drill.state is DrillState.DAMAGED
+    assert drill.message == f"It has {stored.size - 50} bytes and not {stored.size}."
+
+
+def test_a_site_whose_only_backup_turns_out_to_be_damaged_is_proven_no_longer() -> None:
+    service = a_service()
+    service.verify()
+    service.finish_drills()
+    assert service.sites.all()[0].verified_at is not None
+    damage(service, service.job, 60)
+    service.verify()
+    service.finish_drills()
+    (site,) = service.sites.all()
+    assert site.verified_at is None
+    assert site.look_at <= service.now
+
+
 def test_what_only_one_read_found_damaged_is_not() -> None:
     service = a_service()
     stored = object_of(service.job)

@@ -307,3 +307,47 @@ def test_the_budget_grows_evenly_and_holds_an_hour_at_most() -> None:
     assert refill(spent, NOW + DAY, policy).left == GIB
     twice = refill(refill(spent, NOW + HOUR / 2, policy), NOW + HOUR, policy)
     assert abs(twice.left) <= 1
+
+
+# --- what somebody asked to delete
+
+
+def asked_to_delete(job: Job) -> Job:
+    return job.replace(delete_at=NOW, delete_cause=DeleteCause.REQUESTED)
+
+
+def test_a_drill_that_nobody_works_at_ends_once_somebody_has_asked_to_delete_the_backup() -> None:
+    """Its pin would keep the removal away for as long as no worker came."""
+    job = asked_to_delete(drilled())
+    ended = changed(drilling.check(job, at(of(job).next_check_at)))
+    assert (ended.tasks["site"].drilling, ended.pins) == (None, {})
+    found = ended.tasks["site"].drill
+    assert found is not None
+    assert found.state is DrillState.UNREAD
+    assert found.message == "It could not be opened: it is marked for deletion; undelete it first."
+
+
+def test_a_drill_that_an_invocation_is_at_goes_on_until_its_lease_is_over() -> None:
+    job = asked_to_delete(begun())
+    until = of(job).leased_until
+    assert until is not None
+    waits = changed(drilling.check(job, at(until - timedelta(seconds=1))))
+    assert of(waits).next_check_at == until
+    assert changed(drilling.check(waits, at(until))).tasks["site"].drilling is None
+
+
+def test_a_backup_that_somebody_asked_to_delete_proves_nothing_of_its_site() -> None:
+    proof = result(DrillState.OK, compared=True, of_newest=True)
+    older, newer = done(), done()
+    newer = newer.replace(tasks={name: task.replace(drill=proof) for name, task in newer.tasks.items()})
+    jobs = [newer, older]
+    assert drilling.opened_at(jobs, drilling.newest_good(jobs)) == (NOW, False)
+    jobs = [asked_to_delete(newer), older]
+    assert drilling.opened_at(jobs, drilling.newest_good(jobs)) is None
+
+
+def test_a_site_whose_proof_is_damaged_is_due_at_once() -> None:
+    site = Site(user_id=an_id(), site_id=an_id(), version=1, since=NOW, look_at=NOW, backed_up_at=NOW)
+    proven = site.verified(NOW + DAY, unread=True)
+    later = NOW + 2 * DAY
+    assert proven.unproven(later) == site.replace(since=later, look_at=later)

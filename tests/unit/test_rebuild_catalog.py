@@ -11,11 +11,13 @@ import pytest
 from sitebackup.catalog.rebuild_catalog import Rebuilt
 from sitebackup.domain.catalog import DifferenceCode, areas
 from sitebackup.domain.change import Moment
-from sitebackup.domain.errors import RepositoryUnavailable, Transient
-from sitebackup.domain.job import DeleteCause, FoundVersion, Job, Status
+from sitebackup.domain.errors import Permanent, RepositoryUnavailable, Transient
+from sitebackup.domain.job import DeleteCause, FoundVersion, Job, Status, StoredObject
 from sitebackup.domain.lifecycle import mark_deleted
+from sitebackup.domain.lock import LegalHold
 from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
 from sitebackup.domain.principal import OWN_WORK
+from sitebackup.domain.reason import Code
 from sitebackup.domain.retention import first_look
 from sitebackup.domain.schedule import Schedule
 from sitebackup.domain.task_ref import RestoreRef
@@ -178,6 +180,7 @@ def test_a_key_that_was_used_anew_meanwhile_stays_with_the_new_job(catalogue: Ca
     assert made.idempotency_key is None
     assert shown(made) == shown(lost)
     assert catalogue.jobs.get(newer.id) == newer
+    assert catalogue.check() == []
 
 
 def test_schedules_come_back_as_they_were_saved_last_before_the_loss(catalogue: Catalogue) -> None:
@@ -438,3 +441,34 @@ def test_a_rebuild_holds_no_more_of_a_large_bucket_than_of_a_small_one() -> None
     finally:
         tracemalloc.stop()
     assert peak < 8 * 2**20
+
+
+def test_a_manifest_that_s3_refuses_for_good_stops_no_other_and_is_named(catalogue: Catalogue) -> None:
+    refused, other = catalogue.a_backup(), catalogue.a_backup()
+    catalogue.lose_database()
+    read = catalogue.storage.read
+
+    def refuse(stored: StoredObject, start: int, length: int) -> bytes:
+        if stored.key == refused.manifest_key:
+            raise Permanent(Code.STORAGE_REFUSED, "S3 answered AccessDenied.")
+        return read(stored, start, length)
+
+    catalogue.storage.read = refuse  # type: ignore[method-assign]
+    passes = catalogue.rebuild()
+    assert [job.id for job in catalogue.jobs.all()] == [other.id]
+    (left_out,) = [difference for one in passes for difference in one.left_out]
+    assert (left_out.code, left_out.detail) == (
+        DifferenceCode.MANIFEST_UNREADABLE,
+        "S3 answered AccessDenied.",
+    )
+
+
+def test_a_rebuilt_job_is_on_the_legal_hold_that_s3_knows_of(catalogue: Catalogue) -> None:
+    held, other = catalogue.a_backup(), catalogue.a_backup()
+    catalogue.storage.set_legal_hold(
+        held.manifest_key, next(iter(catalogue.storage.versions[held.manifest_key])), True
+    )
+    catalogue.lose_database()
+    catalogue.rebuild()
+    holds = {job.id: job.legal_hold for job in catalogue.jobs.all()}
+    assert holds == {held.id: LegalHold(on=True, settled=True), other.id: None}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task, TaskWarning
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.shrink import COMPARED, FEWEST, may_warn, shrunk, with_warnings
@@ -197,3 +198,13 @@ def test_a_job_that_gets_done_with_a_warning_differs_in_nothing_else() -> None:
     site = told.job.tasks["site"].replace(warning=None)
     assert told.job.replace(tasks={"site": site}) == silent.job
     assert finish_job(told.job, moment, 1, BIG) is None
+
+
+def test_a_backup_that_a_drill_found_damaged_is_not_compared_with() -> None:
+    damaged = Drill(state=DrillState.DAMAGED, at=NOW)
+    earlier = [a_backup(1000) for _ in range(3)]
+    for _ in range(3):
+        job = a_backup(10)
+        tasks = {name: task.replace(drill=damaged) for name, task in job.tasks.items()}
+        earlier.insert(0, job.replace(tasks=tasks, damaged=True))
+    assert warning(sealed(10), earlier) is not None

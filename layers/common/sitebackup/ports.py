@@ -515,11 +515,14 @@ class ObjectStorage(Protocol):
     def lock(self, key: str, version_id: str | None, lock: Lock) -> None:
         """Locks a version; with the same lock again it stays as it is.
 
-        Refused if the bucket can't lock, and if the version is locked for longer.
+        Refused if the bucket can't lock, if the version is locked for longer, and if it is gone.
         """
 
     def set_legal_hold(self, key: str, version_id: str | None, on: bool) -> None:
-        """Puts a version on legal hold, or releases it; refused if the bucket can't lock."""
+        """Puts a version on legal hold, or releases it; refused if the bucket can't lock.
+
+        A version that is gone is no error.
+        """
 
     def held(self, key: str, version_id: str) -> HeldVersion | None:
         """What S3 says of a version's lock and legal hold; None if the version is gone."""

@@ -54,7 +54,7 @@ class CreateJob:
         Raises NotYourUser, NotFound, BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
         access.check(request.user_id, request.site_id)
-        return self.once(request, checked_key(request.user_id, idempotency_key))
+        return self.once(request, checked_key(f"{request.user_id}:backup", idempotency_key))
 
     def once(self, request: CreateBackup, key: str | None) -> Job:
         """The one job of this key, for whoever may reach the site. Raises what the call itself does."""

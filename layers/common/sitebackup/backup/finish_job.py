@@ -61,12 +61,23 @@ class FinishJob:
         )
 
     def _lock(self, job: Job, lock: Lock, ref: TaskRef, deadline: datetime) -> None:
-        """Locks each verified version, and the manifest; what is locked so already stays so."""
+        """Locks each verified version, and the manifest; what is locked for as long already stays so.
+
+        S3 takes no lock that ends in the past. Whatever kept it from being set so long, the backup is good.
+        """
+        if lock.until <= self.clock.now():
+            logger.warning("its lock would be over", extra=log_context(ref))
+            return
         manifest = self.retry(lambda: self.storage.head(job.manifest_key), ref, deadline)
         for stored in [*(task.object for task in job.tasks.values()), manifest]:
             if stored is None:
                 raise Transient("S3 took the manifest, but shows none.")
-            self.retry(partial(self.storage.lock, stored.key, stored.version_id, lock), ref, deadline)
+            try:
+                self.retry(partial(self.storage.lock, stored.key, stored.version_id, lock), ref, deadline)
+            except Permanent:
+                held = self.storage.held(stored.key, stored.version_id or "")
+                if held is None or held.until is None or held.until < lock.until:
+                    raise
 
     def _earlier(self, job: Job) -> list[Job]:
         """The last done jobs of its site, newest first, if it is compared with them."""

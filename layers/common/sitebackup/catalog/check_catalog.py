@@ -16,8 +16,10 @@ from ..domain.catalog import (
     kept_objects,
     manifest_difference,
     object_difference,
+    unreadable_manifest,
     unreadable_record,
 )
+from ..domain.errors import Permanent
 from ..domain.job import Job, Status
 from ..domain.model import Model
 from ..ports import Clock, JobRepository, ObjectStorage, Pool
@@ -131,7 +133,10 @@ class CheckCatalog:
             return [unreadable_record(folder, error)]
         found = folder_differences(folder, job)
         if job is not None and kept_objects(job) and folder.is_whole and folder.manifest:
-            differs = manifest_difference(folder, job, read_whole(self.storage, folder.manifest))
+            try:
+                differs = manifest_difference(folder, job, read_whole(self.storage, folder.manifest))
+            except Permanent as error:
+                differs = unreadable_manifest(folder, error)
             return [*found, differs] if differs else found
         return found
 

@@ -7,9 +7,19 @@ from typing import Annotated
 
 import msgspec
 
-from ..domain.catalog import Difference, Folder, KeyPrefix, described, folder_differences, gone, job_of
-from ..domain.errors import Conflict, DuplicateJob
-from ..domain.job import Job
+from ..domain.catalog import (
+    Difference,
+    Folder,
+    KeyPrefix,
+    described,
+    folder_differences,
+    gone,
+    job_of,
+    unreadable_manifest,
+)
+from ..domain.errors import Conflict, DuplicateJob, Permanent
+from ..domain.job import FoundVersion, Job
+from ..domain.lock import LegalHold
 from ..domain.model import Model
 from ..domain.policy import Policy
 from ..domain.principal import OWN_WORK
@@ -132,12 +142,21 @@ class RebuildCatalog:
             return None
         if self.jobs.version_for(OWN_WORK, folder.job_id) is not None:
             return "jobs_present"
-        manifest = described(folder, read_whole(self.storage, folder.manifest))
-        if isinstance(manifest, Difference):
-            return manifest
-        if missing := gone(folder, manifest):
-            return missing
-        return "jobs" if self._add(job_of(manifest, self.policy)) else "jobs_present"
+        try:
+            manifest = described(folder, read_whole(self.storage, folder.manifest))
+            if isinstance(manifest, Difference):
+                return manifest
+            if missing := gone(folder, manifest):
+                return missing
+            job = self._held(job_of(manifest, self.policy), folder.manifest)
+        except (Permanent, OverflowError) as error:  # one that S3 refuses for good stops no other
+            return unreadable_manifest(folder, error)
+        return "jobs" if self._add(job) else "jobs_present"
+
+    def _held(self, job: Job, manifest: FoundVersion) -> Job:
+        """With the legal hold that S3 knows of, as the manifest tells of none."""
+        held = self.storage.held(manifest.key, manifest.version_id or "")
+        return job.replace(legal_hold=LegalHold(on=True, settled=True)) if held and held.legal_hold else job
 
     def _add(self, job: Job) -> bool:
         """Whether the record was missing. Its key may have been used anew since the database was lost.

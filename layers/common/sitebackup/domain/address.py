@@ -45,10 +45,14 @@ _SPECIAL = _networks(
 _CLOSED = _networks(
     "100.100.100.200/32",  # metadata of Alibaba Cloud
     "168.63.129.16/32",  # of Azure
+    "169.254.0.23/32",  # of Tencent Cloud
+    "169.254.42.42/32",  # of Scaleway
     "169.254.169.0/24",  # of AWS, Azure, Google and others, and AWS's name server and clock
     "169.254.170.0/24",  # credentials of ECS and EKS
     "192.0.0.192/32",  # metadata of Oracle Cloud
     "64:ff9b:1::/48",  # NAT64 of one's own: which IPv4 address it leads to can't be known (RFC 8215)
+    "fd00:42::42/128",  # metadata of Scaleway
+    "fe80::a9fe:a9fe/128",  # of OpenStack
     "fd00:ec2::/32",  # metadata of AWS, its name server, its clock, and credentials of EKS
     "fd20:ce::254/128",  # metadata of Google
 )

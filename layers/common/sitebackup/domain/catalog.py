@@ -160,14 +160,19 @@ def described(folder: Folder, data: bytes) -> Manifest | Difference:
     """The manifest of the folder whose bytes were read, or why it is not to be believed."""
     try:
         manifest = read_manifest(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return _manifest(folder, DifferenceCode.MANIFEST_UNREADABLE, str(error))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return unreadable_manifest(folder, error)
     if f"{manifest.user_id}/{manifest.site_id}/{manifest.job_id}/" != folder.prefix:
         return _manifest(folder, DifferenceCode.MANIFEST_DIFFERS, "It describes another job.")
     for name, task in manifest.tasks.items():
         if task.object.key != f"{folder.prefix}{name}.zip":
             return _manifest(folder, DifferenceCode.MANIFEST_DIFFERS, f"Its {name} is not in this folder.")
     return manifest
+
+
+def unreadable_manifest(folder: Folder, error: Exception) -> Difference:
+    """It is no manifest, or S3 does not give it."""
+    return _manifest(folder, DifferenceCode.MANIFEST_UNREADABLE, str(error) or type(error).__name__)
 
 
 def gone(folder: Folder, manifest: Manifest) -> Difference | None:
@@ -212,8 +217,11 @@ def folder_differences(folder: Folder, job: Job | None) -> list[Difference]:
 def manifest_difference(folder: Folder, job: Job, data: bytes) -> Difference | None:
     """Whether the manifest's bytes say of the done job what its record says.
 
-    That an undelete has taken its expiry away is in the record alone.
+    That an undelete has taken its expiry away is in the record alone, and so is that its key was used anew.
     """
+    passed_over = {"expires_after_days"}
+    if job.idempotency_key is None:
+        passed_over |= {"idempotency_key", "request_digest"}
     manifest = described(folder, data)
     if isinstance(manifest, Difference):
         return manifest
@@ -224,7 +232,7 @@ def manifest_difference(folder: Folder, job: Job, data: bytes) -> Difference | N
     other = [
         field.encode_name
         for field in msgspec.structs.fields(Manifest)
-        if field.name != "expires_after_days" and getattr(own, field.name) != getattr(manifest, field.name)
+        if field.name not in passed_over and getattr(own, field.name) != getattr(manifest, field.name)
     ]
     if not other:
         return None

@@ -117,9 +117,14 @@ def finish(job: Job, moment: Moment, ref: TaskRef, owner: str, drill: Drill) -> 
 
 
 def check(job: Job, moment: Moment) -> Change | None:
-    """Sends the drills again that are due, each time after a longer pause (I8)."""
+    """Sends the drills again that are due, each time after a longer pause (I8).
+
+    Once somebody has asked to delete the job they end: its removal must not wait for a drill that nobody works at.
+    """
     if job.earliest_check is None or job.status is not Status.DONE:
         return None
+    if (why := why_not(job)) is not None:
+        return _all_given_up(job, moment, f"It could not be opened: {why}.")
     due: dict[str, Drilling] = {}
     for name, task in job.tasks.items():
         if task.drilling is None or task.drilling.next_check_at > moment.now:
@@ -171,7 +176,11 @@ def opened_at(jobs: Sequence[Job], newest: Mapping[str, Newest]) -> tuple[dateti
     """
     proofs: list[Drill] = []
     for name in newest:
-        drills = [task.drill for job in jobs if (task := job.tasks.get(name)) and task.drill]
+        drills = [
+            task.drill
+            for job in jobs
+            if why_not(job) is None and (task := job.tasks.get(name)) and task.drill
+        ]
         proof = max((drill for drill in drills if drill.is_proof), key=lambda drill: drill.at, default=None)
         if proof is None:
             return None
@@ -212,6 +221,28 @@ def _released(
 def _given_up(job: Job, moment: Moment, ref: TaskRef, drilling: Drilling, why: str) -> Change:
     unread = Drill(state=DrillState.UNREAD, at=moment.now, message=why, of_newest=drilling.of_newest)
     return _ended(job, moment, ref, unread)
+
+
+def _all_given_up(job: Job, moment: Moment, why: str) -> Change | None:
+    """Those that no invocation is at."""
+    changed = job
+    for name, task in job.tasks.items():
+        drilling = task.drilling
+        if drilling and (drilling.leased_until is None or drilling.leased_until <= moment.now):
+            changed = _given_up(changed, moment, job.ref(name), drilling, why).job
+    return Change(changed) if changed is not job else _put_off(job, moment)
+
+
+def _put_off(job: Job, moment: Moment) -> Change | None:
+    """Looked at again when the leases are over."""
+    held = {
+        name: task.drilling.replace(
+            next_check_at=max(task.drilling.next_check_at, task.drilling.leased_until)
+        )
+        for name, task in job.tasks.items()
+        if task.drilling and task.drilling.leased_until
+    }
+    return Change(_with_drillings(job, moment, held)) if held else None
 
 
 def _ended(job: Job, moment: Moment, ref: TaskRef, drill: Drill) -> Change:

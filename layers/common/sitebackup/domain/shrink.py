@@ -35,7 +35,7 @@ def with_warnings(job: Job, earlier: Sequence[Job], policy: Policy) -> Job:
 
     def last(provider: str) -> list[StoredObject]:
         found = (tasks.get(provider) for tasks in good)
-        return [task.object for task in found if task and task.object]
+        return [task.object for task in found if task and task.object and not task.is_damaged]
 
     compared = {
         name: task.replace(warning=shrunk(task.object, last(name), policy.shrink_percent))

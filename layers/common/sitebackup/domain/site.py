@@ -39,6 +39,10 @@ class Site(Model, frozen=True, kw_only=True):
             return self
         return self.replace(since=at, verified_at=at, unread=unread, look_at=at)
 
+    def unproven(self, now: datetime) -> Self:
+        """What had proven it is damaged. It is due at once, unless an earlier backup proves it."""
+        return self.replace(since=now, verified_at=None, unread=False, look_at=now)
+
 
 class Coverage(Model, frozen=True, kw_only=True):
     """How many sites there are, and how many of them were opened within `drill_days`."""

@@ -104,7 +104,9 @@ class MemberCheck:
 
     def __init__(self, member: Member) -> None:
         self._member = member
-        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if member.is_deflated else None
+        self._inflater = (
+            zlib.decompressobj(-zlib.MAX_WBITS) if member.is_deflated and member.stored_size else None
+        )
         self._crc, self._size = 0, 0
 
     def step(self, data: bytes | memoryview) -> bytes | memoryview:

@@ -11,7 +11,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from ..backup.recorder import Recorded, Recorder
 from ..domain import drilling
 from ..domain.backoff import pause
-from ..domain.drill import DrillState, Place
+from ..domain.drill import Drill, DrillState, Place
 from ..domain.errors import Permanent, TaskEnded, Transient
 from ..domain.events import DrillCreated
 from ..domain.job import Job, StoredObject
@@ -73,6 +73,13 @@ class DrillBackup:
         self.sites.add_work(self.recorder.now(), reading.bytes_read, seconds)
 
     def _open(self, stored: StoredObject, reading: "_Reading", deadline: datetime) -> Found:
+        """An object of another size is damage at once: S3 would only refuse the ranges behind its end."""
+        shown = self.retry(lambda: self.storage.head(stored.key, stored.version_id), reading.ref, deadline)
+        if shown is not None and shown.size != stored.size:
+            message = f"It has {shown.size} bytes and not {stored.size}."
+            damage = Drill(state=DrillState.DAMAGED, at=self.clock.now(), message=message)
+            return Found(reading.place, damage)
+
         def read(start: int, length: int) -> bytes:
             data = self.retry(lambda: self.storage.read(stored, start, length), reading.ref, deadline)
             reading.has_read(len(data))
@@ -135,6 +142,9 @@ class DrillBackup:
                 self._drill_next(recorded.after, ref.provider)
         job = recorded.after
         if site := self.sites.get(job.user_id, job.site_id):
+            if drill.state is DrillState.DAMAGED and drill.of_newest:
+                self.sites.replace(site, site.unproven(self.recorder.now()))
+                site = self.sites.get(job.user_id, job.site_id) or site
             self.settle(site)
 
     def _drill_next(self, damaged: Job, provider: str) -> None:

@@ -7,8 +7,10 @@ from functools import partial
 
 from ..backup.recorder import Recorder
 from ..domain import drilling
+from ..domain.drill import DrillState
 from ..domain.drilling import Newest
 from ..domain.errors import Conflict
+from ..domain.job import Task
 from ..domain.site import (
     FORGOTTEN_AFTER,
     Ledger,
@@ -71,7 +73,11 @@ class RunDrills:
         return sum(self._begin(found) for found in _by_job(newest).values())
 
     def _begin(self, found: dict[str, Newest]) -> int:
-        """The bytes of one job that are now to be opened: those of the drills that this call has asked for."""
+        """The bytes of one job that are now to be opened: those of the drills that this call has asked for.
+
+        What S3 did not give the last time costs nothing: else such sites, which stay the longest unproven, would take
+        the budget from all others.
+        """
         job = next(iter(found.values())).job
         request = partial(drilling.request, providers=list(found), newest=list(found))
         begun = self.recorder.apply(job.id, request, known=job)
@@ -79,7 +85,7 @@ class RunDrills:
             return 0
         before, after = begun.before.tasks, begun.after.tasks
         asked = [name for name in found if after[name].drilling and not before[name].drilling]
-        return sum(after[name].size or 0 for name in asked)
+        return sum(after[name].size or 0 for name in asked if not _was_refused(before[name]))
 
     def _spend(self, size: int) -> int:
         """What is left of the budget. A site that is larger than what was left is a debt of the next runs."""
@@ -106,6 +112,11 @@ class RunDrills:
             if self.sites.replace_ledger(seen, changed):
                 return changed
         raise Conflict("other runs of the drills kept changing the budget")
+
+
+def _was_refused(task: Task) -> bool:
+    """Whether its last drill could not read it."""
+    return task.drill is not None and task.drill.state is DrillState.UNREAD and not task.drill.compared
 
 
 def _by_job(newest: dict[str, Newest]) -> dict[str, dict[str, Newest]]:

@@ -135,8 +135,9 @@ class CleanUp:
         for task in job.tasks.values():
             if task.object and task.object.version_id:
                 yield task.object.key, task.object.version_id
-        for version_id in self.storage.at_key(job.manifest_key).versions:
-            yield job.manifest_key, version_id
+        for found in self.storage.list_versions(job.manifest_key).versions:
+            if found.key == job.manifest_key and found.version_id and not found.is_marker:
+                yield found.key, found.version_id
 
     def _delete_data(self, job: Job) -> bool:
         """Removes the data for good; nothing can open the job again once that is claimed.

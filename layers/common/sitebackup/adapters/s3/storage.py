@@ -99,7 +99,7 @@ class S3Storage:
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObjectRetention.html
         """
-        with _translated(), timed("StorageLatency"):
+        with _gone_is_permanent(), _translated(), timed("StorageLatency"):
             self._client.put_object_retention(
                 Bucket=self.bucket,
                 Key=key,
@@ -115,7 +115,7 @@ class S3Storage:
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObjectLegalHold.html
         """
-        with _translated(), timed("StorageLatency"):
+        with suppress(_NotFound), _translated(), timed("StorageLatency"):
             self._client.put_object_legal_hold(
                 Bucket=self.bucket,
                 Key=key,
@@ -323,6 +323,14 @@ class _Unlocked(Transient):
 
 class _NotFound(Exception):
     """404 without a code: HEAD has no body."""
+
+
+@contextmanager
+def _gone_is_permanent() -> Iterator[None]:
+    try:
+        yield
+    except _NotFound:
+        raise Permanent(Code.STORAGE_REFUSED, "S3 does not show the version any more.") from None
 
 
 @contextmanager
