@@ -29,9 +29,9 @@ class Schedules:
     """Invokes the function of each schedule every so many seconds, first after one such span."""
 
     def __init__(self, schedules: Sequence[Schedule], lambda_endpoint: str) -> None:
-        """LOCAL_SCHEDULE_SECONDS, if set, replaces every rate. Raises ValueError if it is no number."""
+        """LOCAL_SCHEDULE_SECONDS is how long a minute of every rate is. Raises ValueError if it is no number."""
         self._schedules = schedules
-        self._every_seconds = _every_seconds()
+        self._minute_seconds = _minute_seconds()
         self._client = lambda_client(lambda_endpoint, read_timeout=_INVOKE_SECONDS)
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -47,7 +47,7 @@ class Schedules:
 
     async def _run(self, schedule: Schedule) -> None:
         loop = asyncio.get_running_loop()
-        every = self._every_seconds or schedule.every_seconds
+        every = schedule.every_seconds * self._minute_seconds / 60
         due = loop.time()
         while True:
             due = max(due + every, loop.time())  # times missed while this machine slept are not made up for
@@ -84,10 +84,8 @@ def scheduled_event(schedule: Schedule) -> dict[str, Any]:
     }
 
 
-def _every_seconds() -> float | None:
-    text = os.environ.get("LOCAL_SCHEDULE_SECONDS")
-    if not text:
-        return None
+def _minute_seconds() -> float:
+    text = os.environ.get("LOCAL_SCHEDULE_SECONDS") or "60"
     try:
         seconds = float(text)
     except ValueError:

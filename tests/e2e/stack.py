@@ -51,6 +51,7 @@ PARAMETERS = {
     "FailedRecordDays": 300,
     "ScheduleWindowSeconds": 0,
     "ScheduleMinIntervalMinutes": 1,
+    "DrillGibPerDay": 0,  # else each backup is read again at once, beside what a test looks at
 }
 
 

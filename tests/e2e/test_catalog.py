@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from local import catalog
+from local.lambda_runtime.client import lambda_client
 from local.services.s3 import BUCKET, s3_client
 from mock_providers.client import MockSite
 from sitebackup.domain.job import Status
@@ -80,7 +81,12 @@ def wait_saved(stack: Stack) -> None:
     """Until a copy of the schedules as they are now is whole. The days of these tests are two seconds long."""
     s3, begun = s3_client(stack.s3.address), datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
 
+    functions = lambda_client(stack.run.url("LAMBDA"), read_timeout=30)
+
     def saved() -> bool:
+        functions.invoke(
+            FunctionName="SaveSettingsFunction", Payload=b"{}"
+        )  # as its schedule does, but sooner
         listing = s3.list_objects_v2(Bucket=BUCKET, Prefix=SAVED, StartAfter=f"{SAVED}{begun}.json")
         second = datetime.now(UTC).replace(microsecond=0)
         return any(one["LastModified"] < second for one in listing.get("Contents", []))

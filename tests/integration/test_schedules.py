@@ -50,9 +50,9 @@ def test_schedule_invokes_again_and_again(lambdas: Harness, tmp_path: Path) -> N
 def test_environment_shortens_every_schedule(
     lambdas: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LOCAL_SCHEDULE_SECONDS", "0.05")
+    monkeypatch.setenv("LOCAL_SCHEDULE_SECONDS", "0.0005")
     file = tmp_path / "calls"
-    schedules = Schedules([schedule(86_400, {"countIn": str(file)})], lambdas.lambda_url)
+    schedules = Schedules([schedule(6_000, {"countIn": str(file)})], lambdas.lambda_url)
     run_until(lambdas, schedules, file, 1)
 
 
