@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mock_providers.client import MockSite
+from tests.builders import LOOPBACK
 from tests.contract.tusd import MAX_SIZE, build_tusd, serve_tusd
 from tests.e2e.client import Json
 from tests.e2e.stack import PART, SLICE, Stack
@@ -34,7 +35,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory, uploads: Path, exports: str)
     with serve_tusd(build_tusd(), uploads) as tusd:
         query = "userId={userId}&siteId={siteId}&chunkSize={chunkSize}"
         providers: list[Json] = [
-            {"name": name, "exportUrl": f"{exports}/{name}/export?{query}", "importUrl": tusd}
+            {
+                "name": name,
+                "exportUrl": f"{exports}/{name}/export?{query}",
+                "importUrl": tusd,
+                "allowNetworks": LOOPBACK,
+            }
             for name in ("site", "db")
         ]
         system = Stack(tmp_path_factory.mktemp("stack"), providers)
