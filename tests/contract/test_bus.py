@@ -31,7 +31,7 @@ from sitebackup.domain.events import (
     UploadPartCreated,
 )
 from sitebackup.domain.task_ref import TaskRef
-from sitebackup.ports import EventBus
+from sitebackup.ports.bus import EventBus
 from tests.fakes.bus import MemoryBus
 from tests.tcp_proxy import TcpProxy
 

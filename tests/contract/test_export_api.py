@@ -11,7 +11,8 @@ from sitebackup.adapters.http_exports.exports import HttpExports
 from sitebackup.domain.errors import ExportChanged, Permanent
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
-from sitebackup.ports import Export, ExportApi, Reader
+from sitebackup.ports.providers import Export, ExportApi
+from sitebackup.ports.runtime import Reader
 from tests.builders import LOOPBACK
 from tests.fakes.exports import MemoryExport, MemoryExports
 from tests.fakes.readers import some_bytes

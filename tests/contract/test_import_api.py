@@ -14,7 +14,7 @@ from sitebackup.adapters.tus_imports.imports import TusImports
 from sitebackup.domain.errors import NoSuchImport, Permanent, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
-from sitebackup.ports import ImportApi, ImportOffer, ImportTarget
+from sitebackup.ports.providers import ImportApi, ImportOffer, ImportTarget
 from tests.builders import LOOPBACK
 from tests.contract.tusd import MAX_SIZE, serve_tusd
 from tests.fakes.imports import MemoryImportApi, MemoryImports

@@ -17,7 +17,7 @@ from sitebackup.adapters.tus_imports.imports import TusImports
 from sitebackup.domain.errors import NoSuchImport, Permanent, TaskEnded, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
-from sitebackup.ports import ImportTarget
+from sitebackup.ports.providers import ImportTarget
 from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.contract.test_time_limits import ends_in_time, time_left

@@ -1,10 +1,8 @@
 """One suite for every JobRepository, the fake among them; then what only MongoDB can show."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,49 +10,29 @@ from pymongo import DESCENDING, MongoClient
 from pymongo.database import Database
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
-from local.services import processes
-from local.services.mongo import Mongo
 from local.services.service import Service
-from sitebackup.adapters.mongo.connection import connect
 from sitebackup.adapters.mongo.documents import site_document
 from sitebackup.adapters.mongo.indexes import SITE_NEWEST_FIRST, create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.backup.recorder import Recorder
 from sitebackup.domain import lifecycle
-from sitebackup.domain.change import Change, Moment
-from sitebackup.domain.drill import Drill, DrillState
-from sitebackup.domain.errors import Conflict, DuplicateJob, RepositoryUnavailable
-from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task, Upload
+from sitebackup.domain.change import Change
+from sitebackup.domain.errors import Conflict, DuplicateJob
+from sitebackup.domain.job import Job, Status, Task, Upload
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.progress import Progress
-from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.domain.transitions.endings import cancel
 from sitebackup.domain.transitions.runs import start_task
-from sitebackup.ports import JobRepository, SiteClaim
+from sitebackup.ports.repositories import JobRepository, SiteClaim
 from tests.builders import BY_SERVICE, NOW, a_job, a_task, an_id, touch, touched, touches
 from tests.contract.conftest import Client
 from tests.fakes.bus import MemoryBus
-from tests.fakes.jobs import MemoryJobs
-from tests.tcp_proxy import Forgetting, TcpProxy
 
 THREADS, CHANGES_EACH = 16, 8
 SERVER_SELECTION_SECONDS = 20
 """Longer than a client looks for a server, with much to spare."""
 MAX_IDLE_SECONDS = 240
 QUEUES = ["check", "clean_up"]
-
-
-@pytest.fixture
-def in_mongo(client: Client, database: Database[dict[str, Any]]) -> MongoJobs:
-    return MongoJobs(client, database.name)
-
-
-@pytest.fixture(params=["MongoDB", "fake"])
-def jobs(request: pytest.FixtureRequest) -> JobRepository:
-    if request.param == "fake":
-        return MemoryJobs()
-    found: MongoJobs = request.getfixturevalue("in_mongo")
-    return found
 
 
 def recorder(jobs: JobRepository) -> Recorder:
@@ -344,118 +322,6 @@ def test_a_claim_outlasts_a_change_that_leaves_the_next_check_as_it_was_read(job
     check_stored(jobs, after.replace(next_check_at=until))
 
 
-# --- the newest good backup
-
-
-def done_at(hour: int, members: int | None = None) -> Task:
-    zipped = StoredObject(bucket="b", key="k", size=1, checksum_crc64nvme="AAAAAAAAAAA=", members=members)
-    return Task(status=Status.DONE, object=zipped, finished_at=NOW + timedelta(hours=hour))
-
-
-def newest_good(jobs: JobRepository, among: list[Job]) -> list[bool]:
-    return [jobs.holds_newest_good(job) for job in among]
-
-
-def add_done(jobs: JobRepository, *tasks: dict[str, Task]) -> list[Job]:
-    """Done jobs of one site, in the order of their creation."""
-    user, site = an_id(), an_id()
-    done = [a_job(user_id=user, site_id=site, status=Status.DONE, tasks=each) for each in tasks]
-    for job in done:
-        jobs.add(job)
-    return done
-
-
-def test_the_newest_good_object_is_of_a_done_job_that_nobody_asked_to_delete(jobs: JobRepository) -> None:
-    """Nor does a safety backup count, which goes after days."""
-    done = add_done(jobs, *({"site": done_at(hour)} for hour in (1, 4, 3)))
-    for change in (
-        {"status": Status.FAILED},
-        {"removing_at": NOW},
-        {"site_id": an_id()},
-        {"user_id": an_id()},
-        {"safety_for": RestoreRef(restore_id=an_id(), attempt=1)},
-    ):
-        jobs.add(done[0].replace(id=an_id(), tasks={"site": done_at(9)}, **change))
-    assert newest_good(jobs, done) == [False, True, False]
-    recorder(jobs).apply(
-        done[1].id, lambda job, moment: lifecycle.mark_deleted(job, moment, NOW, DeleteCause.REQUESTED)
-    )
-    assert newest_good(jobs, [done[0], done[2]]) == [False, True]
-
-
-def test_a_job_holds_the_newest_good_object_of_any_of_its_providers(jobs: JobRepository) -> None:
-    done = add_done(
-        jobs,
-        {"site": done_at(1), "db": done_at(1)},
-        {"site": done_at(2), "db": done_at(2)},
-        {"db": done_at(3)},
-    )
-    assert newest_good(jobs, done) == [False, True, True]
-    done += add_done(jobs, {"site": done_at(4)})
-    assert newest_good(jobs, done) == [False, True, True, True], "that is of another site"
-    jobs.add(done[0].replace(id=an_id(), tasks={"site": done_at(4)}))
-    assert newest_good(jobs, done[:3]) == [False, False, True]
-
-
-def test_the_time_of_the_object_counts_and_not_that_of_its_job(jobs: JobRepository) -> None:
-    """A retry keeps what was done: the job gets done later, its object is as old as it was."""
-    done = add_done(jobs, {"site": done_at(1), "db": done_at(9)}, {"site": done_at(2), "db": done_at(2)})
-    assert newest_good(jobs, done) == [True, True]
-
-
-def test_a_zip_without_members_is_never_newer_than_one_with_members(jobs: JobRepository) -> None:
-    done = add_done(jobs, {"site": done_at(1, 0)}, {"site": done_at(2, 0)}, {"db": done_at(9)})
-    assert newest_good(jobs, done) == [False, True, True], "better than nothing"
-    for members in (5, None):
-        done = add_done(jobs, *({"site": done_at(*each)} for each in ((1, 0), (2, members), (3, 0))))
-        assert newest_good(jobs, done) == [False, True, False]
-
-
-def test_a_safety_backup_is_never_the_newest_good_and_displaces_none(jobs: JobRepository) -> None:
-    older, newer = add_done(jobs, *({"site": done_at(hour)} for hour in (1, 4)))
-    restore = RestoreRef(restore_id=an_id(), attempt=1)
-    safety = newer.replace(id=an_id(), tasks={"site": done_at(9)}, safety_for=restore)
-    jobs.add(safety)
-    assert newest_good(jobs, [older, newer, safety]) == [False, True, False]
-    alone = safety.replace(id=an_id(), site_id=an_id())
-    jobs.add(alone)
-    assert newest_good(jobs, [alone]) == [False], "not even where there is no other"
-
-
-def found_damaged(task: Task) -> Task:
-    return task.replace(drill=Drill(state=DrillState.DAMAGED, at=NOW))
-
-
-def test_a_damaged_object_is_never_the_newest_good_and_displaces_none(jobs: JobRepository) -> None:
-    older, newer = add_done(
-        jobs, {"site": done_at(1), "db": done_at(1)}, {"site": found_damaged(done_at(2)), "db": done_at(2)}
-    )
-    assert newest_good(jobs, [older, newer]) == [True, True], "each holds that of one provider"
-    (alone,) = add_done(jobs, {"site": found_damaged(done_at(1))})
-    assert newest_good(jobs, [alone]) == [False], "not even where there is no other"
-    unread = Drill(state=DrillState.UNREAD, at=NOW)
-    before, after = add_done(jobs, {"site": done_at(1)}, {"site": done_at(2).replace(drill=unread)})
-    assert newest_good(jobs, [before, after]) == [False, True], "what could not be judged is not damaged"
-
-
-def test_the_newest_backup_for_a_restore_has_no_damaged_object_of_what_is_restored(
-    jobs: JobRepository,
-) -> None:
-    older, newer = add_done(
-        jobs, {"site": done_at(1), "db": done_at(1)}, {"site": found_damaged(done_at(2)), "db": done_at(2)}
-    )
-    for job, damaged in ((older, False), (newer, True)):
-        stored(jobs, job, job.replace(version=2, finished_at=NOW, damaged=damaged))
-
-    def found(*providers: str) -> str:
-        job = jobs.newest_good(older.user_id, older.site_id, NOW, providers)
-        assert job is not None
-        return job.id
-
-    assert (found("site"), found("site", "db"), found()) == (older.id,) * 3
-    assert found("db") == newer.id
-
-
 # --- what only MongoDB can show
 
 
@@ -514,19 +380,6 @@ class Finds(CommandListener):
         return
 
 
-def test_the_newest_good_costs_one_read_for_each_provider_at_most(
-    mongo: Service, in_mongo: MongoJobs, database: Database[dict[str, Any]]
-) -> None:
-    old, new = add_done(in_mongo, *({"site": done_at(hour), "db": done_at(hour)} for hour in (1, 2)))
-    finds = Finds()
-    with MongoClient[dict[str, Any]](mongo.address, tz_aware=True, event_listeners=[finds]) as client:
-        listened = MongoJobs(client, database.name)
-        assert not listened.holds_newest_good(old)
-        assert len(finds.sent) == len(old.tasks)
-        assert listened.holds_newest_good(new)
-        assert len(finds.sent) == len(old.tasks) + 1
-
-
 def test_a_page_of_a_site_asks_for_the_order_of_the_index_of_the_site(
     mongo: Service, database: Database[dict[str, Any]]
 ) -> None:
@@ -573,157 +426,3 @@ def test_documents_that_cannot_be_read_are_left_out_of_pages_and_do_not_end_them
     assert in_mongo.page({"siteId": site}, 9, None) == [last, jobs[1], jobs[0]]
     assert in_mongo.page({"siteId": site}, 1, last.id) == [jobs[1]]
     assert {record.__dict__["jobId"] for record in caplog.records} == {document["_id"] for document in broken}
-
-
-# --- connections that are dead
-
-
-@pytest.fixture
-def behind_proxy(client_behind_proxy: Client, database: Database[dict[str, Any]]) -> MongoJobs:
-    """Jobs whose connections can be forgotten, with indexes made."""
-    create_job_indexes(database)
-    return MongoJobs(client_behind_proxy, database.name)
-
-
-CALLS: dict[str, Callable[[JobRepository, Job, Job], object]] = {
-    "add": lambda jobs, old, new: jobs.add(new),
-    "get": lambda jobs, old, new: jobs.get(old.id),
-    "claim_of": lambda jobs, old, new: jobs.claim_of(old.user_id, old.site_id),
-    "by_idempotency_key": lambda jobs, old, new: jobs.by_idempotency_key(str(old.idempotency_key)),
-    "version": lambda jobs, old, new: jobs.version_for(BY_SERVICE, old.id),
-    "page": lambda jobs, old, new: jobs.page({"siteId": old.site_id}, 5, None),
-    "holds_newest_good": lambda jobs, old, new: jobs.holds_newest_good(
-        old.replace(tasks={"site": a_task(1).replace(finished_at=NOW)})
-    ),
-    "due": lambda jobs, old, new: jobs.due(NOW + timedelta(hours=1), 5),
-    "due_for_clean_up": lambda jobs, old, new: jobs.due_for_clean_up(NOW, 5),
-    "replace": lambda jobs, old, new: jobs.replace(old, touched(old).replace(version=2)),
-    "change by the recorder": lambda jobs, old, new: recorder(jobs).apply(old.id, touch),
-    "change of a job that is known": lambda jobs, old, new: recorder(jobs).apply(old.id, touch, old),
-    "claim_check": lambda jobs, old, new: jobs.claim_check(old, NOW + timedelta(hours=2)),
-}
-DEATHS: list[Forgetting] = ["reset", "lose the answer"]
-DEAD: list[tuple[str, Forgetting]] = [
-    *((call, how) for how in DEATHS for call in CALLS),
-    ("add", "drop"),  # each takes as long as an answer may take
-    ("replace", "drop"),
-]
-
-
-@pytest.mark.parametrize(("call", "how"), DEAD)
-def test_a_dead_connection_costs_no_answer_and_nothing_happens_twice(
-    behind_proxy: MongoJobs, in_mongo: MongoJobs, proxy: TcpProxy, call: str, how: Forgetting
-) -> None:
-    old = a_job(idempotency_key="once")
-    new = a_job()
-    fake = MemoryJobs()
-    fake.add(old)
-    behind_proxy.add(old)
-    expected = CALLS[call](fake, old, new)
-    proxy.forget(how)
-    assert CALLS[call](behind_proxy, old, new) == expected
-    assert in_mongo.page({}, 9, None) == fake.page({}, 9, None)
-
-
-def test_the_making_of_indexes_survives_a_dead_connection(
-    client_behind_proxy: Client, database: Database[dict[str, Any]], proxy: TcpProxy
-) -> None:
-    create_job_indexes(client_behind_proxy[database.name])
-    for how in DEATHS:
-        proxy.forget(how)
-        create_job_indexes(client_behind_proxy[database.name])
-    assert "due" in database.jobs.index_information()
-
-
-def test_a_lost_answer_of_a_change_that_others_overwrote_is_a_lost_race(
-    behind_proxy: MongoJobs, in_mongo: MongoJobs, proxy: TcpProxy
-) -> None:
-    """The change is made again, on what is there by then: its outcome is one that a repeated event has as well."""
-    job = a_job()
-    behind_proxy.add(job)
-    seen: list[int] = []
-
-    def count_up(job: Job, moment: Moment) -> Change:
-        seen.append(job.version)
-        if len(seen) == 1:
-            proxy.forget("lose the answer", then=lambda: recorder(in_mongo).apply(job.id, touch))
-        return Change(job.replace(max_bytes=(job.max_bytes or 0) + 1))
-
-    assert recorder(behind_proxy).apply(job.id, count_up)
-    assert seen == [1, 3]
-    found = in_mongo.get(job.id)
-    assert found is not None
-    assert (found.version, found.max_bytes, touches(found)) == (4, 2, 1)
-
-
-def test_the_record_of_a_job_is_deleted_although_the_answer_is_lost(
-    behind_proxy: MongoJobs, in_mongo: MongoJobs, proxy: TcpProxy
-) -> None:
-    job = a_job()
-    behind_proxy.add(job)
-    proxy.forget("lose the answer")
-    assert not behind_proxy.delete_record(job)
-    assert in_mongo.get(job.id) is None
-
-
-def test_a_connection_that_was_idle_for_minutes_is_not_used_again(
-    behind_proxy: MongoJobs, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    behind_proxy.add(job := a_job())
-    opened = proxy.connections
-    assert behind_proxy.get(job.id) == job
-    assert proxy.connections == opened
-    later = time.monotonic() + MAX_IDLE_SECONDS + 1
-    monkeypatch.setattr("pymongo.synchronous.pool.time.monotonic", lambda: later)
-    assert behind_proxy.get(job.id) == job
-    assert proxy.connections == opened + 1
-
-
-def test_a_server_that_is_not_there_is_told_within_seconds() -> None:
-    client = connect(f"mongodb://127.0.0.1:{processes.free_port()}/?directConnection=true")
-    jobs = MongoJobs(client, "none")
-    calls: list[Callable[[], object]] = [
-        lambda: jobs.get(an_id()),
-        lambda: jobs.due(NOW, 1),
-        lambda: jobs.replace(a_job(), a_job()),
-        lambda: recorder(jobs).apply(an_id(), touch),
-        lambda: jobs.add(a_job()),
-    ]
-    with ThreadPoolExecutor(len(calls)) as pool:
-        futures = [pool.submit(call) for call in calls]
-        for future in futures:
-            with pytest.raises(RepositoryUnavailable, match="MongoDB does not answer"):
-                future.result(timeout=SERVER_SELECTION_SECONDS)
-    client.close()
-
-
-@pytest.fixture
-def server_of_its_own(tmp_path: Path) -> Iterator[Mongo]:
-    server = Mongo(tmp_path)
-    try:
-        server.start()
-        server.wait_ready()
-        yield server
-    finally:
-        server.stop()
-
-
-def test_a_server_that_went_away_is_unavailable_until_it_is_back(server_of_its_own: Mongo) -> None:
-    server = server_of_its_own
-    client = connect(server.address)
-    jobs = MongoJobs(client, "contract")
-    job = a_job()
-    jobs.add(job)
-    server.kill()
-    with pytest.raises(RepositoryUnavailable):
-        jobs.get(job.id)
-    server.start()
-    server.wait_ready()
-    limit = time.monotonic() + SERVER_SELECTION_SECONDS
-    while True:
-        try:
-            assert jobs.get(job.id) == job
-            break
-        except RepositoryUnavailable:
-            assert time.monotonic() < limit
-    client.close()

@@ -22,7 +22,7 @@ from sitebackup.adapters.tus_imports.imports import TusImports
 from sitebackup.domain.errors import NoSuchImport, Permanent, SiteBackupError, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
-from sitebackup.ports import ImportTarget
+from sitebackup.ports.providers import ImportTarget
 from tests.addresses import METADATA, SPECIAL
 from tests.contract import wire
 

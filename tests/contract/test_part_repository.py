@@ -13,7 +13,7 @@ from sitebackup.adapters.mongo.parts import IDS_AT_ONCE, MongoParts
 from sitebackup.domain.errors import RepositoryUnavailable
 from sitebackup.domain.job import PartWait
 from sitebackup.domain.plan import MAX_PARTS
-from sitebackup.ports import PartRepository
+from sitebackup.ports.repositories import PartRepository
 from tests.builders import NOW, a_part
 from tests.contract.conftest import Client
 from tests.fakes.parts import MemoryParts

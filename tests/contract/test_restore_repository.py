@@ -14,7 +14,7 @@ from sitebackup.domain.job import Job, Status, Task
 from sitebackup.domain.reason import Code, Reason
 from sitebackup.domain.restore import Import, Restore, RestoreStatus
 from sitebackup.domain.task_ref import RestoreRef
-from sitebackup.ports import JobRepository, RestoreRepository, SiteClaim
+from sitebackup.ports.repositories import JobRepository, RestoreRepository, SiteClaim
 from tests.builders import BY_SERVICE, NOW, a_job, a_restore, an_id
 from tests.contract.conftest import Client
 from tests.fakes.jobs import MemoryJobs, MemoryRestores

@@ -14,7 +14,7 @@ from sitebackup.adapters.mongo.documents import schedule_document
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.domain.errors import Conflict, RepositoryUnavailable
 from sitebackup.domain.schedule import Schedule
-from sitebackup.ports import ScheduleRepository
+from sitebackup.ports.repositories import ScheduleRepository
 from tests.builders import BY_SERVICE, NOW
 from tests.contract.conftest import Client
 from tests.fakes.schedules import MemorySchedules

@@ -9,7 +9,7 @@ from pymongo.database import Database
 from sitebackup.adapters.mongo.sites import MongoSites
 from sitebackup.domain.errors import RepositoryUnavailable
 from sitebackup.domain.site import Coverage, Day, Ledger, Site
-from sitebackup.ports import SiteRepository
+from sitebackup.ports.repositories import SiteRepository
 from tests.builders import NOW
 from tests.contract.conftest import Client
 from tests.fakes.sites import MemorySites

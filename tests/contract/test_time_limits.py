@@ -21,7 +21,7 @@ from sitebackup.adapters.s3.storage import S3Storage
 from sitebackup.domain.errors import Transient
 from sitebackup.domain.plan import MIB, plan_parts
 from sitebackup.domain.provider import Provider
-from sitebackup.ports import TimeLeft
+from sitebackup.ports.runtime import TimeLeft
 from tests.builders import LOOPBACK
 from tests.contract import wire
 from tests.contract.test_transfer import Zeros, at, client

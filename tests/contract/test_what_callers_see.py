@@ -11,7 +11,7 @@ from sitebackup.adapters.mongo.restores import MongoRestores
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.domain.principal import Access, Scope, User
 from sitebackup.domain.schedule import Schedule
-from sitebackup.ports import JobRepository, RestoreRepository, ScheduleRepository
+from sitebackup.ports.repositories import JobRepository, RestoreRepository, ScheduleRepository
 from tests.builders import BY_SERVICE, NOW, a_job, a_restore
 from tests.contract.conftest import Client
 from tests.fakes.jobs import MemoryJobs, MemoryRestores

@@ -162,3 +162,11 @@ def _pump(source: socket.socket, sink: socket.socket, alter: Alter) -> None:
     if not isinstance(source, ssl.SSLSocket):
         with contextlib.suppress(OSError):
             source.shutdown(socket.SHUT_RD)
+
+
+def head_of(client: socket.socket) -> bytes:
+    """The head of the next request, and what came with it."""
+    head = b""
+    while b"\r\n\r\n" not in head and (more := client.recv(1000)):
+        head += more
+    return head

@@ -36,9 +36,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole system; whoever takes a service away gives it back."""
-    system = Stack(tmp_path_factory.mktemp("stack"))
-    try:
-        system.start()
+    with Stack(tmp_path_factory.mktemp("stack")) as system:
         yield system
-    finally:
-        system.stop()

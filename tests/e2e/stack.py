@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from kafka import KafkaProducer
@@ -88,15 +88,26 @@ class Stack:
         self.tokens = Tokens(self.run.url("ISSUER"))
         self.bucket = Bucket(self.s3.address)
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Call it in the main thread: what it starts dies with that."""
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
         for service in self._services:
             service.start()
         for service in self._services:
             service.wait_ready()
         self.run.start()
 
-    def stop(self) -> None:
+    def _stop(self) -> None:
         try:
             self.run.stop()
         finally:

@@ -23,12 +23,8 @@ NOT_KEPT = {"version", "updatedAt"}
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Its own, as it loses its database."""
-    system = Stack(tmp_path_factory.mktemp("stack"))
-    try:
-        system.start()
+    with Stack(tmp_path_factory.mktemp("stack")) as system:
         yield system
-    finally:
-        system.stop()
 
 
 def lose_database(stack: Stack) -> datetime:

@@ -29,12 +29,10 @@ def stack(server: LyingServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """Its providers are one server; `listed` may redirect to its other name, `any` promises no zip."""
     site = {"name": "site", "exportUrl": server.url + "/{siteId}/export", "allowNetworks": LOOPBACK}
     listed = {**site, "name": "listed", "redirectHosts": ["localhost"]}
-    system = Stack(tmp_path_factory.mktemp("stack"), [site, listed, {**site, "name": "any", "format": "any"}])
-    try:
-        system.start()
+    with Stack(
+        tmp_path_factory.mktemp("stack"), [site, listed, {**site, "name": "any", "format": "any"}]
+    ) as system:
         yield system
-    finally:
-        system.stop()
 
 
 def a_site(

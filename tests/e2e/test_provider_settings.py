@@ -21,12 +21,8 @@ FUNCTIONS = ("create_job", "process_provider", "finish_task", "upload_part")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    system = Stack(tmp_path_factory.mktemp("stack"), ProvidersSource=f"s3://{BUCKET}/{KEY}")
-    try:
-        system.start()
+    with Stack(tmp_path_factory.mktemp("stack"), ProvidersSource=f"s3://{BUCKET}/{KEY}") as system:
         yield system
-    finally:
-        system.stop()
 
 
 def put(stack: Stack, body: str) -> str:

@@ -43,12 +43,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory, uploads: Path, exports: str)
             }
             for name in ("site", "db")
         ]
-        system = Stack(tmp_path_factory.mktemp("stack"), providers)
-        try:
-            system.start()
+        with Stack(tmp_path_factory.mktemp("stack"), providers) as system:
             yield system
-        finally:
-            system.stop()
 
 
 def taken(uploads: Path, restore: Json) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from sitebackup.ports import Clock
+from sitebackup.ports.runtime import Clock
 
 
 class ManualClock:

@@ -7,7 +7,7 @@ from typing import Self
 from sitebackup.domain.errors import ExportChanged, Permanent
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
-from sitebackup.ports import TimeLeft, no_deadline
+from sitebackup.ports.runtime import TimeLeft, no_deadline
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 from tests.fakes.readers import BytesReader, some_bytes
 

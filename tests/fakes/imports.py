@@ -8,7 +8,8 @@ from typing import Literal
 from sitebackup.domain.errors import NoSuchImport, Permanent, TaskEnded, Transient
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.reason import Code
-from sitebackup.ports import ImportOffer, ImportOutcome, ImportTarget, TimeLeft, no_deadline
+from sitebackup.ports.providers import ImportOffer, ImportOutcome, ImportTarget
+from sitebackup.ports.runtime import TimeLeft, no_deadline
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 from tests.fakes.storage import crc_of
 

@@ -8,7 +8,7 @@ from sitebackup.domain.errors import DuplicateJob
 from sitebackup.domain.job import DeleteCause, Job, Status, Task
 from sitebackup.domain.principal import Access
 from sitebackup.domain.restore import Restore
-from sitebackup.ports import SiteClaim
+from sitebackup.ports.repositories import SiteClaim
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 
 type Claimed = dict[str, Job | Restore]

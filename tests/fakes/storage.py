@@ -12,15 +12,8 @@ from sitebackup.domain.job import FoundVersion, Part, StoredObject
 from sitebackup.domain.lock import HeldVersion, Lock
 from sitebackup.domain.plan import Plan
 from sitebackup.domain.reason import Code
-from sitebackup.ports import (
-    MAX_LISTED,
-    KeyContents,
-    Place,
-    Reader,
-    TimeLeft,
-    VersionPage,
-    no_deadline,
-)
+from sitebackup.ports.runtime import Reader, TimeLeft, no_deadline
+from sitebackup.ports.storage import MAX_LISTED, KeyContents, ListingPlace, VersionPage
 from tests.fakes.faults import Fake, FaultInjector, no_faults, port_call
 from tests.fakes.readers import BytesReader
 
@@ -198,7 +191,9 @@ class MemoryStorage(Fake):
         return KeyContents(uploads, list(self.versions.get(key, {})))
 
     @port_call
-    def list_versions(self, prefix: str, after: Place | None = None, limit: int = MAX_LISTED) -> VersionPage:
+    def list_versions(
+        self, prefix: str, after: ListingPlace | None = None, limit: int = MAX_LISTED
+    ) -> VersionPage:
         found = [
             FoundVersion(
                 key=key,
@@ -217,7 +212,7 @@ class MemoryStorage(Fake):
             found = found[at_key.index(after.version_id) + 1 if after.version_id in at_key else len(at_key) :]
         page = found[:limit]
         more = len(found) > limit
-        return VersionPage(page, Place(page[-1].key, page[-1].version_id) if more else None)
+        return VersionPage(page, ListingPlace(page[-1].key, page[-1].version_id) if more else None)
 
     @port_call
     def delete_version(self, key: str, version_id: str) -> None:

@@ -40,18 +40,16 @@ from sitebackup.domain.job import Job
 from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.restore import Restore
-from sitebackup.ports import (
-    Clock,
-    DownloadLinks,
-    ExportApi,
-    ImportApi,
+from sitebackup.ports.providers import ExportApi, ImportApi
+from sitebackup.ports.repositories import (
     JobRepository,
-    ObjectStorage,
     PartRepository,
     RestoreRepository,
     ScheduleRepository,
     SiteRepository,
 )
+from sitebackup.ports.runtime import Clock
+from sitebackup.ports.storage import DownloadLinks, ObjectStorage
 from sitebackup.settings import Settings
 from tests.builders import BY_SERVICE, LOOPBACK
 from tests.fakes.bus import MemoryBus

@@ -12,7 +12,7 @@ from sitebackup.domain.errors import Transient
 from sitebackup.domain.events import TaskUpdated
 from sitebackup.domain.job import Job, Status
 from sitebackup.domain.manifest import manifest_of
-from sitebackup.ports import TimeLeft, no_deadline
+from sitebackup.ports.runtime import TimeLeft, no_deadline
 from tests.builders import BY_SERVICE
 from tests.integration.real_stack import DELETE_GRACE, Stack
 

@@ -16,7 +16,7 @@ from sitebackup.domain.events import RestoreTaskCreated
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.reason import Code
 from sitebackup.domain.restore import Restore, RestoreStatus
-from sitebackup.ports import no_deadline
+from sitebackup.ports.runtime import no_deadline
 from sitebackup.restore.create_restore import RestoreRequest
 from sitebackup.restore.recorder import RestoreRecorder
 from sitebackup.restore.restore_lease import ENDS_EARLY, RestoreLease

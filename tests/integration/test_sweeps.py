@@ -16,7 +16,7 @@ from sitebackup.backup.accept_object import AcceptObject
 from sitebackup.domain.errors import StateForbids, Transient
 from sitebackup.domain.events import UploadJobCreated
 from sitebackup.domain.job import Job, Status
-from sitebackup.ports import KeyContents
+from sitebackup.ports.storage import KeyContents
 from tests.builders import BY_SERVICE
 from tests.fakes.exports import MemoryExport
 from tests.fakes.readers import some_bytes

@@ -44,19 +44,16 @@ from sitebackup.domain.principal import Claims
 from sitebackup.domain.provider import Provider
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.domain.retention import pinned_until
-from sitebackup.ports import (
-    DownloadLinks,
-    EventBus,
-    ExportApi,
-    ImportApi,
-    ImportTarget,
+from sitebackup.ports.bus import EventBus
+from sitebackup.ports.providers import ExportApi, ImportApi, ImportTarget
+from sitebackup.ports.repositories import (
     JobRepository,
-    ObjectStorage,
     PartRepository,
     RestoreRepository,
     ScheduleRepository,
     SiteRepository,
 )
+from sitebackup.ports.storage import DownloadLinks, ObjectStorage
 from sitebackup.settings import Settings
 from sitebackup.telemetry import logger
 from sitebackup.upkeep import sweep_jobs

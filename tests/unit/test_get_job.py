@@ -11,7 +11,8 @@ from sitebackup.backup.get_job import MAX_WAIT_SECONDS, POLL_SECONDS, GetDocumen
 from sitebackup.domain.errors import NotFound
 from sitebackup.domain.job import Job
 from sitebackup.domain.principal import Access
-from sitebackup.ports import Clock, JobRepository
+from sitebackup.ports.repositories import JobRepository
+from sitebackup.ports.runtime import Clock
 from tests.builders import BY_SERVICE, NOW, a_job
 
 SEEN = 7

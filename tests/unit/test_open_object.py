@@ -19,7 +19,7 @@ from sitebackup.domain.checksum import encode_crc
 from sitebackup.domain.drill import Drill, DrillState, Place
 from sitebackup.domain.job import StoredObject
 from sitebackup.drills.open_object import Found, OpenObject, TimeIsUp
-from sitebackup.ports import Clock
+from sitebackup.ports.runtime import Clock
 from tests.fakes.pool import InlinePool
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)

@@ -171,12 +171,11 @@ def test_only_a_principal_makes_an_access() -> None:
 FOR_CALLERS = {
     path
     for path in LAYER.rglob("*.py")
-    if path.parent.name not in ("domain", "adapters", "mongo", "entrypoints")
+    if path.parent.name not in ("domain", "adapters", "mongo", "entrypoints", "ports")
     and any(
         isinstance(node, ast.ImportFrom) and node.module == "domain.principal"
         for node in ast.walk(ast.parse(path.read_text()))
     )
-    and path.name != "ports.py"
 }
 """The use cases that take an Access."""
 UNFILTERED = ("get", "page", "version")

@@ -9,7 +9,8 @@ import pytest
 
 from sitebackup.domain.errors import ExportChanged, TaskEnded, Transient
 from sitebackup.domain.task_ref import TaskRef
-from sitebackup.ports import Export, Reader, no_deadline
+from sitebackup.ports.providers import Export
+from sitebackup.ports.runtime import Reader, no_deadline
 from sitebackup.transfer.readers import LOOK_EVERY, PAUSES, DeadlineReader, ResumingReader, fill, hold
 from tests.fakes.clock import ManualClock
 from tests.fakes.readers import BytesReader

@@ -22,7 +22,7 @@ from sitebackup.domain.retention import first_look
 from sitebackup.domain.schedule import Schedule
 from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.entrypoints.views import job_view
-from sitebackup.ports import MAX_LISTED, Place, VersionPage
+from sitebackup.ports.storage import MAX_LISTED, ListingPlace, VersionPage
 from tests.builders import NOW, an_id
 from tests.fakes.storage import MemoryStorage
 from tests.unit.catalogue import POLICY, Catalogue
@@ -417,7 +417,9 @@ def test_a_folder_of_too_many_versions_is_named_and_those_behind_it_come_back(ca
 class EndlessStorage(MemoryStorage):
     """Lists 20,000 folders of done jobs, which it makes as they are asked for."""
 
-    def list_versions(self, prefix: str, after: Place | None = None, limit: int = MAX_LISTED) -> VersionPage:
+    def list_versions(
+        self, prefix: str, after: ListingPlace | None = None, limit: int = MAX_LISTED
+    ) -> VersionPage:
         number = 0 if after is None else int(after.key.split("/")[2][:24], 16) + 1
         if prefix or number >= 20_000:
             return VersionPage([], None)
@@ -428,7 +430,7 @@ class EndlessStorage(MemoryStorage):
             for name in ("db.zip", "manifest.json")
         ]
         end = f"{'a' * 24}/{'b' * 24}/{last - 1:024x}/0"
-        return VersionPage(versions, Place(end) if last < 20_000 else None)
+        return VersionPage(versions, ListingPlace(end) if last < 20_000 else None)
 
 
 def test_a_rebuild_holds_no_more_of_a_large_bucket_than_of_a_small_one() -> None:

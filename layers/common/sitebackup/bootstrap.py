@@ -16,20 +16,17 @@ from typing import TYPE_CHECKING, Protocol
 from .adapters.production import ProductionAdapters
 from .domain.model import to_milliseconds
 from .domain.provider import Provider
-from .ports import (
-    Clock,
-    DownloadLinks,
-    EventBus,
-    ExportApi,
-    ImportApi,
+from .ports.bus import EventBus
+from .ports.providers import ExportApi, ImportApi
+from .ports.repositories import (
     JobRepository,
-    ObjectStorage,
     PartRepository,
-    Pool,
     RestoreRepository,
     ScheduleRepository,
     SiteRepository,
 )
+from .ports.runtime import Clock, Pool
+from .ports.storage import DownloadLinks, ObjectStorage
 from .settings import Settings
 
 if TYPE_CHECKING:

@@ -16,18 +16,16 @@ if TYPE_CHECKING:
     from pymongo import MongoClient
 
     from ..domain.provider import Provider
-    from ..ports import (
-        DownloadLinks,
-        EventBus,
-        ExportApi,
-        ImportApi,
+    from ..ports.bus import EventBus
+    from ..ports.providers import ExportApi, ImportApi
+    from ..ports.repositories import (
         JobRepository,
-        ObjectStorage,
         PartRepository,
         RestoreRepository,
         ScheduleRepository,
         SiteRepository,
     )
+    from ..ports.storage import DownloadLinks, ObjectStorage
     from .secrets import Secrets
 
 

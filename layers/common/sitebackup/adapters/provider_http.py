@@ -18,7 +18,7 @@ from requests.sessions import SessionRedirectMixin
 from ..domain.errors import Permanent, Transient
 from ..domain.provider import Provider
 from ..domain.reason import Code
-from ..ports import TimeLeft
+from ..ports.runtime import TimeLeft
 from ..telemetry import logger
 from .outgoing import AddressRefused, Guard, Resolve
 from .timed_http import TimedAdapter

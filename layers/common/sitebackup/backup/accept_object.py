@@ -9,7 +9,7 @@ from ..domain.job import StoredObject
 from ..domain.provider import Provider, provider_of
 from ..domain.task_ref import TaskRef
 from ..domain.transitions import endings
-from ..ports import ObjectStorage
+from ..ports.storage import ObjectStorage
 from ..telemetry import log_context, logger
 from .recorder import Recorder
 

@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 
 from ..domain import lifecycle
 from ..domain.change import Change, Moment, Transition
-from ..domain.errors import BadRequest, DuplicateJob, Locked, NotFound, StateForbids, TooLate
+from ..domain.errors import BadRequest, DuplicateJob, Locked, StateForbids, TooLate
 from ..domain.job import RETRYABLE, DeleteCause, Job, Status
 from ..domain.principal import Access
 from ..domain.transitions import endings
 from ..telemetry import logger
 from .create_job import MAX_DAYS, site_claimed
+from .get_job import visible
 from .recorder import Recorder
 
 HOLD, RELEASE = "put on legal hold", "released from legal hold"
@@ -24,7 +25,7 @@ class ChangeJob:
 
     def retry(self, access: Access, job_id: str) -> Job:
         """Opens the next attempt. Raises ActiveJob as well if the site has another active job."""
-        job = self._seen(access, job_id)
+        job = visible(self.recorder.jobs, access, "backup", job_id)
         try:
             return self._change(job, "retried", lifecycle.retry)
         except DuplicateJob:
@@ -33,7 +34,9 @@ class ChangeJob:
 
     def cancel(self, access: Access, job_id: str) -> Job:
         """Stops what has not started; what runs stops at its next step. Raises TooLate once all tasks are done."""
-        return self._change(self._seen(access, job_id), "cancelled", endings.cancel)
+        return self._change(
+            visible(self.recorder.jobs, access, "backup", job_id), "cancelled", endings.cancel
+        )
 
     def delete(self, access: Access, job_id: str, at: datetime | None) -> Job:
         """Marks the job's data for deletion, now or at a later time.
@@ -49,7 +52,7 @@ class ChangeJob:
             _check_unlocked(job, moment, at or now)
             return lifecycle.mark_deleted(job, moment, at or now, DeleteCause.REQUESTED)
 
-        return self._change(self._seen(access, job_id), "deleted", mark)
+        return self._change(visible(self.recorder.jobs, access, "backup", job_id), "deleted", mark)
 
     def set_legal_hold(self, access: Access, job_id: str, on: bool) -> Job:
         """Keeps the data of a done job until it is released, or releases it. S3 is told by the clean-up.
@@ -58,20 +61,16 @@ class ChangeJob:
         """
         access.check_service()
         return self._change(
-            self._seen(access, job_id),
+            visible(self.recorder.jobs, access, "backup", job_id),
             HOLD if on else RELEASE,
             lambda job, moment: lifecycle.set_legal_hold(job, moment, on),
         )
 
     def undelete(self, access: Access, job_id: str) -> Job:
         """Takes the mark back."""
-        return self._change(self._seen(access, job_id), "undeleted", lifecycle.undelete)
-
-    def _seen(self, access: Access, job_id: str) -> Job:
-        job = self.recorder.jobs.get_for(access, job_id)
-        if job is None:
-            raise NotFound(f"There is no backup {job_id}.")
-        return job
+        return self._change(
+            visible(self.recorder.jobs, access, "backup", job_id), "undeleted", lifecycle.undelete
+        )
 
     def _change(self, known: Job, what: str, transition: Transition) -> Job:
         job_id, seen = known.id, [known]

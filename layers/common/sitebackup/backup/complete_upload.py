@@ -7,7 +7,9 @@ from datetime import datetime
 from ..domain.errors import NoSuchUpload, ObjectExists, Transient
 from ..domain.job import Job, Part, StoredObject, Upload
 from ..domain.task_ref import TaskRef
-from ..ports import Clock, JobRepository, ObjectStorage
+from ..ports.repositories import JobRepository
+from ..ports.runtime import Clock
+from ..ports.storage import ObjectStorage
 from ..transfer.checksums import combine_crcs
 
 

@@ -14,7 +14,7 @@ from ..domain.model import Id, Model, ProviderNames
 from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.principal import Access
 from ..domain.provider import Provider
-from ..ports import ID_NAMES, SiteClaim
+from ..ports.repositories import ID_NAMES, SiteClaim
 from .recorder import Recorder
 
 MAX_DAYS = 3650

@@ -12,7 +12,9 @@ from ..domain.manifest import manifest_of
 from ..domain.shrink import may_warn
 from ..domain.task_ref import TaskRef
 from ..domain.transitions.endings import finish_job
-from ..ports import Clock, ObjectStorage, SiteRepository
+from ..ports.repositories import SiteRepository
+from ..ports.runtime import Clock
+from ..ports.storage import ObjectStorage
 from ..telemetry import count, log_context, logger
 from ..transfer.retrying import RetryInProcess
 from .recorder import Recorder

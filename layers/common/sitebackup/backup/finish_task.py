@@ -10,7 +10,7 @@ from ..domain.plan import Plan
 from ..domain.progress import advance
 from ..domain.task_ref import TaskRef
 from ..domain.transitions import postponing, uploads
-from ..ports import PartRepository
+from ..ports.repositories import PartRepository
 from ..telemetry import log_context, logger
 from ..transfer.retrying import RetryInProcess
 from .accept_object import AcceptObject

@@ -7,12 +7,23 @@ from ..domain.errors import NotFound
 from ..domain.job import Job
 from ..domain.principal import Access
 from ..domain.restore import Restore
-from ..ports import Clock, VisibleDocuments
+from ..ports.repositories import VisibleDocuments
+from ..ports.runtime import Clock
 
 POLL_SECONDS = 0.5
 """Each look costs one read of one field by `_id`."""
 MAX_WAIT_SECONDS = 25
 """HTTP APIs cut a request at 30 s."""
+
+
+def visible[D: (Job, Restore)](
+    documents: VisibleDocuments[D], access: Access, kind: str, document_id: str
+) -> D:
+    """The backup or restore of this id, which a caller asks for. Raises NotFound, also for what is out of reach."""
+    found = documents.get_for(access, document_id)
+    if found is None:
+        raise NotFound(f"There is no {kind} {document_id}.")
+    return found
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,7 @@ class GetDocument[D: (Job, Restore)]:
                 if version is None or version > since:
                     break
                 self.clock.sleep(min(POLL_SECONDS, max(end - self.clock.monotonic(), 0)))
-        found = self.documents.get_for(access, document_id)
-        if found is None:
-            raise NotFound(f"There is no {self.kind} {document_id}.")
-        return found
+        return visible(self.documents, access, self.kind, document_id)
 
     def page(
         self, access: Access, filters: Mapping[str, str | None], limit: int, before: str | None

@@ -11,7 +11,10 @@ from ..domain.job import Job, Task, Upload
 from ..domain.plan import plan_parts
 from ..domain.provider import Provider, require_listed
 from ..domain.transitions import runs
-from ..ports import Clock, Export, ExportApi, ObjectStorage, PartRepository, TimeLeft
+from ..ports.providers import Export, ExportApi
+from ..ports.repositories import PartRepository
+from ..ports.runtime import Clock, TimeLeft
+from ..ports.storage import ObjectStorage
 from ..telemetry import log_context, logger
 from ..transfer.limits import check_size, size_limit
 from ..transfer.readers import DeadlineReader, ResumingReader, hold

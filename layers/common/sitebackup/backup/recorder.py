@@ -13,7 +13,8 @@ from ..domain.events import Event
 from ..domain.job import Job, Status
 from ..domain.policy import Policy
 from ..domain.task_ref import TaskRef
-from ..ports import EventBus, JobRepository
+from ..ports.bus import EventBus
+from ..ports.repositories import JobRepository
 from ..telemetry import count, log_context, logger
 
 MAX_CONFLICTS = 50

@@ -12,7 +12,10 @@ from ..domain.job import Job, Part, Upload
 from ..domain.plan import MAX_PARTS, Plan
 from ..domain.reason import Code
 from ..domain.transitions import runs
-from ..ports import Clock, Export, ObjectStorage, PartRepository, Pool
+from ..ports.providers import Export
+from ..ports.repositories import PartRepository
+from ..ports.runtime import Clock, Pool
+from ..ports.storage import ObjectStorage
 from ..transfer.chunking import BUFFERS, Chunk, split_stream
 from ..transfer.limits import check_size
 from ..transfer.retrying import RetryInProcess

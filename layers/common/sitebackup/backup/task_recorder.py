@@ -11,7 +11,8 @@ from ..domain.job import Job, PartWait
 from ..domain.reason import Reason
 from ..domain.task_ref import TaskRef
 from ..domain.transitions import endings, postponing, uploads
-from ..ports import ObjectStorage, PartRepository
+from ..ports.repositories import PartRepository
+from ..ports.storage import ObjectStorage
 from ..telemetry import count, log_context, logger
 from .recorder import Recorder
 

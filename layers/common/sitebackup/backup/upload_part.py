@@ -20,7 +20,10 @@ from ..domain.plan import PartRange
 from ..domain.provider import Provider, provider_of
 from ..domain.reason import Code
 from ..domain.task_ref import TaskRef
-from ..ports import Clock, Export, ExportApi, JobRepository, ObjectStorage, PartRepository, Pool
+from ..ports.providers import Export, ExportApi
+from ..ports.repositories import JobRepository, PartRepository
+from ..ports.runtime import Clock, Pool
+from ..ports.storage import ObjectStorage
 from ..telemetry import log_context, logger
 from ..transfer.readers import LOOK_EVERY, DeadlineReader, ResumingReader
 from ..transfer.retrying import RetryInProcess

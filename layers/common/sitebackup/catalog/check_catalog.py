@@ -22,7 +22,9 @@ from ..domain.catalog import (
 from ..domain.errors import Permanent
 from ..domain.job import Job, Status
 from ..domain.model import Model
-from ..ports import Clock, JobRepository, ObjectStorage, Pool
+from ..ports.repositories import JobRepository
+from ..ports.runtime import Clock, Pool
+from ..ports.storage import ObjectStorage
 from ..telemetry import count, logger
 from .folders import read_folders, read_whole
 from .passes import work_through

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from ..domain.catalog import MOST_VERSIONS, Folder, areas
 from ..domain.job import FoundVersion, StoredObject
-from ..ports import ObjectStorage, Place
+from ..ports.storage import ListingPlace, ObjectStorage
 
 MAX_READ = 8 * 1024 * 1024
 """Bytes of what is read whole: a manifest, or a page of schedules."""
@@ -24,7 +24,7 @@ def read_folders(storage: ObjectStorage, prefix: str, after: str) -> Folders:
     It holds two pages of a listing at most. Other top folders are passed over with one request each.
     """
     found: list[FoundVersion] = []
-    place = Place(after) if after else None
+    place = ListingPlace(after) if after else None
     while True:
         page = storage.list_versions(prefix, place)
         found += page.versions

@@ -24,7 +24,9 @@ from ..domain.model import Model
 from ..domain.policy import Policy
 from ..domain.principal import OWN_WORK
 from ..domain.schedule import Schedule
-from ..ports import Clock, JobRepository, ObjectStorage, Pool, ScheduleRepository, SiteRepository
+from ..ports.repositories import JobRepository, ScheduleRepository, SiteRepository
+from ..ports.runtime import Clock, Pool
+from ..ports.storage import ObjectStorage
 from ..telemetry import count, logger
 from .folders import read_folders, read_whole
 from .passes import work_through

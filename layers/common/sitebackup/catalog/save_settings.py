@@ -7,7 +7,9 @@ import msgspec
 
 from ..domain.errors import ObjectExists
 from ..domain.principal import OWN_WORK
-from ..ports import Clock, ObjectStorage, ScheduleRepository
+from ..ports.repositories import ScheduleRepository
+from ..ports.runtime import Clock
+from ..ports.storage import ObjectStorage
 from ..telemetry import count
 from .saved_schedules import Page, last_saved, mark_key, name_of, page_key
 

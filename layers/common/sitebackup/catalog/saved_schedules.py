@@ -12,7 +12,7 @@ import msgspec
 from ..domain.job import FoundVersion
 from ..domain.model import Model
 from ..domain.schedule import Schedule
-from ..ports import ObjectStorage, Place
+from ..ports.storage import ListingPlace, ObjectStorage
 from .folders import read_whole
 
 SAVED = "catalog/saved/"
@@ -74,7 +74,7 @@ def pages_past(storage: ObjectStorage, name: str, past: str) -> list[FoundVersio
     Raises Transient or Permanent.
     """
     prefix = f"{_PAGES}{name}/"
-    after = Place(f"{prefix}{past}.json!") if past else None
+    after = ListingPlace(f"{prefix}{past}.json!") if past else None
     return storage.list_versions(prefix, after, limit=_AT_ONCE).versions
 
 

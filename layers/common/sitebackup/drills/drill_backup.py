@@ -17,7 +17,9 @@ from ..domain.events import DrillCreated
 from ..domain.job import Job, StoredObject
 from ..domain.task_ref import TaskRef
 from ..domain.transitions.postponing import Postponed
-from ..ports import Clock, ObjectStorage, Pool, SiteRepository
+from ..ports.repositories import SiteRepository
+from ..ports.runtime import Clock, Pool
+from ..ports.storage import ObjectStorage
 from ..telemetry import count, log_context, logger
 from ..transfer.retrying import RetryInProcess
 from .open_object import DIRECTORY_BYTES, SLICE_BYTES, Found, OpenObject, TimeIsUp

@@ -8,7 +8,7 @@ from ..domain.errors import NotFound
 from ..domain.policy import Policy
 from ..domain.principal import Access
 from ..domain.site import Coverage, Day, Site
-from ..ports import SiteRepository
+from ..ports.repositories import SiteRepository
 
 
 @dataclass(frozen=True)

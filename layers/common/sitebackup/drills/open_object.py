@@ -26,7 +26,7 @@ from ..domain.zip_directory import (
     header_length,
     read_entry,
 )
-from ..ports import Clock
+from ..ports.runtime import Clock
 
 SLICE_BYTES = 8 * MIB
 """Held in memory: one that is opened, and the next one that is read meanwhile."""

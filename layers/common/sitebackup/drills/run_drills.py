@@ -20,7 +20,7 @@ from ..domain.site import (
     overdue_before,
     refill,
 )
-from ..ports import SiteRepository
+from ..ports.repositories import SiteRepository
 from ..telemetry import count, logger
 from .settle_site import SettleSite
 

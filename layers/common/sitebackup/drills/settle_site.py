@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ..domain.drilling import Newest, newest_good, opened_at
 from ..domain.job import Job, Status
 from ..domain.site import Site
-from ..ports import JobRepository, SiteRepository
+from ..ports.repositories import JobRepository, SiteRepository
 
 BACKUPS_READ = 50
 """So many of the site's last done backups are looked through: not each of them has each provider."""

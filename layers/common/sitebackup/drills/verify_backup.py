@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..backup.get_job import visible
 from ..backup.recorder import Recorder
 from ..domain import drilling
 from ..domain.change import Change, Moment
@@ -21,9 +22,7 @@ class VerifyBackup:
 
     def __call__(self, access: Access, job_id: str) -> Job:
         """Raises NotFound, StateForbids, RepositoryUnavailable or Conflict."""
-        job = self.recorder.jobs.get_for(access, job_id)
-        if job is None:
-            raise NotFound(f"There is no backup {job_id}.")
+        job = visible(self.recorder.jobs, access, "backup", job_id)
         newest = [name for name, found in self.settle.newest(job).items() if found.job.id == job_id]
 
         def request(job: Job, moment: Moment) -> Change | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..domain.job import Status
 from ..domain.restore import Restore, RestoreTask
-from ..ports import ID_NAMES
+from ..ports.repositories import ID_NAMES
 from ..restore.rehearse_restore import ProviderRehearsal, Rehearsal
 from .views import known, percent_of, reason_view, time_text
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from ..backup.create_job import site_claimed
+from ..backup.get_job import visible
 from ..domain import restoring
 from ..domain.change import Moment
-from ..domain.errors import Conflict, DuplicateJob, NotFound, StateForbids, TooLate, Unavailable
+from ..domain.errors import Conflict, DuplicateJob, StateForbids, TooLate, Unavailable
 from ..domain.principal import Access
 from ..domain.restore import Restore
 from ..domain.restoring import RestoreChange, RestoreTransition
@@ -23,26 +24,22 @@ class ChangeRestore:
 
     def cancel(self, access: Access, restore_id: str) -> Restore:
         """Stops every task whose provider has not got all bytes. Raises TooLate if there is none."""
-        return self._change(self._seen(access, restore_id), "cancelled", restoring.cancel)
+        return self._change(
+            visible(self.recorder.restores, access, "restore", restore_id), "cancelled", restoring.cancel
+        )
 
     def retry(self, access: Access, restore_id: str) -> Restore:
         """Opens the next attempt, once what the one before held is released.
 
         Raises ActiveJob as well if something else is active on the site.
         """
-        restore = self._seen(access, restore_id)
+        restore = visible(self.recorder.restores, access, "restore", restore_id)
         self.advance(restore_id)
         try:
             return self._change(restore, "retried", restoring.retry)
         except DuplicateJob:
             claim = self.recorder.restores.claim_of(restore.user_id, restore.site_id)
             raise site_claimed(claim) from None
-
-    def _seen(self, access: Access, restore_id: str) -> Restore:
-        restore = self.recorder.restores.get_for(access, restore_id)
-        if restore is None:
-            raise NotFound(f"There is no restore {restore_id}.")
-        return restore
 
     def _change(self, known: Restore, what: str, transition: RestoreTransition) -> Restore:
         restore_id, seen = known.id, [known]

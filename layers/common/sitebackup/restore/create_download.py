@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
+from ..backup.get_job import visible
 from ..backup.recorder import JobStore
 from ..domain import lifecycle
 from ..domain.download import OWNER, Download, downloadable, file_name, refusal
-from ..domain.errors import NotFound
 from ..domain.model import Model, ProviderName
 from ..domain.principal import Access
-from ..ports import DownloadLinks
+from ..ports.storage import DownloadLinks
 from ..telemetry import count, log_context, logger
 
 
@@ -32,9 +32,7 @@ class CreateDownload:
         self, access: Access, job_id: str, provider: str, *, allow_damaged: bool = False
     ) -> Download:
         """Raises NotFound, StateForbids, Conflict, or Unavailable (MongoDB, or what is needed to sign)."""
-        job = self.store.jobs.get_for(access, job_id)
-        if job is None:
-            raise NotFound(f"There is no backup {job_id}.")
+        job = visible(self.store.jobs, access, "backup", job_id)
         moment = self.store.moment()
         now, policy = moment
         stored = downloadable(job, provider, now, policy, allow_damaged=allow_damaged)

@@ -24,7 +24,7 @@ from ..domain.model import Id, Model, ProviderName
 from ..domain.principal import Access
 from ..domain.provider import Provider
 from ..domain.restore import Restore, RestoreStatus, RestoreTask
-from ..ports import JobRepository
+from ..ports.repositories import JobRepository
 from ..telemetry import logger
 from .advance_restore import AdvanceRestore
 from .recorder import RestoreRecorder

@@ -15,7 +15,8 @@ from ..domain.policy import Policy
 from ..domain.restore import Restore, RestoreStatus
 from ..domain.restoring import RestoreChange, RestoreTransition
 from ..domain.task_ref import RestoreTaskRef
-from ..ports import EventBus, RestoreRepository
+from ..ports.bus import EventBus
+from ..ports.repositories import RestoreRepository
 from ..telemetry import count, log_context, logger
 
 MAX_CONFLICTS = 50

@@ -8,7 +8,10 @@ from ..domain.errors import Permanent, Transient
 from ..domain.job import StoredObject
 from ..domain.principal import Access
 from ..domain.provider import Provider
-from ..ports import Clock, ImportApi, ObjectStorage, Pool, SiteClaim, TimeLeft
+from ..ports.providers import ImportApi
+from ..ports.repositories import SiteClaim
+from ..ports.runtime import Clock, Pool, TimeLeft
+from ..ports.storage import ObjectStorage
 from .create_restore import CreateRestore, RestoreRequest
 
 AT_ONCE = 8

@@ -7,7 +7,7 @@ from ..domain.errors import TaskEnded, Unavailable
 from ..domain.restore import Restore, RestoreTask
 from ..domain.restoring import Arrived, begin_import, begin_slice, lose_import, renew_lease
 from ..domain.task_ref import RestoreTaskRef
-from ..ports import TimeLeft
+from ..ports.runtime import TimeLeft
 from .recorder import RestoreRecorder
 
 RENEW_EVERY = timedelta(seconds=10)

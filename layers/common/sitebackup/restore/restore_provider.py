@@ -17,7 +17,9 @@ from ..domain.restore import Import
 from ..domain.restoring import Arrived
 from ..domain.task_ref import RestoreTaskRef
 from ..domain.transitions.postponing import Postponed
-from ..ports import Clock, ImportApi, ImportTarget, ObjectStorage, Pool, TimeLeft
+from ..ports.providers import ImportApi, ImportTarget
+from ..ports.runtime import Clock, Pool, TimeLeft
+from ..ports.storage import ObjectStorage
 from ..telemetry import count, log_context, logger
 from ..transfer.checksums import extend_crc
 from ..transfer.retrying import RetryInProcess

@@ -12,7 +12,7 @@ from ..domain.errors import BadRequest, Conflict, NotFound
 from ..domain.model import Id, Model, ProviderNames
 from ..domain.principal import Access
 from ..domain.schedule import CRON_FORM, Schedule, ScheduleError, arm, check, preview
-from ..ports import ScheduleRepository
+from ..ports.repositories import ScheduleRepository
 
 
 class PutSchedule(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from ..backup.create_job import CreateBackup, CreateJob
 from ..domain.errors import ActiveJob, Conflict, RequestError, Unavailable
 from ..domain.schedule import Schedule, ScheduleError, arm, runs, tick_key
-from ..ports import ScheduleRepository
+from ..ports.repositories import ScheduleRepository
 from ..telemetry import count, logger
 
 PAGE = 100

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ..ports import Reader
+from ..ports.runtime import Reader
 from .readers import fill
 
 BUFFERS = 3

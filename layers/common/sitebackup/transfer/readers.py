@@ -7,7 +7,8 @@ from typing import Self
 
 from ..domain.errors import TaskEnded, Transient
 from ..domain.task_ref import TaskRef
-from ..ports import Clock, Export, Reader, TimeLeft
+from ..ports.providers import Export
+from ..ports.runtime import Clock, Reader, TimeLeft
 from ..telemetry import count, log_context, logger
 
 LOOK_EVERY = timedelta(seconds=3)

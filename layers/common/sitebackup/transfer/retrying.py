@@ -8,7 +8,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 
 from ..domain.errors import Transient
 from ..domain.task_ref import AnyTaskRef
-from ..ports import Clock
+from ..ports.runtime import Clock
 from ..telemetry import count, log_context, logger
 
 ATTEMPTS = 3

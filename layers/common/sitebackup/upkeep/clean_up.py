@@ -11,7 +11,8 @@ from ..domain import lifecycle
 from ..domain.errors import Permanent, Transient
 from ..domain.job import DeleteCause, Job
 from ..domain.retention import Action
-from ..ports import KeyContents, ObjectStorage, Pool
+from ..ports.runtime import Pool
+from ..ports.storage import KeyContents, ObjectStorage
 from ..telemetry import count, logger
 from .get_retention import decide_at
 from .work_off import work_off

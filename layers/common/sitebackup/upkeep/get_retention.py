@@ -7,7 +7,7 @@ from ..domain.change import Moment
 from ..domain.job import Job
 from ..domain.principal import Access
 from ..domain.retention import Decision, decide, depends_on_newest
-from ..ports import JobRepository
+from ..ports.repositories import JobRepository
 
 
 def decide_at(job: Job, moment: Moment, jobs: JobRepository) -> Decision:

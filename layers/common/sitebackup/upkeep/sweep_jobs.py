@@ -13,7 +13,7 @@ from ..domain.check import check, uploads_to_check
 from ..domain.events import Event, UploadPartCreated
 from ..domain.job import Job, Status
 from ..domain.transitions.endings import time_out
-from ..ports import PartRepository
+from ..ports.repositories import PartRepository
 from ..telemetry import count
 from .work_off import work_off
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from ..domain.errors import Unavailable
 from ..domain.job import Job
 from ..domain.restore import Restore
-from ..ports import ID_NAMES
+from ..ports.repositories import ID_NAMES
 from ..telemetry import logger
 
 PAGE = 100

@@ -11,7 +11,7 @@ import requests
 from ...domain.errors import ExportChanged, Permanent, Transient
 from ...domain.provider import Provider
 from ...domain.reason import Code
-from ...ports import TimeLeft, no_deadline
+from ...ports.runtime import TimeLeft, no_deadline
 from ...telemetry import timed
 from ..http_body import Body
 from ..outgoing import Resolve, look_up

@@ -16,7 +16,7 @@ from ...domain.errors import DuplicateJob
 from ...domain.job import Job
 from ...domain.principal import Access
 from ...domain.restore import Restore
-from ...ports import ID_NAMES, SiteClaim
+from ...ports.repositories import ID_NAMES, SiteClaim
 from ...telemetry import logger
 from .connection import once_more, reachable, settled
 from .documents import differences, from_document, site_document

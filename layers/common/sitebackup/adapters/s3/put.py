@@ -25,7 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ...domain.checksum import encode_crc
 from ...domain.errors import Transient
-from ...ports import Reader, TimeLeft, no_deadline
+from ...ports.runtime import Reader, TimeLeft, no_deadline
 from ..timed_http import TimedAnswer
 
 if TYPE_CHECKING:

@@ -16,15 +16,8 @@ from ...domain.job import FoundVersion, Part, StoredObject
 from ...domain.lock import HeldVersion, Lock, LockMode
 from ...domain.plan import Plan
 from ...domain.reason import Code
-from ...ports import (
-    MAX_LISTED,
-    KeyContents,
-    Place,
-    Reader,
-    TimeLeft,
-    VersionPage,
-    no_deadline,
-)
+from ...ports.runtime import Reader, TimeLeft, no_deadline
+from ...ports.storage import MAX_LISTED, KeyContents, ListingPlace, VersionPage
 from ...telemetry import count, timed
 from .put import OnePassPut, Refused
 
@@ -270,7 +263,9 @@ class S3Storage:
                 ]
         return KeyContents(uploads, versions)
 
-    def list_versions(self, prefix: str, after: Place | None = None, limit: int = MAX_LISTED) -> VersionPage:
+    def list_versions(
+        self, prefix: str, after: ListingPlace | None = None, limit: int = MAX_LISTED
+    ) -> VersionPage:
         """S3 tells versions and delete markers apart, each kind in order. Some servers show the place itself again.
 
         https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectVersions.html
@@ -297,11 +292,11 @@ class S3Storage:
             FoundVersion(one["Key"], one["VersionId"], 0, True, one["IsLatest"], one["LastModified"])
             for one in answer.get("DeleteMarkers", [])
         ]
-        found = [one for one in [*versions, *markers] if Place(one.key, one.version_id) != after]
+        found = [one for one in [*versions, *markers] if ListingPlace(one.key, one.version_id) != after]
         more = answer.get("IsTruncated")
         return VersionPage(
             sorted(found, key=lambda one: one.key),
-            Place(answer["NextKeyMarker"], answer.get("NextVersionIdMarker", "")) if more else None,
+            ListingPlace(answer["NextKeyMarker"], answer.get("NextVersionIdMarker", "")) if more else None,
         )
 
     def delete_version(self, key: str, version_id: str) -> None:

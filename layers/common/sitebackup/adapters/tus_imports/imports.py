@@ -20,7 +20,8 @@ import requests
 from ...domain.errors import NoSuchImport, Permanent, SiteBackupError, Transient
 from ...domain.provider import Provider
 from ...domain.reason import Code
-from ...ports import ImportOffer, ImportOutcome, ImportTarget, TimeLeft, no_deadline
+from ...ports.providers import ImportOffer, ImportOutcome, ImportTarget
+from ...ports.runtime import TimeLeft, no_deadline
 from ...telemetry import logger
 from ..http_body import Body, http_answer
 from ..outgoing import Resolve, look_up

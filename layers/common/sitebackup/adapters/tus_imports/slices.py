@@ -16,7 +16,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from ...domain.errors import TaskEnded, Transient
-from ...ports import TimeLeft
+from ...ports.runtime import TimeLeft
 from ..timed_http import GuardedConnection, TimedAdapter, TimedAnswer
 
 LOOK_SECONDS = 1.0
