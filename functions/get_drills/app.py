@@ -21,15 +21,13 @@ get_drills = bootstrap.get_drills()
 def get() -> Response[str]:
     """The coverage of all sites, which is for services; with a site, what is known of that one as well."""
     access = http.access(app, Scope.READ)
-    query = app.current_event.query_string_parameters
-    named = http.parse_id(query["userId"], "userId") if "userId" in query else None
+    ids = http.parse_ids(app.current_event.query_string_parameters, "userId", "siteId")
     coverage = drills_view(get_drills()) if access.user_id is None else {}
-    if "siteId" not in query:
-        if named is not None or access.user_id is not None:
+    if "siteId" not in ids:
+        if "userId" in ids or access.user_id is not None:
             raise BadRequest("siteId: required with a user")
         return http.ok(coverage)
-    site_id = http.parse_id(query["siteId"], "siteId")
-    site = get_drills.of_site(access, access.one_user(named), site_id)
+    site = get_drills.of_site(access, access.one_user(ids.get("userId")), ids["siteId"])
     return http.ok({**coverage, "site": site_view(site)})
 
 

@@ -40,7 +40,7 @@ def get_page() -> Response[str]:
     """A page of jobs, newest first."""
     access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
-    ids = {name: http.parse_id(query[name], name) for name in ("siteId", "userId", "cursor") if name in query}
+    ids = http.parse_ids(query, "siteId", "userId", "cursor")
     status = query.get("status")
     if status is not None and status not in list(Status):
         raise BadRequest(f"status: must be one of {', '.join(Status)}")

@@ -40,8 +40,7 @@ def get_page() -> Response[str]:
     """A page of restores, newest first; `siteId` is that of the site that is restored."""
     access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
-    names = ("siteId", "userId", "jobId", "cursor")
-    ids = {name: http.parse_id(query[name], name) for name in names if name in query}
+    ids = http.parse_ids(query, "siteId", "userId", "jobId", "cursor")
     status = query.get("status")
     if status is not None and status not in list(RestoreStatus):
         raise BadRequest(f"status: must be one of {', '.join(RestoreStatus)}")

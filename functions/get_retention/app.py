@@ -23,7 +23,7 @@ def get(site_id: str) -> Response[str]:
     """A dry run; it changes nothing."""
     access = http.access(app, Scope.READ)
     query = app.current_event.query_string_parameters
-    ids = {name: http.parse_id(query[name], name) for name in ("userId", "cursor") if name in query}
+    ids = http.parse_ids(query, "userId", "cursor")
     limit = http.parse_int(query, "limit", 50, 1, 100)
     found, cursor = get_retention(access, ids.get("userId"), site_id, limit, ids.get("cursor"))
     backups = [decision_view(job, decision) for job, decision in found]

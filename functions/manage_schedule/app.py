@@ -29,8 +29,7 @@ manage_schedule = bootstrap.manage_schedule()
 
 def _user() -> str | None:
     """The user whom the query names."""
-    query = app.current_event.query_string_parameters
-    return http.parse_id(query["userId"], "userId") if "userId" in query else None
+    return http.parse_ids(app.current_event.query_string_parameters, "userId").get("userId")
 
 
 def _view(schedule: Schedule) -> dict[str, Any]:

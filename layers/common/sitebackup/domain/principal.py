@@ -54,11 +54,6 @@ class User:
     """None: all of the user's."""
     scopes: frozenset[str]
 
-    @property
-    def name(self) -> str:
-        """For logs."""
-        return self.user_id
-
     def may(self, scope: Scope) -> "Access":
         """What a call that needs this scope may reach. Raises MissingScope."""
         if scope not in self.scopes:

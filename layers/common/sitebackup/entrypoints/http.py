@@ -96,6 +96,11 @@ def parse_id(value: str, name: str) -> str:
     return value
 
 
+def parse_ids(query: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Those of these ids that the query has. Raises BadRequest."""
+    return {name: parse_id(query[name], name) for name in names if name in query}
+
+
 def parse_schedule_id(value: str, name: str) -> str:
     """Raises BadRequest unless it is 48 hex digits."""
     if not _TWO_IDS.fullmatch(value):
