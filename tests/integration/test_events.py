@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from local.services.s3 import s3_client
 from local.services.service import Service
 from sitebackup.adapters.topics import key_of
 from sitebackup.domain.events import (
@@ -42,7 +43,7 @@ def nothing_failed(answer: Any) -> bool:
     return bool(answer == {"batchItemFailures": []})
 
 
-# Each runs on an empty database: a record of a job that is not known has nothing to be done, and is acknowledged.
+# Each runs on an empty database and bucket. A record of an unknown job leaves nothing to do, and is acknowledged.
 ANSWERS: dict[str, Callable[[Any], bool]] = {
     "create_job": status(202),
     "get_job": status(404),
@@ -73,11 +74,15 @@ ANSWERS: dict[str, Callable[[Any], bool]] = {
 
 @pytest.fixture(scope="module")
 def lambdas(kafka: Service, mongo: Service, s3: Service) -> Iterator[Harness]:
-    """The real template on the real services."""
+    """The real template on the real services, with a bucket and a database that no other test writes to."""
+    bucket = "backups-of-events"
+    client = s3_client(s3.address)
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     providers = [{"name": name, "exportUrl": "http://127.0.0.1:1/export"} for name in ("site", "db")]
     parameters = {
         "Providers": json.dumps(providers),
-        "BackupBucketName": "backups",
+        "BackupBucketName": bucket,
         "KafkaBootstrapServers": kafka.address,
         "KafkaAuth": "none",
         "MongoUri": mongo.address,
