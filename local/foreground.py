@@ -242,8 +242,11 @@ async def _serve(
 
     async with AsyncExitStack() as stack:
         if not settings.by_sam:
+            credentials = _CREDENTIALS
+            if settings.secrets_endpoint:
+                credentials = credentials | {"AWS_ENDPOINT_URL_SECRETS_MANAGER": settings.secrets_endpoint}
             functions = LambdaService(
-                template.functions, credentials=_CREDENTIALS, default_concurrency=settings.concurrency
+                template.functions, credentials=credentials, default_concurrency=settings.concurrency
             )
             functions.start()
             stack.push_async_callback(functions.stop)

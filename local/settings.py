@@ -39,6 +39,8 @@ class SettingsError(Exception):
 class Settings:
     """The settings of a local run. `external` holds the addresses of services that run elsewhere.
 
+    `secrets_endpoint` is that of a Secrets Manager, which has the tokens of providers.
+
     `services` is embedded, compose or external; with `by_sam` functions run in containers, of `image` if it is
     set, and the services listen on `host`, which these reach. Otherwise each function has up to `concurrency`
     execution environments. With `by_jwt` there is an issuer of tokens, and a second HTTP API for users who send them.
@@ -53,6 +55,7 @@ class Settings:
     folder: Path
     ports: Mapping[str, int]
     external: Mapping[str, str] | None
+    secrets_endpoint: str | None
     providers: str
     provider_sizes: str
     parameters: Mapping[str, str]
@@ -97,6 +100,7 @@ class Settings:
             folder=Path(env.get("LOCAL_DIR") or ROOT / ".local").resolve(),
             ports=ports,
             external=external,
+            secrets_endpoint=env.get("SECRETS_ENDPOINT_URL") or None,
             providers=env.get("PROVIDERS")
             or ("" if parameters.get("ProvidersSource") else _mock_providers(host, ports["PROVIDERS"])),
             provider_sizes=env.get("MOCK_PROVIDERS_DEFAULT_SIZE", ""),

@@ -26,6 +26,8 @@ from mock_providers.sites import Site, Sites, Statistics
 
 _WRITE_SIZES = (16 << 10, 1 << 20)  # what a chunkSize is cut to: bounds system calls and memory
 _DEFAULT_WRITE_SIZE = 256 << 10
+SESSION_COOKIE = "session=of-this-tenant-alone"
+"""Every export and import sets it, as systems with sessions do; whoever sends it back is refused."""
 _REVISION_0 = 1_767_225_600  # 1 January 2026; every revision is a minute later
 
 _archive = lru_cache(maxsize=1024)(Archive)
@@ -69,7 +71,10 @@ class Export:
     has_length: bool
 
     def headers(self) -> dict[str, str]:
-        headers = {"accept-ranges": "bytes" if self.takes_ranges else "none"}
+        headers = {
+            "accept-ranges": "bytes" if self.takes_ranges else "none",
+            "set-cookie": f"{SESSION_COOKIE}; HttpOnly",
+        }
         if self.etag:
             headers["etag"] = self.etag
         if self.last_modified:
@@ -146,6 +151,8 @@ def _answer(
 def _refusal(request: Request, behaviour: Behaviour, asked: Range | None) -> Response | None:
     """The answer that keeps the export away, if there is one."""
     token, faults = behaviour.require_token, behaviour.faults
+    if "cookie" in request.headers:
+        return _problem(400, "a session belongs to one tenant: no cookie may come back", {})
     if token and request.headers.get("authorization") != f"Bearer {token}":
         return _problem(401, "the bearer token is missing or wrong", {"www-authenticate": "Bearer"})
     late = faults.status_on_range

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from mock_providers.behaviour import FromByte, ImportBehaviour, Method, Refusal, happens
 from mock_providers.body import DRIPS_PER_SECOND, Connection, ConnectionEndedError, split
+from mock_providers.export import SESSION_COOKIE
 from mock_providers.fields import InvalidFieldError, check_id, check_provider
 from mock_providers.held import NoRoomError, Store
 from mock_providers.sites import Site, Sites
@@ -185,7 +186,8 @@ class ImportEndpoint:
         wrong = call.behaviour.wrong_location
         if wrong and wrong.take():
             location = wrong.location
-        return Response(status_code=201, headers=_TUS | {"location": location})
+        cookie = {"set-cookie": f"{SESSION_COOKIE}; HttpOnly"}
+        return Response(status_code=201, headers=_TUS | {"location": location} | cookie)
 
     async def _upload(self, call: Call) -> Upload:
         """The upload that the request is about, once the faults that may have befallen it are done."""
@@ -363,6 +365,8 @@ def _checksum(request: Request) -> Checksum | None:
 
 def _check_token(call: Call) -> None:
     token = call.site.behaviour.require_token
+    if "cookie" in call.request.headers:
+        raise RefusedError(400, "a session belongs to one tenant: no cookie may come back")
     if token and call.request.headers.get("authorization") != f"Bearer {token}":
         raise RefusedError(401, "the bearer token is missing or wrong", www_authenticate="Bearer")
 

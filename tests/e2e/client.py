@@ -12,6 +12,7 @@ import requests
 
 from local.services.s3 import BUCKET, s3_client
 from mock_providers.client import MockSite
+from tests.e2e.secrets import PRESIGNED_URL, in_text
 
 FINAL = ("done", "failed", "cancelled", "deleted")
 LIMIT_SECONDS = 120.0
@@ -39,7 +40,10 @@ class Api:
     session: requests.Session = field(default_factory=requests.Session)
 
     def request(self, method: str, path: str, *, timeout: float = 40, **more: Any) -> requests.Response:
-        return self.session.request(method, self.url + path, timeout=timeout, **more)
+        """The answer, in which no secret may stand but the URL of a download."""
+        answer = self.session.request(method, self.url + path, timeout=timeout, **more)
+        assert not in_text(f"the answer to {method} {path}", f"{answer.headers}{answer.text}", PRESIGNED_URL)
+        return answer
 
     def get(self, path: str, *, timeout: float = 40, **query: Any) -> requests.Response:
         return self.request("GET", path, timeout=timeout, params=query)

@@ -37,13 +37,13 @@ class Run:
             **ports,
             **environment,
         }
-        self._output = folder / "output"
+        self.output = folder / "output"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Returns once the API answers; fails with the end of the log otherwise. Call it in the main thread."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self._output.open("wb") as output:
+        with self.output.open("ab") as output:
             self._process = process = subprocess.Popen(
                 [sys.executable, "-m", "local", "up", "--foreground"],
                 cwd=ROOT,
@@ -95,16 +95,16 @@ class Run:
 
     def log_end(self) -> str:
         """Of the log, what is neither routine nor a metric."""
-        lines = self._output.read_text(errors="replace").splitlines()
+        lines = self.output.read_text(errors="replace").splitlines()
         return "\n".join([_CONTEXT.sub("…", line) for line in lines if not _ROUTINE.search(line)][-80:])
 
     def log_size(self) -> int:
         """How many bytes the log has by now."""
-        return self._output.stat().st_size
+        return self.output.stat().st_size
 
     def written(self, since: int) -> list[dict[str, Any]]:
         """What functions wrote behind the log's first `since` bytes: lines with a `level`, metrics with `_aws`."""
-        with self._output.open("rb") as output:
+        with self.output.open("rb") as output:
             output.seek(since)
             lines = output.read().decode(errors="replace").split("\n")[:-1]  # the last one is not whole
         return [json.loads(found[1]) for line in lines if (found := _WRITTEN.fullmatch(line))]

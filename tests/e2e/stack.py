@@ -28,6 +28,7 @@ from tests.documentdb import Rules, Wire
 from tests.e2e.client import Api, Bucket, Json, wait_until
 from tests.e2e.run import Run
 from tests.e2e.s3_proxy import S3Proxy
+from tests.e2e.secrets import APP_NAME, SecretsManager, left_behind
 from tests.tcp_proxy import TcpProxy
 from tests.tokens import Tokens
 
@@ -58,6 +59,8 @@ PARAMETERS = {
 class Stack:
     """Kafka, and behind proxies MongoDB's protocol and S3, in `folder`; parameters of template.yaml can be set.
 
+    Its secrets have a mark. At the end of the block none may stand in what the stack wrote.
+
     `providers` are others than the mock ones, as the setting lists them. With a `ProvidersSource` it lists none.
     """
 
@@ -66,6 +69,7 @@ class Stack:
         self._services: tuple[Service, ...] = (self.kafka, self.mongo, self.s3)
         self.proxy = S3Proxy((self.s3.host, self.s3.port))
         self.rules = Rules()
+        self.secrets = SecretsManager()
         self._mongo_proxy = TcpProxy((self.mongo.host, self.mongo.port), listeners=lambda: Wire(self.rules))
         ports = free_ports()
         mocks = f"http://127.0.0.1:{ports['PROVIDERS_PORT']}"
@@ -73,7 +77,8 @@ class Stack:
             "SERVICES": "external",
             "AUTH": "jwt",  # beside the API of services, which most tests use
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.address,
-            "MONGO_URI": f"mongodb://{self._mongo_proxy.address}/?directConnection=true",
+            "MONGO_URI": f"mongodb://{self._mongo_proxy.address}/?directConnection=true&appName={APP_NAME}",
+            "SECRETS_ENDPOINT_URL": self.secrets.address,
             "S3_ENDPOINT_URL": self.proxy.address,
             "PROVIDERS": ""
             if "ProvidersSource" in parameters
@@ -97,8 +102,15 @@ class Stack:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stop()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            leaks = [] if kind else self._left_behind()
+        finally:
+            self._stop()
+        assert not leaks, leaks
+
+    def _left_behind(self) -> list[str]:
+        return left_behind(self.run.output, self.kafka.address, self.mongo.address, self.s3.address)
 
     def _start(self) -> None:
         for service in self._services:
@@ -115,6 +127,7 @@ class Stack:
                 service.stop()
             self.proxy.close()
             self._mongo_proxy.close()
+            self.secrets.close()
         assert not self.rules.broken, self.rules.broken[:5]
 
     def site(
@@ -208,7 +221,13 @@ def _providers(url: str) -> str:
     }
     return json.dumps(
         [
-            {"name": name, "exportUrl": f"{url}/{name}/export?{query}", "allowNetworks": LOOPBACK, **more}
+            {
+                "name": name,
+                "exportUrl": f"{url}/{name}/export?{query}",
+                "authSecretArn": SecretsManager.arn,
+                "allowNetworks": LOOPBACK,
+                **more,
+            }
             for name, more in settings.items()
         ]
     )
