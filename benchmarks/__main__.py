@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import clean_up, control_plane, drill, report, restore, scale, transfer, whole_run
+from benchmarks import clean_up, control_plane, drill, isolation, report, restore, scale, transfer, whole_run
 from benchmarks.deployed import deploy
 from benchmarks.function import services
 from benchmarks.machine import describe, load
@@ -68,6 +68,7 @@ SECTIONS: dict[str, Section] = {
     "control": control_plane.measure,
     "cleanUp": clean_up.measure,
     "whole": whole_run.measure,
+    "isolation": isolation.measure,
 }
 
 if __name__ == "__main__":

@@ -367,6 +367,28 @@ def _whole(section: Figures) -> list[str]:
     ]
 
 
+def _isolation(section: Figures) -> list[str]:
+    return [
+        "## What the time of a 404 tells",
+        "",
+        f"A user asks for what another has, and for what is not there: {section['calls']} calls of each, in turn, "
+        "in a local run.",
+        "",
+        *table(
+            ["route", "another's: median, ms", "missing: median, ms", "ratio"],
+            [
+                [
+                    f"`{found['route']}`",
+                    f"{found['another']:.2f}",
+                    f"{found['missing']:.2f}",
+                    f"{found['another'] / found['missing']:.2f}",
+                ]
+                for found in section["pairs"]
+            ],
+        ),
+    ]
+
+
 def _clean_up(section: Figures) -> list[str]:
     rows = [
         [
@@ -406,4 +428,5 @@ SECTIONS: Mapping[str, Callable[[Any], list[str]]] = {
     "control": _control,
     "cleanUp": _clean_up,
     "whole": _whole,
+    "isolation": _isolation,
 }
