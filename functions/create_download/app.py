@@ -9,7 +9,7 @@ from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.errors import BadRequest
 from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import download_view
+from sitebackup.entrypoints.download_views import download_view
 from sitebackup.restore.create_download import DownloadRequest
 from sitebackup.telemetry import logger, metrics
 

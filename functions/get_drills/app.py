@@ -9,7 +9,7 @@ from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.errors import BadRequest
 from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.drill_views import drills_view, site_view
+from sitebackup.entrypoints.drill_views import OneSiteView, coverage_view, site_view
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
@@ -22,13 +22,12 @@ def get() -> Response[str]:
     """The coverage of all sites, which is for services; with a site, what is known of that one as well."""
     access = http.access(app, Scope.READ)
     ids = http.parse_ids(app.current_event.query_string_parameters, "userId", "siteId")
-    coverage = drills_view(get_drills()) if access.user_id is None else {}
     if "siteId" not in ids:
         if "userId" in ids or access.user_id is not None:
             raise BadRequest("siteId: required with a user")
-        return http.ok(coverage)
-    site = get_drills.of_site(access, access.one_user(ids.get("userId")), ids["siteId"])
-    return http.ok({**coverage, "site": site_view(site)})
+        return http.ok(coverage_view(get_drills(), None))
+    site = site_view(get_drills.of_site(access, access.one_user(ids.get("userId")), ids["siteId"]))
+    return http.ok(OneSiteView(site=site) if access.user_id else coverage_view(get_drills(), site))
 
 
 @logger.inject_lambda_context

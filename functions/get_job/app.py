@@ -11,7 +11,7 @@ from sitebackup.domain.errors import BadRequest
 from sitebackup.domain.job import Status
 from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import job_view
+from sitebackup.entrypoints.views import JobsView, job_view
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
@@ -48,7 +48,7 @@ def get_page() -> Response[str]:
     filters = {"siteId": ids.get("siteId"), "userId": ids.get("userId"), "status": status}
     jobs, cursor = get_job.page(access, filters, limit, ids.get("cursor"))
     at = now()
-    return http.ok({"jobs": [job_view(job, at) for job in jobs], **({"cursor": cursor} if cursor else {})})
+    return http.ok(JobsView(jobs=[job_view(job, at) for job in jobs], cursor=cursor))
 
 
 @logger.inject_lambda_context

@@ -11,7 +11,7 @@ from sitebackup.domain.errors import BadRequest
 from sitebackup.domain.principal import Scope
 from sitebackup.domain.restore import RestoreStatus
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.restore_views import restore_view
+from sitebackup.entrypoints.restore_views import RestoresView, restore_view
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
@@ -49,7 +49,7 @@ def get_page() -> Response[str]:
     restores, cursor = get_restore.page(access, filters, limit, ids.get("cursor"))
     at = now()
     found = [restore_view(restore, at) for restore in restores]
-    return http.ok({"restores": found, **({"cursor": cursor} if cursor else {})})
+    return http.ok(RestoresView(restores=found, cursor=cursor))
 
 
 @logger.inject_lambda_context

@@ -8,7 +8,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.principal import Scope
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import decision_view
+from sitebackup.entrypoints.retention_views import RetentionView, decision_view
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
@@ -27,7 +27,7 @@ def get(site_id: str) -> Response[str]:
     limit = http.parse_int(query, "limit", 50, 1, 100)
     found, cursor = get_retention(access, ids.get("userId"), site_id, limit, ids.get("cursor"))
     backups = [decision_view(job, decision) for job, decision in found]
-    return http.ok({"backups": backups, **({"cursor": cursor} if cursor else {})})
+    return http.ok(RetentionView(backups=backups, cursor=cursor))
 
 
 @logger.inject_lambda_context

@@ -9,7 +9,7 @@ from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.principal import Scope
 from sitebackup.domain.schedule import Schedule
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import schedule_view
+from sitebackup.entrypoints.schedule_views import SchedulesView, ScheduleView, schedule_view
 from sitebackup.schedules.manage_schedule import PutSchedule
 from sitebackup.telemetry import logger, metrics
 
@@ -32,7 +32,7 @@ def _user() -> str | None:
     return http.parse_ids(app.current_event.query_string_parameters, "userId").get("userId")
 
 
-def _view(schedule: Schedule) -> dict[str, Any]:
+def _view(schedule: Schedule) -> ScheduleView:
     return schedule_view(schedule, manage_schedule.next_runs(schedule))
 
 
@@ -77,9 +77,7 @@ def get_page() -> Response[str]:
     past = http.parse_schedule_id(query["cursor"], "cursor") if "cursor" in query else None
     limit = http.parse_int(query, "limit", 20, 1, 100)
     found, cursor = manage_schedule.page(access, _user(), limit, past)
-    return http.ok(
-        {"schedules": [_view(schedule) for schedule in found], **({"cursor": cursor} if cursor else {})}
-    )
+    return http.ok(SchedulesView(schedules=[_view(schedule) for schedule in found], cursor=cursor))
 
 
 @logger.inject_lambda_context

@@ -229,6 +229,10 @@ def test_an_unknown_query_parameter_is_refused_with_those_that_there_are() -> No
         http.reject_unknown({"wait": "1"}, ())
 
 
+class Fine(Model, frozen=True, kw_only=True):
+    fine: bool
+
+
 def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any], dict[str, Any]]:
     app = http.resolver(Claims())
 
@@ -236,7 +240,7 @@ def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any
     def thing() -> Response[str]:
         if error:
             raise error
-        return http.ok({"fine": True})
+        return http.ok(Fine(fine=True))
 
     response = app.resolve(an_event(path=path), SimpleNamespace())  # type: ignore[arg-type]
     return response, json.loads(response["body"])

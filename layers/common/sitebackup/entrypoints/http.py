@@ -150,12 +150,12 @@ def reject_unknown(query: Mapping[str, str], names: Collection[str]) -> None:
             raise BadRequest(f"{name[:MAX_NAME_SHOWN]}: unknown parameter; {there_are}")
 
 
-def accepted(view: Mapping[str, Any], location: str) -> Response[str]:
+def accepted(view: Model, location: str) -> Response[str]:
     """202, and where what was accepted can be followed."""
     return _json(HTTPStatus.ACCEPTED, view, {"Location": location})
 
 
-def ok(document: Mapping[str, Any]) -> Response[str]:
+def ok(document: Model) -> Response[str]:
     """200."""
     return _json(HTTPStatus.OK, document, {})
 
@@ -171,7 +171,7 @@ def no_content() -> Response[str]:
     return Response(status_code=HTTPStatus.NO_CONTENT, body="")
 
 
-def _json(status: int, document: Mapping[str, Any], headers: dict[str, Any]) -> Response[str]:
+def _json(status: int, document: Model, headers: dict[str, Any]) -> Response[str]:
     return Response(
         status_code=status,
         content_type="application/json",
