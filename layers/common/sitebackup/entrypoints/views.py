@@ -14,7 +14,7 @@ from ..domain.reason import Reason
 
 Time = Annotated[
     str,
-    msgspec.Meta(description="RFC 3339, in UTC with milliseconds", extra_json_schema={"format": "date-time"}),
+    msgspec.Meta(description="RFC 3339, in UTC", extra_json_schema={"format": "date-time"}),
 ]
 Bytes = Annotated[int, msgspec.Meta(ge=0, description="bytes")]
 Crc64Nvme = Annotated[str, msgspec.Meta(description="base64 of the CRC64NVME of the whole object")]
