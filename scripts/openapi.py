@@ -48,6 +48,7 @@ ALWAYS = (BadRequest, NoCaller, NoUser, MissingScope, Conflict, Unavailable)
 GATEWAY = {
     401: "API Gateway takes no such token.",
     403: "API Gateway knows no such caller.",
+    404: "API Gateway does not have the route.",
     413: "The request is too large.",
     429: "API Gateway's rate limits are exceeded.",
     500: "A function can't be started.",
@@ -203,8 +204,8 @@ def _answer(status: int, kinds: tuple[type[Model], ...]) -> Json:
 def _refusals(route: Route) -> list[int]:
     """The statuses of what the function and the gateway may answer instead."""
     problems = {PROBLEMS[each].status for each in (*ALWAYS, *route.problems)}
-    of_gateway = GATEWAY.keys() - (() if route.body else {413})
-    return sorted(problems | of_gateway | ({404} if route.variables else set()))
+    of_gateway = GATEWAY.keys() - (set() if route.body else {413}) - (set() if route.variables else {404})
+    return sorted(problems | of_gateway)
 
 
 def _refusal(status: int, route: Route, responses: Json) -> Json:

@@ -19,6 +19,7 @@ from sitebackup.entrypoints.restore_views import (
     RestoreView,
 )
 from sitebackup.entrypoints.retention_views import DecisionView, RetentionView
+from sitebackup.entrypoints.routes import OpenApi
 from sitebackup.entrypoints.schedule_views import SchedulesView, ScheduleView
 from sitebackup.entrypoints.views import DrillView, JobsView, JobView, ObjectView, ProgressView, TaskView
 from sitebackup.restore.create_download import DownloadRequest
@@ -150,5 +151,6 @@ OF_EACH: tuple[Model, ...] = (
         last_day=DayView(bytes=40 * SIZE, seconds=93.4),
     ),
     OneSiteView(site=A_SITE),
+    OpenApi(openapi="3.1.1", info={"title": "Site Backup", "version": "1"}, paths={}),
 )
 EXAMPLES = {type(each): each for each in OF_EACH}

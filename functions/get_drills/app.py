@@ -1,5 +1,7 @@
-"""`GET /drills`: how much of what is stored is proven to open."""
+"""`GET /drills`: how much of what is stored is proven to open. And `GET /openapi.json`, which needs nothing else."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
@@ -10,6 +12,7 @@ from sitebackup.domain.errors import BadRequest, NotFound, NotYourUser
 from sitebackup.domain.principal import Access, Scope
 from sitebackup.entrypoints import http, queries
 from sitebackup.entrypoints.drill_views import CoverageView, OneSiteView, coverage_view, site_view
+from sitebackup.entrypoints.routes import OpenApi
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
@@ -26,6 +29,17 @@ def get(access: Access, query: queries.Drills) -> Response[str]:
         return http.ok(coverage_view(get_drills(), None))
     site = site_view(get_drills.of_site(access, access.one_user(query.user_id), query.site_id))
     return http.ok(OneSiteView(site=site) if access.user_id else coverage_view(get_drills(), site))
+
+
+@api.route("GET /openapi.json", Scope.READ, {200: OpenApi})
+def get_openapi(access: Access) -> Response[str]:
+    """This description."""
+    return http.ok_text(_openapi())
+
+
+@cache
+def _openapi() -> str:
+    return (Path(__file__).parent / "openapi.json").read_text()
 
 
 @logger.inject_lambda_context

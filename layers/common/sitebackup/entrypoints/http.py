@@ -85,14 +85,19 @@ class Api:
         return answer
 
 
+def ok_text(document: str) -> Response[str]:
+    """200, with JSON that is made already."""
+    return _answer(HTTPStatus.OK, document, {})
+
+
 def accepted(view: Model, location: str) -> Response[str]:
     """202, and where what was accepted can be followed."""
-    return _json(HTTPStatus.ACCEPTED, view, {"Location": location})
+    return _answer(HTTPStatus.ACCEPTED, _json(view), {"Location": location})
 
 
 def ok(document: Model) -> Response[str]:
     """200."""
-    return _json(HTTPStatus.OK, document, {})
+    return _answer(HTTPStatus.OK, _json(document), {})
 
 
 def found(location: str) -> Response[str]:
@@ -106,11 +111,15 @@ def no_content() -> Response[str]:
     return Response(status_code=HTTPStatus.NO_CONTENT, body="")
 
 
-def _json(status: int, document: Model, headers: dict[str, Any]) -> Response[str]:
+def _json(document: Model) -> str:
+    return msgspec.json.encode(document).decode()
+
+
+def _answer(status: int, text: str, headers: dict[str, Any]) -> Response[str]:
     return Response(
         status_code=status,
         content_type="application/json",
-        body=msgspec.json.encode(document).decode(),
+        body=text,
         headers={"Cache-Control": "no-store", **headers},
     )
 

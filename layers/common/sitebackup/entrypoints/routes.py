@@ -16,6 +16,14 @@ type Answers = Mapping[int, type[Model] | tuple[type[Model], ...] | None]
 """By status what the answer holds: one of these types, or nothing."""
 
 
+class OpenApi(Model, frozen=True, kw_only=True):
+    """An OpenAPI description: https://spec.openapis.org/oas/v3.1.1.html."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Route:
     """One route, by the signature of its handler and what stands beside it."""
