@@ -43,7 +43,7 @@ if ! $(1)/bin/python -m pip --version >/dev/null 2>&1; then \
 fi
 endef
 
-.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore catalog-rebuild catalog-check token format lint audit sbom lint-infra lock
+.PHONY: help setup demo test coverage mutate rehearsal bench up down wipe status logs invoke restore catalog-rebuild catalog-check token format lint audit sbom lint-infra lock openapi
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -167,6 +167,9 @@ lint-infra: .venv-tools/.tools .venv-infra/.infra ## Check infrastructure/ and t
 	@.venv-tools/bin/cfn-lint --regions us-east-1 -- infrastructure/*.yaml
 	@echo "checkov: security rules (.checkov.yaml tells the exceptions and why)"
 	@.venv-infra/bin/checkov --config-file .checkov.yaml
+
+openapi: .venv/.local ## Write docs/openapi.json anew from the routes and types of the functions
+	@PYTHONPATH=layers/common:. $(BIN)/python -m scripts.openapi docs/openapi.json
 
 lock: ## Write the hashed requirement lists anew from pyproject.toml
 	@echo "Resolving the dependency groups of pyproject.toml (with uv, in a virtual environment thrown away)"

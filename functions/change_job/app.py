@@ -6,60 +6,62 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.domain.errors import ActiveJob, Locked, NotFound, ServiceOnly, StateForbids, TooLate
 from sitebackup.domain.job import Job
-from sitebackup.domain.principal import Scope
-from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import job_view
+from sitebackup.domain.principal import Access, Scope
+from sitebackup.entrypoints import http, queries
+from sitebackup.entrypoints.parsing import parse_time
+from sitebackup.entrypoints.views import JobView, job_view
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
-app = http.resolver(bootstrap.settings.claims, {"DELETE /backup/{jobId}": ("at",)})
+api = http.Api(bootstrap.settings.claims)
+MAY_REFUSE = (NotFound, StateForbids)
+ACCEPTED = {202: JobView}
 change_job, verify_backup = bootstrap.change_job(), bootstrap.verify_backup()
 
 
-@app.post("/backup/<job_id>/retry")
-def post_retry(job_id: str) -> Response[str]:
+@api.route("POST /backup/{jobId}/retry", Scope.WRITE, ACCEPTED, *MAY_REFUSE, ActiveJob)
+def post_retry(access: Access, job_id: str) -> Response[str]:
     """The next attempt of a failed or cancelled job."""
-    return _accepted(change_job.retry(http.access(app, Scope.WRITE), job_id))
+    return _accepted(change_job.retry(access, job_id))
 
 
-@app.post("/backup/<job_id>/cancel")
-def post_cancel(job_id: str) -> Response[str]:
+@api.route("POST /backup/{jobId}/cancel", Scope.WRITE, ACCEPTED, *MAY_REFUSE, TooLate)
+def post_cancel(access: Access, job_id: str) -> Response[str]:
     """Ends an unfinished job."""
-    return _accepted(change_job.cancel(http.access(app, Scope.WRITE), job_id))
+    return _accepted(change_job.cancel(access, job_id))
 
 
-@app.delete("/backup/<job_id>")
-def delete(job_id: str) -> Response[str]:
+@api.route("DELETE /backup/{jobId}", Scope.DELETE, ACCEPTED, *MAY_REFUSE, Locked)
+def delete(access: Access, query: queries.Deletion, job_id: str) -> Response[str]:
     """Marks a final job for deletion, now or `at` a time; its data goes after the grace period."""
-    access = http.access(app, Scope.DELETE)
-    query = app.current_event.query_string_parameters
-    at = http.parse_time(query["at"], "at") if "at" in query else None
+    at = parse_time(query.at, "at") if query.at is not None else None
     return _accepted(change_job.delete(access, job_id, at))
 
 
-@app.post("/backup/<job_id>/undelete")
-def post_undelete(job_id: str) -> Response[str]:
+@api.route("POST /backup/{jobId}/undelete", Scope.WRITE, ACCEPTED, *MAY_REFUSE)
+def post_undelete(access: Access, job_id: str) -> Response[str]:
     """Takes the mark back."""
-    return _accepted(change_job.undelete(http.access(app, Scope.WRITE), job_id))
+    return _accepted(change_job.undelete(access, job_id))
 
 
-@app.post("/backup/<job_id>/verify")
-def post_verify(job_id: str) -> Response[str]:
+@api.route("POST /backup/{jobId}/verify", Scope.WRITE, ACCEPTED, *MAY_REFUSE)
+def post_verify(access: Access, job_id: str) -> Response[str]:
     """Opens the backup now; what is found stands in each task's `drill`."""
-    return _accepted(verify_backup(http.access(app, Scope.WRITE), job_id))
+    return _accepted(verify_backup(access, job_id))
 
 
-@app.post("/backup/<job_id>/legal-hold")
-def post_legal_hold(job_id: str) -> Response[str]:
+@api.route("POST /backup/{jobId}/legal-hold", Scope.WRITE, ACCEPTED, *MAY_REFUSE, ServiceOnly)
+def post_legal_hold(access: Access, job_id: str) -> Response[str]:
     """Keeps the data until the hold is released."""
-    return _accepted(change_job.set_legal_hold(http.access(app, Scope.WRITE), job_id, True))
+    return _accepted(change_job.set_legal_hold(access, job_id, True))
 
 
-@app.delete("/backup/<job_id>/legal-hold")
-def delete_legal_hold(job_id: str) -> Response[str]:
+@api.route("DELETE /backup/{jobId}/legal-hold", Scope.WRITE, ACCEPTED, *MAY_REFUSE, ServiceOnly)
+def delete_legal_hold(access: Access, job_id: str) -> Response[str]:
     """Releases the hold."""
-    return _accepted(change_job.set_legal_hold(http.access(app, Scope.WRITE), job_id, False))
+    return _accepted(change_job.set_legal_hold(access, job_id, False))
 
 
 def _accepted(job: Job) -> Response[str]:
@@ -70,4 +72,4 @@ def _accepted(job: Job) -> Response[str]:
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """An HTTP API event, payload format 2.0."""
-    return app.resolve(event, context)
+    return api.resolve(event, context)

@@ -6,51 +6,40 @@ from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.bootstrap import Bootstrap
-from sitebackup.domain.errors import BadRequest
-from sitebackup.domain.principal import Scope
-from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import download_view
+from sitebackup.domain.download import Download
+from sitebackup.domain.errors import NotFound, StateForbids
+from sitebackup.domain.principal import Access, Scope
+from sitebackup.entrypoints import http, queries
+from sitebackup.entrypoints.download_views import DownloadView, download_view
 from sitebackup.restore.create_download import DownloadRequest
 from sitebackup.telemetry import logger, metrics
 
-DAMAGED = ("damaged",)
 bootstrap = Bootstrap.from_env()
-app = http.resolver(
-    bootstrap.settings.claims,
-    {
-        "POST /backup/{jobId}/download": DAMAGED,
-        "GET /backup/{jobId}/providers/{provider}/download": DAMAGED,
-    },
-)
+api = http.Api(bootstrap.settings.claims)
+MAY_REFUSE = (NotFound, StateForbids)
 create_download = bootstrap.create_download()
 
 
-@app.post("/backup/<job_id>/download")
-def post_download(job_id: str) -> Response[str]:
+@api.route("POST /backup/{jobId}/download", Scope.RESTORE, {200: DownloadView}, *MAY_REFUSE)
+def post_download(
+    access: Access, query: queries.Damaged, body: DownloadRequest, job_id: str
+) -> Response[str]:
     """The link, and what to compare the bytes with."""
-    access = http.access(app, Scope.RESTORE)
-    request = http.body(app.current_event, DownloadRequest)
-    download = create_download(access, job_id, request.provider, allow_damaged=_allow_damaged())
-    return http.ok(download_view(download))
+    return http.ok(download_view(_create(access, job_id, body.provider, query)))
 
 
-@app.get("/backup/<job_id>/providers/<provider>/download")
-def get_download(job_id: str, provider: str) -> Response[str]:
+@api.route("GET /backup/{jobId}/providers/{provider}/download", Scope.RESTORE, {302: None}, *MAY_REFUSE)
+def get_download(access: Access, query: queries.Damaged, job_id: str, provider: str) -> Response[str]:
     """Leads to the bytes."""
-    access = http.access(app, Scope.RESTORE)
-    return http.found(create_download(access, job_id, provider, allow_damaged=_allow_damaged()).link.url)
+    return http.found(_create(access, job_id, provider, query).link.url)
 
 
-def _allow_damaged() -> bool:
-    """Whether `damaged=allow` asks for what a drill found damaged. Raises BadRequest for anything else."""
-    asked = app.current_event.query_string_parameters.get("damaged")
-    if asked not in (None, "allow"):
-        raise BadRequest("damaged: must be allow")
-    return asked is not None
+def _create(access: Access, job_id: str, provider: str, query: queries.Damaged) -> Download:
+    return create_download(access, job_id, provider, allow_damaged=query.damaged is not None)
 
 
 @logger.inject_lambda_context
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """An HTTP API event, payload format 2.0."""
-    return app.resolve(event, context)
+    return api.resolve(event, context)

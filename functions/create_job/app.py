@@ -7,23 +7,24 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from sitebackup.backup.create_job import CreateBackup
 from sitebackup.bootstrap import Bootstrap, now
+from sitebackup.domain.errors import ActiveJob, IdempotencyKeyReused, NotFound, NotYourUser
 from sitebackup.domain.job import Job
-from sitebackup.domain.principal import Scope
+from sitebackup.domain.principal import Access, Scope
 from sitebackup.entrypoints import http
-from sitebackup.entrypoints.views import job_view
+from sitebackup.entrypoints.views import JobView, job_view
 from sitebackup.telemetry import logger, metrics
 
 bootstrap = Bootstrap.from_env()
-app = http.resolver(bootstrap.settings.claims)
+api = http.Api(bootstrap.settings.claims)
 create_job = bootstrap.create_job()
 
 
-@app.post("/backup")
-def post_backup() -> Response[str]:
-    """202 at once; the backup goes on in the background."""
-    access = http.access(app, Scope.WRITE)
-    request = http.body(app.current_event, CreateBackup)
-    return _accepted(create_job(access, request, app.current_event.headers.get("idempotency-key")))
+@api.route(
+    "POST /backup", Scope.WRITE, {202: JobView}, NotYourUser, NotFound, ActiveJob, IdempotencyKeyReused
+)
+def post_backup(access: Access, body: CreateBackup, idempotency_key: str | None) -> Response[str]:
+    """Creates a backup. 202 at once; it goes on in the background."""
+    return _accepted(create_job(access, body, idempotency_key))
 
 
 def _accepted(job: Job) -> Response[str]:
@@ -34,4 +35,4 @@ def _accepted(job: Job) -> Response[str]:
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """An HTTP API event, payload format 2.0."""
-    return app.resolve(event, context)
+    return api.resolve(event, context)

@@ -19,10 +19,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route as StarletteRoute
+from starlette.routing import request_response
 
 from ..asgi import read_body
 from ..lambda_runtime.client import MAX_EVENT_BYTES, lambda_client
@@ -64,8 +63,9 @@ class HttpApi:
         )
         self._threads = ThreadPoolExecutor(_MAX_IN_FLIGHT, thread_name_prefix="http-api")
         self._in_flight = asyncio.Semaphore(_MAX_IN_FLIGHT)
-        methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-        self.app = Starlette(routes=[StarletteRoute("/{path:path}", self._answer, methods=methods)])
+        self.app = request_response(
+            self._answer
+        )  # a route of Starlette's would not match a path with a line feed
 
     def close(self) -> None:
         """Give the threads back; invocations under way end by themselves within the integration's limit."""

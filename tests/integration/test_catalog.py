@@ -53,7 +53,7 @@ def lose_database(stack: Stack) -> None:
 
 def shown(stack: Stack, job: Job) -> dict[str, Any]:
     view = job_view(stack.job(job.id), stack.now())
-    return {name: value for name, value in view.items() if name not in NOT_KEPT}
+    return {name: value for name, value in view.to_document().items() if name not in NOT_KEPT}
 
 
 def a_schedule(stack: Stack) -> str:

@@ -106,6 +106,7 @@ def test_body(lambdas: Harness, body: bytes, content_type: str, encoded: bool) -
         ("GET", "/things/fixed", "GET /things/fixed", None),
         ("GET", "/things/other", "GET /things/{id}", {"id": "other"}),
         ("GET", "/things/a%2Fb", "GET /things/{id}", {"id": "a/b"}),
+        ("GET", "/things/a%0Ab", "GET /things/{id}", {"id": "a\nb"}),
         ("PUT", "/files/a/b/c", "ANY /files/{path+}", {"path": "a/b/c"}),
     ],
 )

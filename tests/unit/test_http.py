@@ -29,15 +29,23 @@ from sitebackup.domain.errors import (
     TooLate,
     Unavailable,
 )
-from sitebackup.domain.model import Model
+from sitebackup.domain.model import Id, Model, ProviderName
 from sitebackup.domain.plan import MAX_OBJECT_SIZE
-from sitebackup.domain.principal import Claims
-from sitebackup.entrypoints import http
+from sitebackup.domain.principal import Access, Claims, Scope
+from sitebackup.entrypoints import http, queries
+from sitebackup.entrypoints.parsing import (
+    parse_body,
+    parse_query,
+    parse_time,
+    parse_variable,
+    reject_unknown,
+)
 from sitebackup.entrypoints.problems import PROBLEMS
 from sitebackup.restore.create_restore import RestoreRequest
 from sitebackup.schedules.manage_schedule import PutSchedule
 
 USER, SITE = "a" * 24, "b" * 24
+NUMBERS = {"wait", "since"}
 AN_ID = "24 hex digits in lower case"
 FIVE_MEGABYTES = 5_000_000
 NAMES_OF_FIVE_MEGABYTES = [
@@ -67,7 +75,7 @@ def an_event(body: str | None = None, path: str = "/", encoded: bool = False) ->
 
 
 def decode(body: str | None, encoded: bool = False) -> CreateBackup:
-    return http.body(APIGatewayProxyEventV2(an_event(body, encoded=encoded)), CreateBackup)
+    return parse_body(APIGatewayProxyEventV2(an_event(body, encoded=encoded)), CreateBackup)
 
 
 GOOD = {"userId": USER, "siteId": SITE}
@@ -145,9 +153,9 @@ def test_every_field_of_a_body_has_a_description_for_errors(kind: type[Model]) -
     for field in msgspec.structs.fields(kind):
         event = an_event(json.dumps({field.encode_name: wrong}))
         with pytest.raises(BadRequest, match=f"^{field.encode_name}: must be [a-z0-9]"):
-            http.body(APIGatewayProxyEventV2(event), kind)
+            parse_body(APIGatewayProxyEventV2(event), kind)
     with pytest.raises(BadRequest, match=r"^providers\[0\]: must be the name of a provider$"):
-        http.body(APIGatewayProxyEventV2(an_event(json.dumps({"providers": [wrong]}))), kind)
+        parse_body(APIGatewayProxyEventV2(an_event(json.dumps({"providers": [wrong]}))), kind)
 
 
 @pytest.mark.parametrize("name", NAMES_OF_FIVE_MEGABYTES, ids=["1 byte", "2 bytes", "4 bytes"])
@@ -166,28 +174,58 @@ def test_a_field_that_comes_twice_is_refused() -> None:
     "value", ["", "a" * 23, "a" * 25, "A" * 24, "g" * 24, "a" * 24 + "\n", "\u0661" * 24]
 )
 def test_an_id_that_is_not_24_hex_digits_in_lower_case_is_refused(value: str) -> None:
-    assert http.parse_id(USER, "jobId") == USER
+    assert parse_variable(USER, "jobId", Id) == USER
     with pytest.raises(BadRequest, match=r"^jobId: must be 24 hex digits in lower case$"):
-        http.parse_id(value, "jobId")
+        parse_variable(value, "jobId", Id)
 
 
 @pytest.mark.parametrize("value", ["", "Site", "-site", "site\n", "s" * 33, "s\u00efte", "1"])
 def test_a_name_that_no_provider_can_have_is_refused(value: str) -> None:
-    assert http.parse_provider("site-2", "provider") == "site-2"
+    assert parse_variable("site-2", "provider", ProviderName) == "site-2"
     with pytest.raises(BadRequest, match=r"^provider: must be the name of a provider$"):
-        http.parse_provider(value, "provider")
+        parse_variable(value, "provider", ProviderName)
 
 
 @pytest.mark.parametrize("value", ["", "-1", "26", "1.0", "1e1", " 1", "²", "\u0661", "x", "9" * 5000])
 def test_a_number_that_is_not_whole_or_out_of_its_bounds_is_refused(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^wait: must be a whole number from 0 to 25$"):
-        http.parse_int({"wait": value}, "wait", 0, 0, 25)
+        parse_query({"wait": value}, queries.Wait, NUMBERS)
 
 
 def test_a_number_within_its_bounds_is_read_and_an_absent_one_has_its_default() -> None:
-    assert http.parse_int({"wait": "25"}, "wait", 0, 0, 25) == 25
-    assert http.parse_int({"wait": "0"}, "wait", 7, 0, 25) == 0
-    assert http.parse_int({}, "wait", 7, 0, 25) == 7
+    assert parse_query({"wait": "25", "since": "0"}, queries.Wait, NUMBERS) == queries.Wait(wait=25, since=0)
+    assert parse_query({"limit": "7"}, queries.Jobs, {"limit"}).limit == 7
+    assert parse_query({}, queries.Jobs, {"limit"}).limit == 20
+    digits = "1" * 24
+    assert parse_query({"siteId": digits}, queries.Jobs, {"limit"}).site_id == digits
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "message"),
+    [
+        ({"siteId": "A" * 24}, queries.Jobs, f"siteId: must be {AN_ID}"),
+        ({"siteId": "null"}, queries.Jobs, f"siteId: must be {AN_ID}"),
+        (
+            {"status": "broken"},
+            queries.Jobs,
+            "status: must be one of pending, running, done, failed, cancelled, deleted",
+        ),
+        (
+            {"status": "deleted"},
+            queries.Restores,
+            "status: must be one of pending, backing_up, running, done, failed, cancelled",
+        ),
+        ({"cursor": "a" * 24}, queries.Schedules, "cursor: must be 48 hex digits in lower case"),
+        ({"damaged": "yes"}, queries.Damaged, "damaged: must be allow"),
+        ({"limit": "101"}, queries.Retention, "limit: must be a whole number from 1 to 100"),
+    ],
+)
+def test_a_wrong_parameter_is_named_with_what_it_must_be(
+    query: dict[str, str], kind: type[Model], message: str
+) -> None:
+    with pytest.raises(BadRequest) as raised:
+        parse_query(query, kind, {"limit"})
+    assert str(raised.value) == message
 
 
 @pytest.mark.parametrize(
@@ -207,7 +245,7 @@ def test_a_number_within_its_bounds_is_read_and_an_absent_one_has_its_default() 
 )
 def test_a_time_that_rfc_3339_does_not_know_is_refused(value: str) -> None:
     with pytest.raises(BadRequest, match=r"^at: must "):
-        http.parse_time(value, "at")
+        parse_time(value, "at")
 
 
 @pytest.mark.parametrize(
@@ -218,27 +256,31 @@ def test_a_time_that_rfc_3339_does_not_know_is_refused(value: str) -> None:
     ],
 )
 def test_a_time_of_any_offset_is_read_as_utc_in_milliseconds(value: str) -> None:
-    assert http.parse_time(value, "at") == datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert parse_time(value, "at") == datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 
 def test_an_unknown_query_parameter_is_refused_with_those_that_there_are() -> None:
-    http.reject_unknown({"wait": "1"}, ("wait", "since"))
+    reject_unknown({"wait": "1"}, queries.Wait)
     with pytest.raises(BadRequest, match=r"^siteid: unknown parameter; there are: wait, since$"):
-        http.reject_unknown({"siteid": "1"}, ("wait", "since"))
+        reject_unknown({"siteid": "1"}, queries.Wait)
     with pytest.raises(BadRequest, match=r"^wait: unknown parameter; there are none here$"):
-        http.reject_unknown({"wait": "1"}, ())
+        reject_unknown({"wait": "1"}, None)
+
+
+class Fine(Model, frozen=True, kw_only=True):
+    fine: bool
 
 
 def answer(error: Exception | None, path: str = "/thing") -> tuple[dict[str, Any], dict[str, Any]]:
-    app = http.resolver(Claims())
+    api = http.Api(Claims())
 
-    @app.get("/thing")
-    def thing() -> Response[str]:
+    @api.route("GET /thing", Scope.READ, {200: Fine})
+    def thing(access: Access) -> Response[str]:
         if error:
             raise error
-        return http.ok({"fine": True})
+        return http.ok(Fine(fine=True))
 
-    response = app.resolve(an_event(path=path), SimpleNamespace())  # type: ignore[arg-type]
+    response = api.resolve(an_event(path=path), SimpleNamespace())  # type: ignore[arg-type]
     return response, json.loads(response["body"])
 
 
@@ -290,13 +332,13 @@ def test_an_answer_tells_caches_to_keep_nothing() -> None:
 
 
 def test_a_redirect_says_where_to_and_nothing_else_and_is_kept_by_no_cache() -> None:
-    app = http.resolver(Claims())
+    api = http.Api(Claims())
 
-    @app.get("/thing")
-    def thing() -> Response[str]:
+    @api.route("GET /thing", Scope.READ, {200: Fine})
+    def thing(access: Access) -> Response[str]:
         return http.found("https://example.com/object?X-Amz-Signature=0")
 
-    response = app.resolve(an_event(path="/thing"), SimpleNamespace())  # type: ignore[arg-type]
+    response = api.resolve(an_event(path="/thing"), SimpleNamespace())  # type: ignore[arg-type]
     assert (response["statusCode"], response.get("body")) == (302, "")
     assert response["headers"] == {
         "Location": "https://example.com/object?X-Amz-Signature=0",

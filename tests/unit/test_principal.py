@@ -200,13 +200,16 @@ def test_a_use_case_of_callers_makes_no_query_without_an_access() -> None:
                 assert (path.stem, ast.unparse(call.args[0])) in own, f"{path}: {ast.unparse(call)}"
 
 
-def test_every_route_asks_for_the_access_of_its_caller() -> None:
+def test_every_route_asks_for_the_access_of_its_caller_and_makes_none_itself() -> None:
+    """A handler has no other access than that of its route's scope."""
     routes = 0
     for path in (ROOT / "functions").glob("*/app.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.FunctionDef):
-                continue
-            if any(ast.unparse(each).startswith("app.") for each in node.decorator_list):
+        tree = ast.parse(path.read_text())
+        assert not [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "may"]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and any(
+                ast.unparse(each).startswith("api.route") for each in node.decorator_list
+            ):
                 routes += 1
-                assert ast.unparse(node).count("http.access(app, Scope.") == 1, f"{path}: {node.name}"
+                assert ast.unparse(node.args.args[0]) == "access: Access", f"{path}: {node.name}"
     assert routes > 20

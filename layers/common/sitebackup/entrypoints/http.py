@@ -1,163 +1,103 @@
-"""What every HTTP function shares: decoding, answers, problems."""
+"""What every HTTP function shares: its routes, answers, problems."""
 
 import json
 import re
-from collections.abc import Collection, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from aws_lambda_powertools.event_handler import APIGatewayHttpResolver, Response
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
-from aws_lambda_powertools.event_handler.middlewares import NextMiddleware
-from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
+from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from ..domain.errors import BadRequest, RequestError
-from ..domain.model import MAX_NAME_SHOWN, Model, ProviderName, in_plain_words, to_milliseconds
-from ..domain.principal import Access, Claims, Principal, Scope
+from ..domain.errors import RequestError
+from ..domain.model import Model
+from ..domain.principal import Claims, Scope
 from ..telemetry import logger
+from .parsing import parse_body, parse_query, parse_variable, reject_unknown
 from .principal import principal_of
-from .problems import INTERNAL, Problem, problem
+from .problems import INTERNAL, Problem, ProblemView, problem
+from .routes import Answers, Route
 
-MAX_DIGITS = 18
-_ID = re.compile(r"[0-9a-f]{24}")
-_TWO_IDS = re.compile(r"[0-9a-f]{48}")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?", re.ASCII | re.IGNORECASE)
+type Handler = Callable[..., Response[str]]
 
 
-def resolver(claims: Claims, queries: Mapping[str, Collection[str]] | None = None) -> APIGatewayHttpResolver:
-    """A router that answers every error with problem details.
+class Api:
+    """The routes of a function, which answer every error with problem details."""
 
-    Whoever calls is known by an authorizer, or refused before anything else; `access` then gives what they may reach.
-    `queries` names the query parameters of each route that has some, by its route key, such as `GET /backup`. Others,
-    and ids and names in the path that are none, are refused before a route's function is called.
-    """
-    app = APIGatewayHttpResolver()
-    known = queries or {}
+    def __init__(self, claims: Claims) -> None:
+        """`claims` say who calls. Who is not known by an authorizer is refused before anything else."""
+        self.routes: list[Route] = []
+        self._claims = claims
+        self._app = APIGatewayHttpResolver()
+        self._app.not_found(_no_route)
+        self._app.exception_handler(Exception)(_failed)
 
-    def check(app: APIGatewayHttpResolver, next_middleware: NextMiddleware) -> Response[str]:
-        event = app.current_event
-        app.context["principal"] = principal_of(event.get("requestContext") or {}, claims)
-        reject_unknown(event.query_string_parameters, known.get(event.route_key, ()))
+    def route(
+        self, key: str, scope: Scope, answers: Answers, *problems: type[RequestError]
+    ) -> Callable[[Handler], Handler]:
+        """Declares a route, such as `GET /backup/{jobId}`, by the handler's signature.
+
+        A handler is given `access`, which is what the caller may reach, the variables of the path and, if it names
+        them, `query`, `body` and `idempotency_key`. What is not of the type that it names is refused before that.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            route = Route(key, scope, answers, problems, handler)
+            self.routes.append(route)
+            method, _, path = key.partition(" ")
+
+            def serve(**_: str) -> Response[str]:
+                return self._serve(route)
+
+            self._app.route(path.replace("{", "<").replace("}", ">"), method)(serve)
+            return handler
+
+        return declare
+
+    def resolve(self, event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        """Answers an HTTP API event, payload format 2.0."""
+        return self._app.resolve(event, context)
+
+    @property
+    def context(self) -> LambdaContext:
+        """Of the present invocation."""
+        return self._app.lambda_context
+
+    def _serve(self, route: Route) -> Response[str]:
+        event = self._app.current_event
+        principal = principal_of(event.get("requestContext") or {}, self._claims)
+        reject_unknown(event.query_string_parameters, route.query)
         # As API Gateway has it: the router's own pattern lets a line feed at the end of the path pass unseen.
-        for name, value in event.path_parameters.items():
-            (parse_provider if name == "provider" else parse_id)(value, name)
-        return next_middleware(app)
-
-    app.use([check])
-
-    @app.not_found
-    def no_route(error: NotFoundError) -> Response[str]:
-        return _problem(Problem(404, "not-found", "There is no such route."), str(error), {})
-
-    @app.exception_handler(Exception)  # type: ignore[untyped-decorator]
-    def failed(error: Exception) -> Response[str]:
-        found = problem(error)
-        if found is INTERNAL:
-            logger.exception("unexpected error")
-            return _problem(found, "The error is in the log.", {})
-        if found.status >= 500:
-            logger.warning("request not served", extra={"error": str(error)})
-        return _problem(found, str(error), error.members if isinstance(error, RequestError) else {})
-
-    return app
+        given: dict[str, Any] = {
+            _snake(name): parse_variable(event.path_parameters[name], name, kind)
+            for name, kind in route.variables.items()
+        }
+        given["access"] = principal.may(route.scope)
+        if route.query:
+            given["query"] = parse_query(event.query_string_parameters, route.query, route.numbers)
+        if route.body:
+            given["body"] = parse_body(event, route.body)
+        if route.takes_key:
+            given["idempotency_key"] = event.headers.get("idempotency-key")
+        answer: Response[str] = route.handler(**given)
+        return answer
 
 
-def access(app: APIGatewayHttpResolver, scope: Scope) -> Access:
-    """What the present call may reach, which needs this scope. Raises MissingScope."""
-    principal: Principal = app.context["principal"]
-    return principal.may(scope)
+def ok_text(document: str) -> Response[str]:
+    """200, with JSON that is made already."""
+    return _answer(HTTPStatus.OK, document, {})
 
 
-def body[T: Model](event: APIGatewayProxyEventV2, kind: type[T]) -> T:
-    """The request's body. Raises BadRequest, which names the field.
-
-    API Gateway encodes in base64 whatever is not declared as text. That includes forms, which curl calls its data.
-    """
-    try:
-        text = event.decoded_body or ""
-        decoded = msgspec.json.decode(text, type=kind)
-    except msgspec.ValidationError as error:
-        path, wrong = in_plain_words(error, kind)
-        raise BadRequest(f"{path or 'body'}: {wrong}") from error
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"body: not valid JSON: {str(error).removeprefix('JSON is malformed: ')}") from error
-    except ValueError as error:
-        raise BadRequest("body: not valid UTF-8") from error
-    json.loads(text, object_pairs_hook=_unique)
-    return decoded
-
-
-def parse_id(value: str, name: str) -> str:
-    """Raises BadRequest unless it is 24 hex digits."""
-    if not _ID.fullmatch(value):
-        raise BadRequest(f"{name}: must be 24 hex digits in lower case")
-    return value
-
-
-def parse_ids(query: Mapping[str, str], *names: str) -> dict[str, str]:
-    """Those of these ids that the query has. Raises BadRequest."""
-    return {name: parse_id(query[name], name) for name in names if name in query}
-
-
-def parse_schedule_id(value: str, name: str) -> str:
-    """Raises BadRequest unless it is 48 hex digits."""
-    if not _TWO_IDS.fullmatch(value):
-        raise BadRequest(f"{name}: must be 48 hex digits in lower case")
-    return value
-
-
-def parse_provider(value: str, name: str) -> str:
-    """Raises BadRequest unless a provider can be called so."""
-    try:
-        return msgspec.convert(value, ProviderName)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"{name}: must be the name of a provider") from error
-
-
-def parse_int(query: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    """An integer of the query string. Raises BadRequest outside `low..high`."""
-    value = query.get(name, str(default))
-    if (
-        not (value.isascii() and value.isdecimal())
-        or len(value) > MAX_DIGITS
-        or not low <= int(value) <= high
-    ):
-        raise BadRequest(f"{name}: must be a whole number from {low} to {high}")
-    return int(value)
-
-
-def parse_time(value: str, name: str) -> datetime:
-    """A point in time (RFC 3339). Raises BadRequest."""
-    value = value.replace(" ", "+")  # what a `+` that was not encoded in a query string comes as
-    found = _TIME.fullmatch(value)
-    if found and not found[2]:
-        raise BadRequest(f"{name}: must say its offset from UTC, like 2030-01-31T12:00:00Z")
-    try:
-        if found:
-            return to_milliseconds(datetime.fromisoformat(value.upper()))
-    except (ValueError, OverflowError):
-        pass  # there is no such day or hour, or its UTC is beyond the calendar
-    raise BadRequest(f"{name}: must be a time like 2030-01-31T12:00:00Z")
-
-
-def reject_unknown(query: Mapping[str, str], names: Collection[str]) -> None:
-    """Raises BadRequest if the query string has other parameters."""
-    for name in query:
-        if name not in names:
-            there_are = f"there are: {', '.join(names)}" if names else "there are none here"
-            raise BadRequest(f"{name[:MAX_NAME_SHOWN]}: unknown parameter; {there_are}")
-
-
-def accepted(view: Mapping[str, Any], location: str) -> Response[str]:
+def accepted(view: Model, location: str) -> Response[str]:
     """202, and where what was accepted can be followed."""
-    return _json(HTTPStatus.ACCEPTED, view, {"Location": location})
+    return _answer(HTTPStatus.ACCEPTED, _json(view), {"Location": location})
 
 
-def ok(document: Mapping[str, Any]) -> Response[str]:
+def ok(document: Model) -> Response[str]:
     """200."""
-    return _json(HTTPStatus.OK, document, {})
+    return _answer(HTTPStatus.OK, _json(document), {})
 
 
 def found(location: str) -> Response[str]:
@@ -171,13 +111,31 @@ def no_content() -> Response[str]:
     return Response(status_code=HTTPStatus.NO_CONTENT, body="")
 
 
-def _json(status: int, document: Mapping[str, Any], headers: dict[str, Any]) -> Response[str]:
+def _json(document: Model) -> str:
+    return msgspec.json.encode(document).decode()
+
+
+def _answer(status: int, text: str, headers: dict[str, Any]) -> Response[str]:
     return Response(
         status_code=status,
         content_type="application/json",
-        body=msgspec.json.encode(document).decode(),
+        body=text,
         headers={"Cache-Control": "no-store", **headers},
     )
+
+
+def _no_route(error: NotFoundError) -> Response[str]:
+    return _problem(Problem(404, "not-found", "There is no such route."), str(error), {})
+
+
+def _failed(error: Exception) -> Response[str]:
+    found = problem(error)
+    if found is INTERNAL:
+        logger.exception("unexpected error")
+        return _problem(found, "The error is in the log.", {})
+    if found.status >= 500:
+        logger.warning("request not served", extra={"error": str(error)})
+    return _problem(found, str(error), error.members if isinstance(error, RequestError) else {})
 
 
 def _problem(found: Problem, detail: str, members: Mapping[str, Any]) -> Response[str]:
@@ -185,16 +143,10 @@ def _problem(found: Problem, detail: str, members: Mapping[str, Any]) -> Respons
     return Response(
         status_code=found.status,
         content_type="application/problem+json",
-        body=json.dumps(document),
+        body=json.dumps(msgspec.to_builtins(msgspec.convert(document, ProblemView))),
         headers={"Retry-After": str(found.retry_after)} if found.retry_after else {},
     )
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The decoder takes the last of two values for one field; nobody can have meant that."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadRequest(f"{twice}: comes twice")
-    return fields
+def _snake(name: str) -> str:
+    return re.sub(r"[A-Z]", lambda letter: f"_{letter[0].lower()}", name)

@@ -19,6 +19,24 @@ from ..domain.errors import (
     TooLate,
     Unavailable,
 )
+from ..domain.model import Id, Model, ProviderName
+from ..domain.principal import Scope
+from .views import Time
+
+
+class ProblemView(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An error as the API shows it (RFC 9457); what is beside `detail` depends on the type."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    job_id: Id | None = None
+    restore_id: Id | None = None
+    scope: Scope | None = None
+    locked_until: Time | None = None
+    providers: list[ProviderName] | None = None
+    downloads: list[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,99 +1,152 @@
-"""A job as the API shows it."""
+"""Backups as the API shows them. `docs/openapi.json` is made of these types."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Literal, overload
 
-from ..domain.download import Download
-from ..domain.drill import Drill
-from ..domain.job import RETRYABLE, Job, Status, StoredObject, Task, TaskWarning
+import msgspec
+
+from ..domain.drill import Drill, DrillState
+from ..domain.job import RETRYABLE, DeleteCause, Job, LastError, Status, StoredObject, Task, TaskWarning
 from ..domain.lock import LegalHold
+from ..domain.model import Id, Model, ProviderName
 from ..domain.reason import Reason
-from ..domain.retention import Decision
-from ..domain.schedule import Schedule
+
+Time = Annotated[
+    str,
+    msgspec.Meta(description="RFC 3339, in UTC", extra_json_schema={"format": "date-time"}),
+]
+Bytes = Annotated[int, msgspec.Meta(ge=0, description="bytes")]
+Crc64Nvme = Annotated[str, msgspec.Meta(description="base64 of the CRC64NVME of the whole object")]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100, description="100 only once all is done and verified")]
 
 
-def job_view(job: Job, now: datetime) -> dict[str, Any]:
-    """JSON-ready, in camelCase, as it stands `now`; what is not known is left out."""
+class LastErrorView(Model, frozen=True, kw_only=True):
+    """The last transient error of a task."""
+
+    message: str
+    at: Time
+
+
+class ProgressView(Model, frozen=True, kw_only=True):
+    """Totals appear once they are known."""
+
+    bytes_done: Bytes
+    bytes_total: Bytes | None = None
+    parts_done: int | None = None
+    parts_total: int | None = None
+    percent: Percent | None = None
+
+
+class ObjectView(Model, frozen=True, kw_only=True):
+    """Where a backup is, and what to compare its bytes with."""
+
+    bucket: str
+    key: str
+    size: Bytes
+    checksum_crc64nvme: Crc64Nvme = msgspec.field(name="checksumCRC64NVME")
+    version_id: str | None = None
+    members: int | None = None
+
+
+class DrillView(Model, frozen=True, kw_only=True):
+    """What the last drill of an object found."""
+
+    state: DrillState
+    at: Time
+    members: int
+    member: str | None = None
+    message: str | None = None
+
+
+class DrillingView(Model, frozen=True, kw_only=True):
+    """A drill that is under way."""
+
+    bytes_done: Bytes
+
+
+class TaskView(Model, frozen=True, kw_only=True):
+    """One provider's part of a job."""
+
+    status: Status
+    reason: Reason | None = None
+    warning: TaskWarning | None = None
+    progress: ProgressView
+    retries: int | None = None
+    last_error: LastErrorView | None = None
+    next_try_at: Time | None = None
+    started_anew: bool | None = None
+    finished_at: Time | None = None
+    object: ObjectView | None = None
+    drill: DrillView | None = None
+    drilling: DrillingView | None = None
+
+
+class JobView(Model, frozen=True, kw_only=True):
+    """A backup of one site."""
+
+    job_id: Id
+    user_id: Id
+    site_id: Id
+    status: Status
+    reason: Reason | None = None
+    attempt: int
+    version: int
+    progress: ProgressView
+    tasks: dict[ProviderName, TaskView]
+    created_at: Time
+    started_at: Time | None = None
+    updated_at: Time
+    finished_at: Time | None = None
+    deadline_at: Time | None = None
+    max_bytes: int | None = None
+    expires_after_days: int | None = None
+    delete_at: Time | None = None
+    delete_cause: DeleteCause | None = None
+    deleted_at: Time | None = None
+    locked_until: Time | None = None
+    legal_hold: Literal["setting", "on", "releasing"] | None = None
+    safety_for: Id | None = None
+
+
+class JobsView(Model, frozen=True, kw_only=True):
+    """A page of jobs, newest first; `cursor` leads to the next one."""
+
+    jobs: list[JobView]
+    cursor: Id | None = None
+
+
+def job_view(job: Job, now: datetime) -> JobView:
+    """As it stands `now`; what is not known is left out."""
     gone = job.deleted_at is not None or (job.status in RETRYABLE and job.cleaning_at is not None)
     tasks = {name: _task_view(task, gone, now) for name, task in job.tasks.items()}
-    return known(
-        {
-            "jobId": job.id,
-            "userId": job.user_id,
-            "siteId": job.site_id,
-            "status": job.status,
-            "reason": reason_view(job.reason),
-            "attempt": job.attempt,
-            "version": job.version,
-            "progress": _total([task["progress"] for task in tasks.values()]),
-            "tasks": tasks,
-            "createdAt": time_text(job.created_at),
-            "startedAt": time_text(job.started_at),
-            "updatedAt": time_text(job.updated_at),
-            "finishedAt": time_text(job.finished_at),
-            "deadlineAt": time_text(job.deadline_at) if job.is_active else None,
-            "maxBytes": job.max_bytes,
-            "expiresAfterDays": job.expires_after_days,
-            "deleteAt": time_text(job.delete_at),
-            "deleteCause": job.delete_cause,
-            "deletedAt": time_text(job.deleted_at),
-            "lockedUntil": time_text(job.lock.until) if job.lock else None,
-            "legalHold": _legal_hold(job.legal_hold),
-            "safetyFor": job.safety_for.restore_id if job.safety_for else None,
-        }
+    return JobView(
+        job_id=job.id,
+        user_id=job.user_id,
+        site_id=job.site_id,
+        status=job.status,
+        reason=job.reason,
+        attempt=job.attempt,
+        version=job.version,
+        progress=_total([task.progress for task in tasks.values()]),
+        tasks=tasks,
+        created_at=time_text(job.created_at),
+        started_at=time_text(job.started_at),
+        updated_at=time_text(job.updated_at),
+        finished_at=time_text(job.finished_at),
+        deadline_at=time_text(job.deadline_at) if job.is_active else None,
+        max_bytes=job.max_bytes,
+        expires_after_days=job.expires_after_days,
+        delete_at=time_text(job.delete_at),
+        delete_cause=job.delete_cause,
+        deleted_at=time_text(job.deleted_at),
+        locked_until=time_text(job.lock.until) if job.lock else None,
+        legal_hold=_legal_hold(job.legal_hold),
+        safety_for=job.safety_for.restore_id if job.safety_for else None,
     )
 
 
-def schedule_view(schedule: Schedule, next_runs: list[datetime]) -> dict[str, Any]:
-    """JSON-ready, with a preview of the next runs."""
-    return known(
-        {
-            "siteId": schedule.site_id,
-            "userId": schedule.user_id,
-            "cron": schedule.cron,
-            "timeZone": schedule.time_zone,
-            "expiresAfterDays": schedule.expires_after_days,
-            "providers": schedule.providers,
-            "paused": schedule.paused,
-            "nextRuns": [time_text(run) for run in next_runs],
-            "lastTick": time_text(schedule.last_tick),
-            "lastJobId": schedule.last_job_id,
-            "lastError": schedule.last_error,
-            "createdAt": time_text(schedule.created_at),
-            "updatedAt": time_text(schedule.updated_at),
-        }
-    )
-
-
-def download_view(download: Download) -> dict[str, Any]:
-    """JSON-ready, with the link."""
-    return known(
-        {
-            "url": download.link.url,
-            "expiresAt": time_text(download.link.expires_at),
-            "fileName": download.file_name,
-            "size": download.stored.size,
-            "checksumCRC64NVME": download.stored.checksum_crc64nvme,
-            "versionId": download.stored.version_id,
-        }
-    )
-
-
-def decision_view(job: Job, decision: Decision) -> dict[str, Any]:
-    """What retention would do with a job now, and why."""
-    return known(
-        {
-            "jobId": job.id,
-            "status": job.status,
-            "finishedAt": time_text(job.finished_at),
-            "action": decision.action,
-            "reason": decision.reason,
-            "until": time_text(decision.until),
-        }
-    )
-
-
-def _legal_hold(hold: LegalHold | None) -> str | None:
+def _legal_hold(hold: LegalHold | None) -> Literal["setting", "on", "releasing"] | None:
     if hold is None:
         return None
     if hold.on:
@@ -101,85 +154,73 @@ def _legal_hold(hold: LegalHold | None) -> str | None:
     return "releasing"
 
 
-def _task_view(task: Task, gone: bool, now: datetime) -> dict[str, Any]:
-    error = task.last_error
+def _task_view(task: Task, gone: bool, now: datetime) -> TaskView:
     waits = task.next_try_at is not None and task.next_try_at > now
-    return known(
-        {
-            "status": task.status,
-            "reason": reason_view(task.reason),
-            "warning": reason_view(task.warning),
-            "progress": _progress(task),
-            "retries": error.count if error else None,
-            "lastError": {"message": error.message, "at": time_text(error.at)} if error else None,
-            "nextTryAt": time_text(task.next_try_at) if waits else None,
-            "startedAnew": task.started_anew or None,
-            "finishedAt": time_text(task.finished_at),
-            "object": _object(task.object) if task.object and not gone else None,
-            "drill": _drill(task.drill) if task.drill else None,
-            "drilling": {"bytesDone": task.drilling.place.offset} if task.drilling and not gone else None,
-        }
+    return TaskView(
+        status=task.status,
+        reason=task.reason,
+        warning=task.warning,
+        progress=_progress(task),
+        retries=task.last_error.count if task.last_error else None,
+        last_error=error_view(task.last_error),
+        next_try_at=time_text(task.next_try_at) if waits else None,
+        started_anew=task.started_anew or None,
+        finished_at=time_text(task.finished_at),
+        object=_object(task.object) if task.object and not gone else None,
+        drill=_drill(task.drill) if task.drill else None,
+        drilling=DrillingView(bytes_done=task.drilling.place.offset) if task.drilling and not gone else None,
     )
 
 
-def _drill(drill: Drill) -> dict[str, Any]:
-    return known(
-        {
-            "state": drill.state,
-            "at": time_text(drill.at),
-            "members": drill.members,
-            "member": drill.member,
-            "message": drill.message,
-        }
+def _drill(drill: Drill) -> DrillView:
+    return DrillView(
+        state=drill.state,
+        at=time_text(drill.at),
+        members=drill.members,
+        member=drill.member,
+        message=drill.message,
     )
 
 
-def _object(stored: StoredObject) -> dict[str, Any]:
-    return known(
-        {
-            "bucket": stored.bucket,
-            "key": stored.key,
-            "size": stored.size,
-            "checksumCRC64NVME": stored.checksum_crc64nvme,
-            "versionId": stored.version_id,
-            "members": stored.members,
-        }
+def _object(stored: StoredObject) -> ObjectView:
+    return ObjectView(
+        bucket=stored.bucket,
+        key=stored.key,
+        size=stored.size,
+        checksum_crc64nvme=stored.checksum_crc64nvme,
+        version_id=stored.version_id,
+        members=stored.members,
     )
 
 
-def _progress(task: Task) -> dict[str, Any]:
+def _progress(task: Task) -> ProgressView:
     plan = task.upload.plan if task.upload else None
-    parts_total = task.progress.parts if task.status is Status.DONE else plan.parts if plan else None
-    return known(
-        {
-            "bytesDone": task.progress.bytes,
-            "bytesTotal": task.size,
-            "partsDone": task.progress.parts,
-            "partsTotal": parts_total,
-            "percent": percent_of(task.progress.bytes, task.size, task.status is Status.DONE),
-        }
+    return ProgressView(
+        bytes_done=task.progress.bytes,
+        bytes_total=task.size,
+        parts_done=task.progress.parts,
+        parts_total=task.progress.parts if task.status is Status.DONE else plan.parts if plan else None,
+        percent=percent_of(task.progress.bytes, task.size, task.status is Status.DONE),
     )
 
 
-def _total(tasks: list[dict[str, Any]]) -> dict[str, Any]:
+def _total(tasks: Collection[ProgressView]) -> ProgressView:
     """Totals appear once every task knows its own."""
-
-    def total(field: str) -> int | None:
-        known = [task[field] for task in tasks if field in task]
-        return sum(known) if len(known) == len(tasks) else None
-
-    size = total("bytesTotal")
-    done = total("bytesDone") or 0
-    finished = all(task.get("percent") == 100 for task in tasks)
-    return known(
-        {
-            "bytesDone": done,
-            "bytesTotal": size,
-            "partsDone": total("partsDone"),
-            "partsTotal": total("partsTotal"),
-            "percent": percent_of(done, size, finished),
-        }
+    size = _sum([task.bytes_total for task in tasks])
+    done = sum(task.bytes_done for task in tasks)
+    return ProgressView(
+        bytes_done=done,
+        bytes_total=size,
+        parts_done=_sum([task.parts_done for task in tasks]),
+        parts_total=_sum([task.parts_total for task in tasks]),
+        percent=percent_of(done, size, all(task.percent == 100 for task in tasks)),
     )
+
+
+def _sum(numbers: Collection[int | None]) -> int | None:
+    """None if one is not known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
 
 
 def percent_of(done: int, total: int | None, finished: bool) -> float | None:
@@ -189,18 +230,17 @@ def percent_of(done: int, total: int | None, finished: bool) -> float | None:
     return min(round(done * 100 / total, 1), 99.9) if total else None
 
 
-def reason_view(reason: Reason | TaskWarning | None) -> dict[str, Any] | None:
-    """Of a final failure, or of a warning."""
-    return {"code": reason.code, "message": reason.message} if reason else None
+def error_view(error: LastError | None) -> LastErrorView | None:
+    """Of a transient error."""
+    return LastErrorView(message=error.message, at=time_text(error.at)) if error else None
 
 
+@overload
+def time_text(moment: datetime) -> str: ...
+@overload
+def time_text(moment: datetime | None) -> str | None: ...
 def time_text(moment: datetime | None) -> str | None:
     """RFC 3339, UTC, milliseconds."""
     if moment is None:
         return None
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def known(fields: dict[str, Any]) -> dict[str, Any]:
-    """Without what is not known."""
-    return {name: value for name, value in fields.items() if value is not None}
