@@ -126,6 +126,16 @@ def test_the_newest_backup_for_a_restore_has_no_damaged_object_of_what_is_restor
     assert found("db") == newer.id
 
 
+def test_damaged_backups_are_found_unless_they_are_gone_or_marked_for_deletion(jobs: JobRepository) -> None:
+    first, second, marked, gone, _ = add_done(jobs, *({"site": found_damaged(done_at(n))} for n in range(5)))
+    for job in (first, second):
+        stored(jobs, job, job.replace(damaged=True))
+    stored(jobs, marked, marked.replace(damaged=True, delete_at=NOW, delete_cause=DeleteCause.REQUESTED))
+    stored(jobs, gone, gone.replace(damaged=True, status=Status.DELETED, deleted_at=NOW))
+    assert sorted(jobs.damaged(10)) == [first.id, second.id]
+    assert len(jobs.damaged(1)) == 1
+
+
 def test_the_newest_good_costs_one_read_for_each_provider_at_most(
     mongo: Service, in_mongo: MongoJobs, database: Database[dict[str, Any]]
 ) -> None:

@@ -201,6 +201,15 @@ class MemoryJobs(MemoryDocuments[Job]):
         )
 
     @port_call
+    def damaged(self, limit: int) -> list[str]:
+        found = [
+            job.id
+            for job in self.all()
+            if job.damaged and job.status is Status.DONE and job.delete_at is None
+        ]
+        return found[:limit]
+
+    @port_call
     def delete_record(self, job: Job) -> bool:
         if self._version(job.id) != job.version:
             return False

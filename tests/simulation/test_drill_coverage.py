@@ -1,6 +1,7 @@
 """500 sites over months, on a compressed clock: who is opened when, within a budget, and what the figures say."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -11,10 +12,11 @@ from sitebackup.backup.recorder import Recorder
 from sitebackup.domain import drilling
 from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.events import DrillCreated
-from sitebackup.domain.job import Job, Status, StoredObject, Task
+from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task
 from sitebackup.domain.policy import Policy
 from sitebackup.drills.run_drills import RunDrills
 from sitebackup.drills.settle_site import SettleSite
+from sitebackup.telemetry import metrics
 from tests.builders import NOW, a_job, an_id
 from tests.fakes.bus import MemoryBus
 from tests.fakes.clock import ManualClock
@@ -74,6 +76,14 @@ class Fleet:
                 self._open(event)
             self.bus.bag.clear()
             self.clock.advance(step)
+
+    def counted(self, metric: str) -> float:
+        """What one run adds to a metric."""
+        metrics.clear_metrics()
+        self.run_drills(self.clock.now + HOUR)
+        found: Mapping[str, Any] = metrics.serialize_metric_set()
+        metrics.clear_metrics()
+        return float(found[metric][0])
 
     def _open(self, event: DrillCreated) -> None:
         self.recorder.apply_to_task(event.task, drilling.start, "me")
@@ -179,6 +189,19 @@ def test_nothing_is_opened_by_schedule_without_a_budget() -> None:
     fleet = Fleet(gib_per_day=0, sites=2)
     fleet.live(DAY)
     assert not fleet.opened
+
+
+@pytest.mark.parametrize("budget", [0, 100])
+def test_each_run_counts_the_damaged_backups_that_nobody_has_asked_to_delete(budget: int) -> None:
+    fleet = Fleet(gib_per_day=budget, sites=4)
+    damaged = [job.replace(damaged=True) for job in fleet.jobs.all()[:3]]
+    for job in [*damaged[:2], damaged[2].replace(delete_at=NOW, delete_cause=DeleteCause.REQUESTED)]:
+        fleet.jobs.put(job)
+    for _ in range(2):
+        assert fleet.counted("BackupsDamaged") == 2
+    fleet.jobs.put(damaged[0].replace(damaged=False))
+    fleet.jobs.put(damaged[1].replace(status=Status.DELETED))
+    assert fleet.counted("BackupsDamaged") == 0
 
 
 @pytest.mark.parametrize("crash", ["before the site is told", "before the record is sent"])

@@ -172,14 +172,15 @@ def opened_at(jobs: Sequence[Job], newest: Mapping[str, Newest]) -> tuple[dateti
     """Since when each provider of the site has a backup that was opened when it was the newest one.
 
     And whether parts of one could not be judged. None: of some provider none of these jobs was opened.
-    A backup that comes while its predecessor is opened takes nothing from the proof.
+    A backup that comes while its predecessor is opened takes nothing from the proof. What is suspected of damage
+    proves nothing.
     """
     proofs: list[Drill] = []
     for name in newest:
         drills = [
             task.drill
             for job in jobs
-            if why_not(job) is None and (task := job.tasks.get(name)) and task.drill
+            if why_not(job) is None and (task := job.tasks.get(name)) and task.drill and not task.is_suspected
         ]
         proof = max((drill for drill in drills if drill.is_proof), key=lambda drill: drill.at, default=None)
         if proof is None:

@@ -170,6 +170,11 @@ class Task(Model, frozen=True, kw_only=True):
         return self.drill is not None and self.drill.state is DrillState.DAMAGED
 
     @property
+    def is_suspected(self) -> bool:
+        """Whether a drill that is under way has found damage once."""
+        return self.drilling is not None and self.drilling.suspicion is not None
+
+    @property
     def handed_out(self) -> range:
         """The parts of its upload that were handed out and are not done for sure."""
         return range(self.progress.watermark + 1, (self.upload.dispatched if self.upload else 0) + 1)

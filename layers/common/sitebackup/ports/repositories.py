@@ -122,6 +122,9 @@ class JobRepository(SiteDocuments[Job], Protocol):
         is named, of any.
         """
 
+    def damaged(self, limit: int) -> list[str]:
+        """Up to `limit` ids of done jobs with an object that a drill found damaged, and not marked for deletion."""
+
     def delete_record(self, job: Job) -> bool:
         """Removes the document if its version is still the job's. False after a lost answer, even if it is gone."""
 

@@ -82,6 +82,17 @@ class MongoJobs(SiteDocuments[Job]):
             found = self._documents.find_one(query, sort=SITE_NEWEST_FIRST)
         return self._readable(found) if found else None
 
+    @once_more
+    def damaged(self, limit: int) -> list[str]:
+        """By an index that only damaged jobs are in."""
+        query = {
+            "damaged": {"$exists": True, "$eq": True},
+            "status": "done",
+            "deleteAt": {"$exists": False},
+        }
+        with reachable():
+            return [found["_id"] for found in self._documents.find(query, {"_id": 1}).limit(limit)]
+
     def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
         return self._due("cleanUpAt", now, limit)
 
