@@ -63,7 +63,7 @@ class FinishJob:
         )
 
     def _lock(self, job: Job, lock: Lock, ref: TaskRef, deadline: datetime) -> None:
-        """Locks each verified version, and the manifest; what is locked for as long already stays so.
+        """Locks each verified version, and the manifest last; what is locked for as long already stays so.
 
         S3 takes no lock that ends in the past. Whatever kept it from being set so long, the backup is good.
         """
@@ -78,7 +78,7 @@ class FinishJob:
                 self.retry(partial(self.storage.lock, stored.key, stored.version_id, lock), ref, deadline)
             except Permanent:
                 held = self.storage.held(stored.key, stored.version_id or "")
-                if held is None or held.until is None or held.until < lock.until:
+                if held is None or not held.is_locked_until(lock.until):
                     raise
 
     def _earlier(self, job: Job) -> list[Job]:
