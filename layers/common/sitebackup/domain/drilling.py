@@ -147,6 +147,11 @@ class Newest(NamedTuple):
     job: Job
     task: Task
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether its zip has no members: any that has some is newer than that (I19)."""
+        return self.task.object is not None and self.task.object.members == 0
+
 
 def newest_good(jobs: Sequence[Job]) -> dict[str, Newest]:
     """By provider, of these done jobs of one site: as `JobRepository.holds_newest_good` has it (I19)."""

@@ -113,6 +113,12 @@ class JobRepository(SiteDocuments[Job], Protocol):
         object that a drill found damaged.
         """
 
+    def newest_good_object(self, user_id: str, site_id: str, provider: str) -> Job | None:
+        """The done job with the newest good object of this provider for the site, as `holds_newest_good` has it.
+
+        It may read all of the site's done jobs.
+        """
+
     def newest_good(
         self, user_id: str, site_id: str, before: datetime, providers: Collection[str]
     ) -> Job | None:
