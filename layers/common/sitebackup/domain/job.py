@@ -82,7 +82,7 @@ class StoredObject(Model, frozen=True, kw_only=True):
     checksum_crc64nvme: str = msgspec.field(name="checksumCRC64NVME")
     version_id: str | None = None
     members: int | None = None
-    """Of the zip; None if the provider's format is `any`."""
+    """Of the zip; None if the format is `any`, or the end record does not tell it for sure."""
     format: Literal["zip", "any"] = "zip"
     """What its provider was said to send."""
     parts: int = 1

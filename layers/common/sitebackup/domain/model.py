@@ -46,8 +46,10 @@ _learning = Lock()
 
 
 def _learn(kind: type) -> None:
-    """msgspec 0.22 learns a type when it first meets it. Another thread that meets it meanwhile finds half of what is
-    learnt, and that ends the process. So one thread at a time learns.
+    """One thread at a time.
+
+    msgspec 0.22 learns a type when it first meets it. Another thread that meets it meanwhile finds half of what is
+    learnt, and that ends the process.
     """
     if kind not in _learnt:
         with _learning:
