@@ -64,7 +64,7 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
     def claim_of(self, user_id: str, site_id: str) -> SiteClaim | None:
         for found in self.claimed.values():
             if _site(found) == (user_id, site_id):
-                return SiteClaim(found.kind, found.id, found.status)
+                return SiteClaim(found.kind, found.id, found.status, found.sites)
         return None
 
     @port_call

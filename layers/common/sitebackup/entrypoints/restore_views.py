@@ -46,7 +46,7 @@ def rehearsal_view(rehearsal: Rehearsal) -> dict[str, Any]:
             "jobId": rehearsal.job_id,
             "siteId": rehearsal.site_id,
             "safetyBackup": rehearsal.safety_backup,
-            "active": {ID_NAMES[claim.kind]: claim.id, "status": claim.status} if claim else None,
+            "active": known({ID_NAMES[claim.kind]: claim.id, "status": claim.status}) if claim else None,
             "providers": {name: _rehearsal_view(found) for name, found in rehearsal.providers.items()},
         }
     )

@@ -17,8 +17,15 @@ class SiteClaim(NamedTuple):
     """What is active on a site, of which there is one at most (I10)."""
 
     kind: Literal["backup", "restore"]
-    id: str
+    id: str | None
+    """None: it is not for this caller."""
     status: str
+    sites: tuple[str, ...]
+    """Those that it concerns."""
+
+    def seen_by(self, access: Access, user_id: str) -> "SiteClaim":
+        """As this caller may know it, who may reach the site: not by its id if it concerns others, too (I21)."""
+        return self if access.sees(user_id, self.sites) else self._replace(id=None)
 
 
 ID_NAMES = {"backup": "jobId", "restore": "restoreId"}
