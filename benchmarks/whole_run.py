@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 
+from benchmarks.proof import prove
 from benchmarks.servers import ROOT
 from benchmarks.transfer import Bench
 from local.settings import free_ports
@@ -33,6 +34,7 @@ class Run:
     api: str
     functions: str
     providers: str
+    mongo: str
 
     def backup(self, site_bytes: int, db_bytes: int, **faults: Any) -> dict[str, Any]:
         """Backs up a new site; the job as it is when it is done, with `clientSeconds` from POST to that answer."""
@@ -86,7 +88,10 @@ def whole_run(folder: Path, **settings: str) -> Iterator[Run]:
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=180, stdout=subprocess.DEVNULL)
     try:
         yield Run(
-            *(f"http://127.0.0.1:{ports[name]}" for name in ("API_PORT", "LAMBDA_PORT", "PROVIDERS_PORT"))
+            api=f"http://127.0.0.1:{ports['API_PORT']}",
+            functions=f"http://127.0.0.1:{ports['LAMBDA_PORT']}",
+            providers=f"http://127.0.0.1:{ports['PROVIDERS_PORT']}",
+            mongo=f"mongodb://127.0.0.1:{ports['MONGO_PORT']}/?directConnection=true",
         )
     finally:
         command[-1] = "down"
@@ -96,7 +101,7 @@ def whole_run(folder: Path, **settings: str) -> Iterator[Run]:
 def measure(bench: Bench, _mib: int) -> dict[str, Any]:
     """Twenty small jobs one after the other, then one with a large ranged and a large stream-only export.
 
-    That one is restored as well.
+    That one is restored as well, opened, and rebuilt from the bucket.
     """
     with whole_run(bench.folder / "whole") as run:
         for _ in range(4):  # starts the processes
@@ -105,9 +110,11 @@ def measure(bench: Bench, _mib: int) -> dict[str, Any]:
         bench.say(f"whole run: {statistics.median(job['clientSeconds'] for job in small):.2f} s a small job")
         large = run.backup(LARGE_BYTES, LARGE_BYTES, noRange=True)
         restore_seconds = run.restore(large)
+        bench.say(f"whole run: {restore_seconds:.0f} s back")
+        drill_seconds = prove(run.api, run.functions, run.mongo, large)
         environments = requests.get(f"{run.functions}/environments", timeout=10).json()
     bench.say(
-        f"whole run: {large['clientSeconds']:.0f} s for two exports of 2 GB, {restore_seconds:.0f} s back"
+        f"whole run: {large['clientSeconds']:.0f} s for two exports of 2 GB, {drill_seconds:.0f} s opened"
     )
     peaks: dict[str, list[float]] = {}
     for found in environments if isinstance(environments, list) else environments["environments"]:
@@ -118,6 +125,7 @@ def measure(bench: Bench, _mib: int) -> dict[str, Any]:
             "bytes": LARGE_BYTES,
             "seconds": large["clientSeconds"],
             "restoreSeconds": restore_seconds,
+            "drillSeconds": drill_seconds,
             "parts": {name: task["progress"]["partsDone"] for name, task in large["tasks"].items()},
             "peaks": {
                 name: {"processes": len(found), "mb": max(found)} for name, found in sorted(peaks.items())
