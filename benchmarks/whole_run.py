@@ -15,13 +15,13 @@ from typing import Any
 
 import requests
 
+from benchmarks.proof import prove
 from benchmarks.servers import ROOT
 from benchmarks.transfer import Bench
 from local.settings import free_ports
 from mock_providers.client import MockSite
 
 JOBS = 20
-SERVERS = ("API", "LAMBDA", "PROVIDERS", "USER_API", "ISSUER")
 SMALL_BYTES = 1024 * 1024
 LARGE_BYTES = 2_000_000_000
 LIMIT_SECONDS = 300
@@ -36,6 +36,7 @@ class Run:
     providers: str
     user_api: str
     issuer: str
+    mongo: str
 
     def backup(self, site_bytes: int, db_bytes: int, **faults: Any) -> dict[str, Any]:
         """Backs up a new site; the job as it is when it is done, with `clientSeconds` from POST to that answer."""
@@ -89,7 +90,12 @@ def whole_run(folder: Path, **settings: str) -> Iterator[Run]:
     subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=180, stdout=subprocess.DEVNULL)
     try:
         yield Run(
-            *(f"http://127.0.0.1:{ports[f'{name}_PORT']}" for name in SERVERS),
+            api=f"http://127.0.0.1:{ports['API_PORT']}",
+            functions=f"http://127.0.0.1:{ports['LAMBDA_PORT']}",
+            providers=f"http://127.0.0.1:{ports['PROVIDERS_PORT']}",
+            user_api=f"http://127.0.0.1:{ports['USER_API_PORT']}",
+            issuer=f"http://127.0.0.1:{ports['ISSUER_PORT']}",
+            mongo=f"mongodb://127.0.0.1:{ports['MONGO_PORT']}/?directConnection=true",
         )
     finally:
         command[-1] = "down"
@@ -99,7 +105,7 @@ def whole_run(folder: Path, **settings: str) -> Iterator[Run]:
 def measure(bench: Bench, _mib: int) -> dict[str, Any]:
     """Twenty small jobs one after the other, then one with a large ranged and a large stream-only export.
 
-    That one is restored as well.
+    That one is restored as well, opened, and rebuilt from the bucket.
     """
     with whole_run(bench.folder / "whole") as run:
         for _ in range(4):  # starts the processes
@@ -108,9 +114,11 @@ def measure(bench: Bench, _mib: int) -> dict[str, Any]:
         bench.say(f"whole run: {statistics.median(job['clientSeconds'] for job in small):.2f} s a small job")
         large = run.backup(LARGE_BYTES, LARGE_BYTES, noRange=True)
         restore_seconds = run.restore(large)["clientSeconds"]
+        bench.say(f"whole run: {restore_seconds:.0f} s back")
+        drill_seconds = prove(run.api, run.functions, run.mongo, large)
         environments = requests.get(f"{run.functions}/environments", timeout=10).json()
     bench.say(
-        f"whole run: {large['clientSeconds']:.0f} s for two exports of 2 GB, {restore_seconds:.0f} s back"
+        f"whole run: {large['clientSeconds']:.0f} s for two exports of 2 GB, {drill_seconds:.0f} s opened"
     )
     peaks: dict[str, list[float]] = {}
     for found in environments if isinstance(environments, list) else environments["environments"]:
@@ -121,6 +129,7 @@ def measure(bench: Bench, _mib: int) -> dict[str, Any]:
             "bytes": LARGE_BYTES,
             "seconds": large["clientSeconds"],
             "restoreSeconds": restore_seconds,
+            "drillSeconds": drill_seconds,
             "parts": {name: task["progress"]["partsDone"] for name, task in large["tasks"].items()},
             "peaks": {
                 name: {"processes": len(found), "mb": max(found)} for name, found in sorted(peaks.items())

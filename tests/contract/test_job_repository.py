@@ -62,7 +62,7 @@ def test_a_job_comes_back_as_it_was_added(jobs: JobRepository) -> None:
     )
     jobs.add(job)
     assert jobs.get(job.id) == job
-    assert jobs.claim_of(job.user_id, job.site_id) == SiteClaim("backup", job.id, job.status)
+    assert jobs.claim_of(job.user_id, job.site_id) == SiteClaim("backup", job.id, job.status, (job.site_id,))
     assert jobs.by_idempotency_key("once") == job
     assert jobs.version_for(BY_SERVICE, job.id) == 1
 
@@ -94,7 +94,9 @@ def test_the_end_of_a_job_frees_its_site_and_a_retry_takes_it_again(jobs: JobRep
         recorder(jobs).apply(first.id, lifecycle.retry)
     assert recorder(jobs).apply(second.id, cancel)
     assert recorder(jobs).apply(first.id, lifecycle.retry)
-    assert jobs.claim_of(first.user_id, first.site_id) == SiteClaim("backup", first.id, "pending")
+    assert jobs.claim_of(first.user_id, first.site_id) == SiteClaim(
+        "backup", first.id, "pending", (first.site_id,)
+    )
 
 
 def test_an_idempotency_key_has_one_job(jobs: JobRepository) -> None:

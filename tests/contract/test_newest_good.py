@@ -126,6 +126,49 @@ def test_the_newest_backup_for_a_restore_has_no_damaged_object_of_what_is_restor
     assert found("db") == newer.id
 
 
+def test_the_newest_good_object_of_a_provider_is_found_however_many_unfit_ones_came_after_it(
+    jobs: JobRepository,
+) -> None:
+    empty, good, later_job, *others = add_done(
+        jobs,
+        {"site": done_at(9, 0)},
+        {"site": done_at(3, 5), "db": done_at(3, 5)},
+        {"site": done_at(2, 5)},
+        *({"site": done_at(7)} for _ in range(5)),
+    )
+    user, site = good.user_id, good.site_id
+    changes: list[dict[str, Any]] = [
+        {"tasks": {"site": found_damaged(done_at(7))}},
+        {"delete_at": NOW, "delete_cause": DeleteCause.REQUESTED},
+        {"delete_at": NOW, "removing_at": NOW},
+        {"safety_for": RestoreRef(restore_id=an_id(), attempt=1)},
+        {"status": Status.FAILED},
+    ]
+    for job, change in zip(others, changes, strict=True):
+        stored(jobs, job, job.replace(**change))
+
+    def found(provider: str) -> str | None:
+        job = jobs.newest_good_object(user, site, provider)
+        return job.id if job else None
+
+    assert (found("site"), found("db"), found("media")) == (good.id, good.id, None)
+    for job in (good, later_job):
+        stored(jobs, job, job.replace(delete_at=NOW, delete_cause=DeleteCause.REQUESTED))
+    assert (found("site"), found("db")) == (empty.id, None), "better than nothing"
+    assert jobs.newest_good_object(an_id(), site, "site") is None
+    assert jobs.newest_good_object(user, an_id(), "site") is None
+
+
+def test_damaged_backups_are_found_unless_they_are_gone_or_marked_for_deletion(jobs: JobRepository) -> None:
+    first, second, marked, gone, _ = add_done(jobs, *({"site": found_damaged(done_at(n))} for n in range(5)))
+    for job in (first, second):
+        stored(jobs, job, job.replace(damaged=True))
+    stored(jobs, marked, marked.replace(damaged=True, delete_at=NOW, delete_cause=DeleteCause.REQUESTED))
+    stored(jobs, gone, gone.replace(damaged=True, status=Status.DELETED, deleted_at=NOW))
+    assert sorted(jobs.damaged(10)) == [first.id, second.id]
+    assert len(jobs.damaged(1)) == 1
+
+
 def test_the_newest_good_costs_one_read_for_each_provider_at_most(
     mongo: Service, in_mongo: MongoJobs, database: Database[dict[str, Any]]
 ) -> None:

@@ -100,7 +100,7 @@ def test_a_site_that_is_restored_takes_neither_a_backup_nor_another_restore(
         documents.jobs.add(a_job(**site))
     with pytest.raises(DuplicateJob):
         documents.restores.add(a_restore(**site))
-    claim = SiteClaim("restore", restore.id, status)
+    claim = SiteClaim("restore", restore.id, status, restore.sites)
     assert documents.jobs.claim_of(restore.user_id, restore.site_id) == claim
     assert documents.restores.claim_of(restore.user_id, restore.site_id) == claim
 
@@ -110,7 +110,9 @@ def test_a_site_that_is_backed_up_takes_no_restore(documents: Documents) -> None
     documents.jobs.add(job)
     with pytest.raises(DuplicateJob):
         documents.restores.add(a_restore(user_id=job.user_id, site_id=job.site_id))
-    assert documents.restores.claim_of(job.user_id, job.site_id) == SiteClaim("backup", job.id, "pending")
+    assert documents.restores.claim_of(job.user_id, job.site_id) == SiteClaim(
+        "backup", job.id, "pending", (job.site_id,)
+    )
 
 
 def test_the_site_that_a_restore_reads_from_is_not_claimed(documents: Documents) -> None:
@@ -130,7 +132,7 @@ def test_a_safety_backup_runs_under_the_claim_of_its_restore(documents: Document
     documents.jobs.add(safety)
     assert documents.jobs.get(safety.id) == safety
     assert documents.jobs.claim_of(restore.user_id, restore.site_id) == SiteClaim(
-        "restore", restore.id, "backing_up"
+        "restore", restore.id, "backing_up", restore.sites
     )
 
 

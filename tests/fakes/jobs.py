@@ -64,7 +64,7 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
     def claim_of(self, user_id: str, site_id: str) -> SiteClaim | None:
         for found in self.claimed.values():
             if _site(found) == (user_id, site_id):
-                return SiteClaim(found.kind, found.id, found.status)
+                return SiteClaim(found.kind, found.id, found.status, found.sites)
         return None
 
     @port_call
@@ -192,13 +192,22 @@ class MemoryJobs(MemoryDocuments[Job]):
         return any(
             _rank(other.tasks[provider]) > _rank(job.tasks[provider])
             for other in self.all()
-            if (other.user_id, other.site_id, other.status) == (job.user_id, job.site_id, Status.DONE)
-            and other.delete_cause is not DeleteCause.REQUESTED
-            and other.removing_at is None
-            and other.safety_for is None
-            and provider in other.tasks
-            and not other.tasks[provider].is_damaged
+            if _site(other) == _site(job) and _is_good(other, provider)
         )
+
+    @port_call
+    def damaged(self, limit: int) -> list[str]:
+        found = [
+            job.id
+            for job in self.all()
+            if job.damaged and job.status is Status.DONE and job.delete_at is None
+        ]
+        return found[:limit]
+
+    @port_call
+    def newest_good_object(self, user_id: str, site_id: str, provider: str) -> Job | None:
+        own = [job for job in self.all() if _site(job) == (user_id, site_id) and _is_good(job, provider)]
+        return max(own, key=lambda job: _rank(job.tasks[provider]), default=None)
 
     @port_call
     def delete_record(self, job: Job) -> bool:
@@ -227,6 +236,18 @@ class MemoryJobs(MemoryDocuments[Job]):
 
 def _site(found: Job | Restore) -> tuple[str, str]:
     return found.user_id, found.site_id
+
+
+def _is_good(job: Job, provider: str) -> bool:
+    """Whether it has a good object of the provider (I19)."""
+    return (
+        job.status is Status.DONE
+        and job.delete_cause is not DeleteCause.REQUESTED
+        and job.removing_at is None
+        and job.safety_for is None
+        and provider in job.tasks
+        and not job.tasks[provider].is_damaged
+    )
 
 
 def _rank(task: Task) -> tuple[bool, datetime]:

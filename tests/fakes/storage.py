@@ -125,10 +125,10 @@ class MemoryStorage(Fake):
         return self.held_versions.get((key, version_id), HeldVersion(None, False))
 
     @port_call
-    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
+    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> str | None:
         if self.versions.get(key):
             raise ObjectExists
-        self.add_version(key, data)
+        return self.add_version(key, data)
 
     @port_call
     def complete(

@@ -2,7 +2,6 @@
 
 import io
 import random
-import struct
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,13 +9,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from awscrt import checksums
 
 from local.services.s3 import BUCKET, S3
 from local.services.service import Service
 from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.job import Job, Status, StoredObject
 from tests.builders import BY_SERVICE
+from tests.disk import flip_on_disk
 from tests.fakes.exports import MemoryExport
 from tests.integration.real_stack import Stack
 
@@ -78,35 +77,6 @@ def opened(stack: Stack, job: Job) -> Drill:
     drill = stack.job(job.id).tasks["site"].drill
     assert drill is not None
     return drill
-
-
-def flip_on_disk(folder: Path, chunk: bytes, at: int) -> None:
-    """Flips a bit in the server's own file of a chunk that it stores, and mends the server's checksum of the chunk.
-
-    SeaweedFS keeps a CRC-32C some bytes behind the chunk, rotated and with a constant added (as LevelDB masks it).
-    With the wrong one it gives no byte of the chunk.
-    """
-    flipped = chunk[:at] + bytes([chunk[at] ^ 1]) + chunk[at + 1 :]
-    for path in folder.rglob("*.dat"):
-        data = path.read_bytes()
-        start = data.find(chunk)
-        if start < 0:
-            continue
-        end = start + len(chunk)
-        for spelled in (lambda crc: crc, _masked):
-            known = data.find(struct.pack(">I", spelled(checksums.crc32c(chunk))), end, end + 64)
-            if known >= 0:
-                with path.open("r+b") as file:
-                    file.seek(start + at)
-                    file.write(flipped[at : at + 1])
-                    file.seek(known)
-                    file.write(struct.pack(">I", spelled(checksums.crc32c(flipped))))
-                return
-    raise AssertionError("the server keeps the chunk in another way")
-
-
-def _masked(crc: int) -> int:
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def test_a_whole_backup_is_opened_on_the_real_services_and_its_site_is_proven(stack: Stack) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -87,6 +88,29 @@ def test_a_job_is_done_only_once_its_versions_are_locked(
     assert done.status is Status.DONE
     assert done.lock is not None
     assert held(stack, done) == {HeldVersion(done.lock.until, False)}
+
+
+def test_the_manifest_that_the_job_wrote_is_locked_and_not_what_somebody_put_on_top_of_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = stack.real.storage
+    put_once, planted = storage.put_once, []
+
+    def somebody_is_quick(key: str, *more: Any) -> str | None:
+        version = put_once(key, *more)
+        assert stack.s3 is not None
+        planted.append(stack.s3.put_object(Bucket=BUCKET, Key=key, Body=b"{}")["VersionId"])
+        return version
+
+    monkeypatch.setattr(storage, "put_once", somebody_is_quick)
+    job = stack.a_backup()
+    stack.deliver()
+    job = stack.job(job.id)
+    assert (job.status, len(planted)) == (Status.DONE, 1)
+    assert job.lock is not None
+    for version in storage.at_key(job.manifest_key).versions:
+        until = None if version in planted else job.lock.until
+        assert storage.held(job.manifest_key, version) == HeldVersion(until, False)
 
 
 def test_a_deletion_whose_data_would_go_before_the_lock_ends_is_refused_and_says_when(stack: Stack) -> None:

@@ -139,6 +139,7 @@ class Fault(StrEnum):
     RETRY_RESTORE = "somebody retries the restore meanwhile"
     BEGIN_ANEW = "somebody cancels the restore and retries it meanwhile"
     VERIFY = "somebody asks meanwhile whether the backup opens"
+    DRILLS = "a run of the drills meanwhile chooses whose backups are opened"
     CANCEL_SAFETY = "somebody cancels the safety backup meanwhile"
 
 
@@ -774,6 +775,8 @@ class SimulatedService:
                 self.clean_up()
             case Fault.VERIFY:
                 self.verify()
+            case Fault.DRILLS:
+                self.begin_drills()
             case Fault.CANCEL:
                 self.cancel()
             case Fault.RETRY:

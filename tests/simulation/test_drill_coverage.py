@@ -1,6 +1,7 @@
 """500 sites over months, on a compressed clock: who is opened when, within a budget, and what the figures say."""
 
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -11,10 +12,12 @@ from sitebackup.backup.recorder import Recorder
 from sitebackup.domain import drilling
 from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.events import DrillCreated
-from sitebackup.domain.job import Job, Status, StoredObject, Task
+from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task
 from sitebackup.domain.policy import Policy
+from sitebackup.domain.task_ref import RestoreRef
 from sitebackup.drills.run_drills import RunDrills
-from sitebackup.drills.settle_site import SettleSite
+from sitebackup.drills.settle_site import BACKUPS_READ, SettleSite
+from sitebackup.telemetry import metrics
 from tests.builders import NOW, a_job, an_id
 from tests.fakes.bus import MemoryBus
 from tests.fakes.clock import ManualClock
@@ -74,6 +77,14 @@ class Fleet:
                 self._open(event)
             self.bus.bag.clear()
             self.clock.advance(step)
+
+    def counted(self, metric: str) -> float:
+        """What one run adds to a metric."""
+        metrics.clear_metrics()
+        self.run_drills(self.clock.now + HOUR)
+        found: Mapping[str, Any] = metrics.serialize_metric_set()
+        metrics.clear_metrics()
+        return float(found[metric][0])
 
     def _open(self, event: DrillCreated) -> None:
         self.recorder.apply_to_task(event.task, drilling.start, "me")
@@ -163,6 +174,38 @@ def test_a_new_backup_each_night_takes_nothing_from_the_proof_and_is_what_is_ope
     assert newest > max(opened)
 
 
+UNFIT: dict[str, Callable[[Job], Job]] = {
+    "damaged": lambda job: with_task(job, drill=Drill(state=DrillState.DAMAGED, at=NOW)).replace(
+        damaged=True
+    ),
+    "empty": lambda job: with_task(job, object=job.tasks["site"].object.replace(members=0)),  # type: ignore[union-attr]
+    "marked": lambda job: job.replace(delete_at=NOW, delete_cause=DeleteCause.REQUESTED),
+    "a restore's": lambda job: job.replace(safety_for=RestoreRef(restore_id=an_id(), attempt=1)),
+}
+
+
+def with_task(job: Job, **changes: Any) -> Job:
+    return job.replace(tasks={"site": job.tasks["site"].replace(**changes)})
+
+
+@pytest.mark.parametrize("unfit", UNFIT.values(), ids=list(UNFIT))
+def test_the_newest_good_backup_is_opened_however_many_unfit_ones_came_after_it(
+    unfit: Callable[[Job], Job],
+) -> None:
+    fleet = Fleet(gib_per_day=100, sites=1)
+    (good,) = fleet.jobs.all()
+    for _ in range(2 * BACKUPS_READ):
+        fleet.clock.advance(HOUR)
+        fleet.jobs.put(unfit(fleet.back_up(good.site_id)))
+    fleet.live(3 * DAY, step=6 * HOUR)
+    (site,) = fleet.sites.all()
+    opened = fleet.jobs.get(good.id)
+    assert opened is not None
+    assert opened.tasks["site"].drill is not None, "the site was given up"
+    assert site.verified_at == opened.tasks["site"].drill.at
+    assert sum(job.tasks["site"].drill is not None and not job.damaged for job in fleet.jobs.all()) == 1
+
+
 def test_a_site_whose_backups_are_gone_is_forgotten_after_a_day_and_not_before() -> None:
     fleet = Fleet(gib_per_day=100, sites=2)
     gone = fleet.jobs.all()[0]
@@ -179,6 +222,19 @@ def test_nothing_is_opened_by_schedule_without_a_budget() -> None:
     fleet = Fleet(gib_per_day=0, sites=2)
     fleet.live(DAY)
     assert not fleet.opened
+
+
+@pytest.mark.parametrize("budget", [0, 100])
+def test_each_run_counts_the_damaged_backups_that_nobody_has_asked_to_delete(budget: int) -> None:
+    fleet = Fleet(gib_per_day=budget, sites=4)
+    damaged = [job.replace(damaged=True) for job in fleet.jobs.all()[:3]]
+    for job in [*damaged[:2], damaged[2].replace(delete_at=NOW, delete_cause=DeleteCause.REQUESTED)]:
+        fleet.jobs.put(job)
+    for _ in range(2):
+        assert fleet.counted("BackupsDamaged") == 2
+    fleet.jobs.put(damaged[0].replace(damaged=False))
+    fleet.jobs.put(damaged[1].replace(status=Status.DELETED))
+    assert fleet.counted("BackupsDamaged") == 0
 
 
 @pytest.mark.parametrize("crash", ["before the site is told", "before the record is sent"])

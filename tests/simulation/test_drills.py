@@ -66,6 +66,11 @@ class SimulatedDrill(SimulatedService):
         self.calls.clear()
         self._all_is_well = False
 
+    def begin_to_spoil(self, faults: dict[int, Fault]) -> None:
+        """From here on these faults count."""
+        self.faults, self._all_is_well = faults, False
+        self.calls.clear()
+
     def back_up(self) -> str:
         """Another backup of the site, which is done."""
         calls, self._all_is_well = list(self.calls), True
@@ -394,6 +399,43 @@ def test_a_damaged_backup_is_neither_restored_nor_downloaded_unless_that_is_aske
     assert service.create_download(
         BY_SERVICE, service.job_id, "site", allow_damaged=True
     ).stored == object_of(service.job)
+
+
+@pytest.mark.parametrize("fault", [Fault.CRASH_AFTER, Fault.ANSWER_LOST, Fault.DRILLS])
+def test_damage_that_is_found_takes_the_proof_from_its_site_whatever_happens_at_any_call(
+    fault: Fault,
+) -> None:
+    """The backup before is opened in its place, and the next run of the drills counts what is damaged."""
+    for number in count():
+        service = a_service()
+        before = service.job_id
+        service.pass_time(DAY)
+        newer = service.back_up()
+        service.verify_backup(BY_SERVICE, newer)
+        service.finish_drills()
+        assert service.sites.all()[0].verified_at is not None
+        damage(service, service.stored(newer), 60)
+        service.begin_to_spoil({number: fault})
+        with service.invocation():
+            service.verify_backup(BY_SERVICE, newer)
+        service.deliver_next(DELIVERIES)
+        if not service.happened:
+            break
+        service.finish_drills()
+        if not service.stored(newer).damaged:  # the call that asks for it failed, and says so
+            assert number <= FEWEST_CALLS / 2
+            continue
+        service.begin_drills()
+        service.pass_time(DAY / 4)  # a run that was at the site meanwhile looks at it again
+        service.begin_drills()
+        service.finish_drills()
+        proof = service.stored(before).tasks["site"].drill
+        assert proof is not None, service.happened
+        assert proof.is_proof
+        (site,) = service.sites.all()
+        assert site.verified_at == proof.at, service.happened
+        assert service.jobs.damaged(10) == [newer]
+    assert number > FEWEST_CALLS
 
 
 # --- with others at the same backup

@@ -1,6 +1,7 @@
 """Retry, clean-up, deletion and undeletion: which state of a job allows which of them."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -204,6 +205,25 @@ def locked(span: timedelta) -> Job:
     """A done job that is marked, with a lock that ends so long after the start."""
     lock = Lock(mode=LockMode.COMPLIANCE, until=START + span)
     return marked(job_in(Status.DONE)).replace(lock=lock, clean_up_at=START + 9 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("changes", "days"),
+    [
+        ({}, 30),
+        ({"expires_after_days": 3}, 30),
+        ({"expires_after_days": 90}, 30),
+        ({"expires_after_days": 7, "safety_for": RestoreRef(restore_id="e" * 24, attempt=1)}, 7),
+        ({"expires_after_days": 90, "safety_for": RestoreRef(restore_id="e" * 24, attempt=1)}, 30),
+    ],
+)
+def test_a_safety_backup_is_locked_no_longer_than_it_lives_and_any_other_whatever_its_expiry(
+    changes: dict[str, Any], days: int
+) -> None:
+    moment = Moment(START, Policy(lock_mode=LockMode.COMPLIANCE, lock_days=30))
+    job = started(1).replace(**changes)
+    sealed = changed(endings.finish_task(job, moment, SITE, stored(100), 1))
+    assert sealed.lock == Lock(mode=LockMode.COMPLIANCE, until=START + days * DAY)
 
 
 def test_no_removal_begins_under_a_lock_or_a_legal_hold() -> None:

@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import psutil
 import pytest
@@ -261,8 +262,8 @@ class Generated:
         return encode_crc(crc)
 
 
-def many_members(count: int) -> Generated:
-    """Empty members of one length, and ZIP64 end records."""
+def many_members(count: int, *, zip64: bool = True) -> Generated:
+    """Empty members of one length, and ZIP64 end records; without them the number wraps at 65,536."""
     zip_ = Generated()
     local = 30 + 8
 
@@ -291,6 +292,10 @@ def many_members(count: int) -> Generated:
     start = zip_.size
     zip_.add(count * entry, entries_of)
     position = zip_.size
+    if not zip64:
+        number = count % 65_536
+        zip_.add_bytes(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, number, number, count * entry, start, 0))
+        return zip_
     zip_.add_bytes(
         struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, count * entry, start)
         + struct.pack("<4sIQI", b"PK\x06\x07", 0, position, 1)
@@ -318,6 +323,114 @@ def one_big_member(size: int) -> Generated:
     length = zip_.size - start
     zip_.add_bytes(struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 1, 1, length, min(start, top), 0))
     return zip_
+
+
+@pytest.mark.parametrize("count", [65_535, 65_536, 70_000, 131_073])
+def test_a_zip_of_more_members_than_its_end_record_can_count_is_whole(count: int) -> None:
+    """As writers without ZIP64 make them."""
+    zip_ = many_members(count, zip64=False)
+    data = zip_.read(0, zip_.size)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert len(archive.infolist()) == count, "other readers take it"
+    found = drill_of(data, slice_bytes=SLICE)
+    assert (found.state, found.members, found.compared) == (DrillState.OK, count, True), found.message
+
+
+@pytest.mark.parametrize("count", [65_536, 70_000])
+def test_a_directory_that_lost_members_is_damage_however_many_its_end_record_can_count(count: int) -> None:
+    zip_ = many_members(count, zip64=False)
+    data = bytearray(zip_.read(0, zip_.size))
+    struct.pack_into("<2H", data, len(data) - 14, (count - 3) % 65_536, (count - 3) % 65_536)
+    found = drill_of(bytes(data), slice_bytes=SLICE)
+    assert (found.state, found.member) == (DrillState.DAMAGED, None)
+    assert "directory" in (found.message or "")
+
+
+def test_members_out_of_order_are_unread_also_where_the_end_record_can_not_count_them() -> None:
+    zip_ = many_members(70_000, zip64=False)
+    data = bytearray(zip_.read(0, zip_.size))
+    directory = struct.unpack_from("<I", data, len(data) - 6)[0]
+    struct.pack_into(
+        "<I", data, directory + 60_000 * 54 + 42, 0
+    )  # the 60,001st member is where the first one is
+    found = drill_of(bytes(data), slice_bytes=SLICE)
+    assert (found.state, found.members, found.compared) == (DrillState.UNREAD, 60_000, True)
+    assert " 10000 of the members" in (found.message or "")
+
+
+def with_an_encrypted_directory(
+    count: int = 3, *, masked: bool = True, needs: int = 62, extra_record: bool = True
+) -> bytes:
+    """As SecureZIP makes them: APPNOTE 6.3.10, sections 4.3.6, 4.3.11, 4.3.14 (version 2) and 7.3."""
+    noise = random.Random(count)
+    flags = 1 | 1 << 6 | (1 << 13 if masked else 0)
+    members = b"".join(
+        struct.pack("<4s5H3I2H", b"PK\x03\x04", 62, flags, 8, 0, 0, 0, 60, 0, 1, 0) + b"%d" % (number % 10)
+        + noise.randbytes(60)
+        for number in range(count)
+    )  # fmt: skip
+    record = struct.pack("<4sI", b"PK\x06\x08", 8) + noise.randbytes(8) if extra_record else b""
+    decryption = struct.pack("<H16sIH", 16, noise.randbytes(16), 40, 3) + noise.randbytes(38)
+    directory = (record + decryption if extra_record else decryption) + noise.randbytes(46)
+    position = len(members) + len(directory)
+    sector = struct.pack("<H2Q4H", 8, len(directory), 46 * count, 0x660E, 256, 1, 0) + struct.pack("<H", 0)
+    end64 = struct.pack("<4sQ2H2I4Q", b"PK\x06\x06", 44 + len(sector), 62, needs, 0, 0, count, count,
+                        len(directory), len(members)) + sector  # fmt: skip
+    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, position, 1)
+    top = 0xFFFFFFFF
+    return (
+        members
+        + directory
+        + end64
+        + locator
+        + struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, top, top, 0)
+    )
+
+
+SIGNS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "the version": {"masked": False, "extra_record": False},
+    "masked headers": {"needs": 45, "extra_record": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("count", "signs"),
+    [
+        *(
+            (count, signs) for count in (2, 40) for signs in SIGNS.values()
+        ),  # the directory of 40 is compressed
+        (2, {"masked": False, "needs": 45}),
+    ],
+    ids=[*(f"{name}, {count}" for count in (2, 40) for name in SIGNS), "the extra data record"],
+)
+def test_an_encrypted_directory_is_unread_and_its_bytes_are_compared(
+    count: int, signs: dict[str, Any]
+) -> None:
+    data = with_an_encrypted_directory(count, **signs)
+    found = drill_of(data)
+    assert (found.state, found.members, found.compared) == (DrillState.UNREAD, 0, True), found.message
+    assert "its directory is encrypted or compressed" in (found.message or "")
+    assert drill_of(flipped(data, len(data) // 2), stored_as(data)).state is DrillState.DAMAGED
+
+
+def test_a_signed_directory_is_read_to_its_signature() -> None:
+    """APPNOTE 6.3.10, section 4.3.13: the signature counts as part of the directory."""
+    data = a_zip(THREE)
+    end = data.index(EMPTY[:4])
+    signature = struct.pack("<4sH", b"PK\x05\x05", 20) + bytes(20)
+    tail = bytearray(data[end:])
+    struct.pack_into("<I", tail, 12, struct.unpack_from("<I", tail, 12)[0] + len(signature))
+    found = drill_of(data[:end] + signature + tail)
+    assert (found.state, found.members, found.compared) == (DrillState.OK, 3, True), found.message
+    cut = drill_of(
+        data[:end]
+        + signature[:10]
+        + tail[:12]
+        + struct.pack("<I", end - data.index(b"PK\x01\x02") + 10)
+        + tail[16:]
+    )
+    assert cut.state is DrillState.DAMAGED
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from sitebackup.domain.change import Moment
 from sitebackup.domain.errors import Permanent, RepositoryUnavailable, Transient
 from sitebackup.domain.job import DeleteCause, FoundVersion, Job, Status, StoredObject
 from sitebackup.domain.lifecycle import mark_deleted
-from sitebackup.domain.lock import LegalHold
+from sitebackup.domain.lock import LegalHold, Lock, LockMode
 from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
 from sitebackup.domain.principal import OWN_WORK
 from sitebackup.domain.reason import Code
@@ -474,3 +474,32 @@ def test_a_rebuilt_job_is_on_the_legal_hold_that_s3_knows_of(catalogue: Catalogu
     catalogue.rebuild()
     holds = {job.id: job.legal_hold for job in catalogue.jobs.all()}
     assert holds == {held.id: LegalHold(on=True, settled=True), other.id: None}
+
+
+@pytest.mark.parametrize("locked_for", [None, timedelta(days=9), timedelta(days=10), timedelta(days=11)])
+def test_a_rebuilt_job_is_locked_only_if_s3_has_locked_it_as_its_manifest_says(
+    catalogue: Catalogue, locked_for: timedelta | None
+) -> None:
+    """A crash before the manifest was locked, which comes last, left a manifest that promises too much."""
+    lock = Lock(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=10))
+    job = catalogue.a_backup(lock=lock)
+    (version,) = catalogue.storage.versions[job.manifest_key]
+    if locked_for is not None:
+        catalogue.storage.lock(job.manifest_key, version, lock.replace(until=NOW + locked_for))
+    is_locked = locked_for is not None and locked_for >= timedelta(days=10)
+    catalogue.lose_database()
+    catalogue.rebuild()
+    (made,) = catalogue.jobs.all()
+    assert made.lock == (lock if is_locked else None)
+    named = [] if is_locked else [(DifferenceCode.MANIFEST_DIFFERS, "The record has other lock.")]
+    assert [(one.code, one.detail) for one in catalogue.check()] == named
+
+
+def test_a_lock_that_is_over_is_told_as_it_was(catalogue: Catalogue) -> None:
+    lock = Lock(mode=LockMode.COMPLIANCE, until=NOW + timedelta(days=10))
+    catalogue.a_backup(lock=lock)
+    catalogue.lose_database()
+    catalogue.clock.advance(timedelta(days=10))
+    catalogue.rebuild()
+    assert [made.lock for made in catalogue.jobs.all()] == [lock]
+    assert catalogue.check() == []

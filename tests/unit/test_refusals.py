@@ -1,15 +1,24 @@
 """What is asked of a job in the wrong state is refused with a sentence that is true of it."""
 
+from datetime import datetime, timedelta
+from functools import partial
+
 import pytest
 
 from sitebackup.backup.change_job import ChangeJob
+from sitebackup.backup.create_job import CreateBackup, CreateJob
 from sitebackup.backup.recorder import Recorder
-from sitebackup.domain.errors import NotFound, StateForbids, TooLate
+from sitebackup.domain.errors import ActiveJob, NotFound, StateForbids, TooLate
 from sitebackup.domain.job import DeleteCause, Status
 from sitebackup.domain.policy import Policy
-from tests.builders import BY_SERVICE, NOW, a_job
+from sitebackup.domain.principal import Scope, User
+from sitebackup.domain.restore import Restore
+from sitebackup.domain.schedule import Schedule
+from sitebackup.schedules.run_schedule import RunSchedule
+from tests.builders import BY_SERVICE, NOW, a_job, a_restore, an_id
 from tests.fakes.bus import MemoryBus
-from tests.fakes.jobs import MemoryJobs
+from tests.fakes.jobs import MemoryJobs, MemoryRestores
+from tests.fakes.schedules import MemorySchedules
 
 ID = "a" * 24
 MARKED = {"delete_at": NOW, "delete_cause": DeleteCause.REQUESTED}
@@ -82,3 +91,98 @@ def test_a_cancel_of_a_backup_whose_tasks_are_all_done_is_too_late() -> None:
     with pytest.raises(TooLate, match=r"^Everything is backed up; ") as raised:
         ask(holding(Status.RUNNING, sealed_at=NOW), "cancel")
     assert raised.value.members == {"jobId": ID}
+
+
+DAY = timedelta(days=1)
+EXPIRED = {"delete_at": NOW - DAY, "delete_cause": DeleteCause.EXPIRED}
+
+
+def marked_at(at: datetime) -> dict[str, object]:
+    return {"delete_at": at, "delete_cause": DeleteCause.REQUESTED}
+
+
+@pytest.mark.parametrize(
+    ("mark", "asked"), [(marked_at(NOW - DAY), NOW), (marked_at(NOW), NOW + DAY), (EXPIRED, NOW + DAY)]
+)
+def test_a_deletion_is_not_put_off_by_whoever_may_delete(mark: dict[str, object], asked: datetime) -> None:
+    """That would be an undelete, which takes another scope."""
+    jobs = holding(Status.DONE, **mark)
+    before = jobs.get(ID)
+    change_job = ChangeJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()))
+    with pytest.raises(StateForbids, match="later than it is marked for; undelete it first"):
+        change_job.delete(BY_SERVICE, ID, asked)
+    assert jobs.get(ID) == before
+
+
+@pytest.mark.parametrize(
+    ("mark", "asked", "deleted_at"),
+    [
+        (marked_at(NOW - DAY), None, NOW - DAY),
+        (marked_at(NOW + DAY), NOW + DAY, NOW + DAY),
+        (marked_at(NOW + 2 * DAY), NOW + DAY, NOW + DAY),
+        (marked_at(NOW + DAY), None, NOW),
+        (EXPIRED, None, NOW),
+        (EXPIRED, NOW, NOW),
+    ],
+)
+def test_the_earliest_time_that_was_asked_for_holds(
+    mark: dict[str, object], asked: datetime | None, deleted_at: datetime
+) -> None:
+    change_job = ChangeJob(Recorder(holding(Status.DONE, **mark), Policy(), lambda: NOW, MemoryBus()))
+    deleted = change_job.delete(BY_SERVICE, ID, asked)
+    assert (deleted.delete_at, deleted.delete_cause) == (deleted_at, DeleteCause.REQUESTED)
+
+
+def test_a_restore_that_concerns_a_site_out_of_reach_is_in_the_way_but_not_named() -> None:
+    jobs = MemoryJobs()
+    restores = MemoryRestores(jobs)
+    restore, job = a_restore(), a_job(status=Status.FAILED)
+    from_elsewhere = a_restore(user_id=job.user_id, site_id=job.site_id)
+    for active in (restore, from_elsewhere):
+        restores.add(active)
+    jobs.put(job)
+    recorder = Recorder(jobs, Policy(), lambda: NOW, MemoryBus())
+    create_job = CreateJob(recorder, {}, an_id)
+
+    def refused(one: Restore, *sites: str) -> ActiveJob:
+        """What a token for these sites, or for all, is told that asks for a backup, or a retry of one."""
+        access = User(one.user_id, frozenset(sites) or None, frozenset(Scope)).may(Scope.WRITE)
+        request = CreateBackup(user_id=one.user_id, site_id=one.site_id)
+        ask = (
+            partial(create_job, access, request, None)
+            if one is restore
+            else partial(ChangeJob(recorder).retry, access, job.id)
+        )
+        with pytest.raises(ActiveJob) as raised:
+            ask()
+        return raised.value
+
+    for one in (restore, from_elsewhere):
+        assert refused(one).members == {"restoreId": one.id}
+        assert refused(one, one.site_id, one.source_site_id).members == {"restoreId": one.id}
+        error = refused(one, one.site_id)
+        assert (str(error), error.members) == ("A restore of this site is still pending.", {})
+
+
+def test_a_schedule_does_not_name_what_not_everybody_may_know_who_sees_it() -> None:
+    """Its `lastError` is shown to whoever may reach the site."""
+    jobs, schedules = MemoryJobs(), MemorySchedules()
+    restore = a_restore()
+    MemoryRestores(jobs).add(restore)
+    schedules.add(
+        Schedule(
+            site_id=restore.site_id,
+            user_id=restore.user_id,
+            cron="daily",
+            expires_after_days=60,
+            version=1,
+            created_at=NOW,
+            updated_at=NOW,
+            next_tick=NOW,
+            next_run_at=NOW,
+        )
+    )
+    create_job = CreateJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()), {}, an_id)
+    RunSchedule(schedules, create_job, timedelta(0), lambda: NOW)(NOW + DAY)
+    (schedule,) = schedules.page_for(BY_SERVICE, None, 9, None)
+    assert schedule.last_error == "Skipped: A restore of this site is still pending."

@@ -23,7 +23,7 @@ GIB = 1 << 30
 EMPTY = b"PK\x05\x06" + bytes(18)
 
 
-def members(data: bytes) -> int:
+def members(data: bytes) -> int | None:
     """As the service asks for it."""
     return count_members(len(data), data[:HEAD_BYTES], data[-TAIL_BYTES:])
 
@@ -158,7 +158,7 @@ def test_a_zip64_record_may_be_extended_and_a_comment_as_long_as_it_can_be(
 def test_zips_of_any_size_pass_and_cut_ones_do_not(size: int) -> None:
     export = Archive("site", "0" * 24, "1" * 24, size)
 
-    def judged(end: int) -> int:
+    def judged(end: int) -> int | None:
         return count_members(
             end, export.read(0, min(HEAD_BYTES, end)), export.read(max(0, end - TAIL_BYTES), end)
         )
@@ -189,7 +189,7 @@ def ends(head: bytes, directory: int, members: int, behind: bytes = b"") -> byte
     return head + bytes(directory) + record + behind
 
 
-HEAD = b"PK\x03\x04member"
+HEAD = b"PK\x03\x04\x14\0\0\0me"
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -201,6 +201,18 @@ def test_a_directory_has_at_least_46_bytes_a_member(count: int) -> None:
         f"its end record at byte {len(HEAD) + count * ENTRY - 1} tells {count} members "
         f"in {count * ENTRY - 1} bytes at byte {len(HEAD)}" in message
     )
+
+
+def test_an_end_record_that_counts_none_counts_65536_if_its_directory_has_room_for_them() -> None:
+    assert members(ends(HEAD, 65_536 * ENTRY, 0)) == 65_536
+    assert refused(ends(HEAD, 65_536 * ENTRY - 1, 0))[0] is Code.EXPORT_INCOMPLETE
+
+
+@pytest.mark.parametrize("count", [1, 4464, 65_535])
+def test_a_number_that_may_have_wrapped_is_not_told(count: int) -> None:
+    """Its directory has room for 65,536 members more: only that can tell."""
+    assert members(ends(HEAD, (count + 65_536) * ENTRY - 1, count)) == count
+    assert members(ends(HEAD, (count + 65_536) * ENTRY, count)) is None
 
 
 def test_members_and_the_bytes_they_begin_with_come_together() -> None:

@@ -30,7 +30,7 @@ class ChangeJob:
             return self._change(job, "retried", lifecycle.retry)
         except DuplicateJob:
             claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
-            raise site_claimed(claim) from None
+            raise site_claimed(claim, access, job.user_id) from None
 
     def cancel(self, access: Access, job_id: str) -> Job:
         """Stops what has not started; what runs stops at its next step. Raises TooLate once all tasks are done."""
@@ -41,8 +41,9 @@ class ChangeJob:
     def delete(self, access: Access, job_id: str, at: datetime | None) -> Job:
         """Marks the job's data for deletion, now or at a later time.
 
-        Raises BadRequest for a time in the past, or later than anything could expire, and Locked if the data would go
-        while it is locked or on legal hold.
+        What was asked for before, for an earlier time, holds. Raises BadRequest for a time in the past, or later than
+        anything could expire, Locked if the data would go while it is locked or on legal hold, and StateForbids for a
+        time that is later than that of a mark: only an undelete takes a mark back.
         """
         now = self.recorder.now()
         if at is not None and not now <= at <= now + timedelta(days=MAX_DAYS):
@@ -50,6 +51,7 @@ class ChangeJob:
 
         def mark(job: Job, moment: Moment) -> Change | None:
             _check_unlocked(job, moment, at or now)
+            _check_not_later(job, moment, at)
             return lifecycle.mark_deleted(job, moment, at or now, DeleteCause.REQUESTED)
 
         return self._change(visible(self.recorder.jobs, access, "backup", job_id), "deleted", mark)
@@ -101,6 +103,17 @@ def _check_unlocked(job: Job, moment: Moment, at: datetime) -> None:
             f"Backup {job.id} is locked until {until}. Ask for its deletion at a later time.",
             jobId=job.id,
             lockedUntil=until,
+        )
+
+
+def _check_not_later(job: Job, moment: Moment, at: datetime | None) -> None:
+    """Raises StateForbids if a mark would be moved to a later time, which is more than the right to delete."""
+    marked = job.delete_at
+    if job.delete_cause is DeleteCause.EXPIRED:  # asked for anew, it has a grace period of its own
+        marked = moment.now
+    if at is not None and marked is not None and at > marked and job.removing_at is None:
+        raise StateForbids(
+            f"Backup {job.id} can't be deleted later than it is marked for; undelete it first.", jobId=job.id
         )
 
 

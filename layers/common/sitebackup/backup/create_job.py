@@ -54,9 +54,9 @@ class CreateJob:
         Raises NotYourUser, NotFound, BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
         access.check(request.user_id, request.site_id)
-        return self.once(request, checked_key(f"{request.user_id}:backup", idempotency_key))
+        return self.once(access, request, checked_key(f"{request.user_id}:backup", idempotency_key))
 
-    def once(self, request: CreateBackup, key: str | None) -> Job:
+    def once(self, access: Access, request: CreateBackup, key: str | None) -> Job:
         """The one job of this key, for whoever may reach the site. Raises what the call itself does."""
         names = request.providers or list(self.providers)
         digest = _digest(request) if key else None
@@ -89,14 +89,15 @@ class CreateJob:
         try:
             self.recorder.create(job, events)
         except DuplicateJob:
-            return self._existing(job)
+            return self._existing(access, job)
         return job
 
-    def _existing(self, job: Job) -> Job:
+    def _existing(self, access: Access, job: Job) -> Job:
         """The job that stands in the way: the same request's, or another one."""
         if same := self._repeated(job.site_id, job.idempotency_key, job.request_digest):
             return same
-        raise site_claimed(self.recorder.jobs.claim_of(job.user_id, job.site_id))
+        claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
+        raise site_claimed(claim, access, job.user_id)
 
     def _repeated(self, site_id: str, key: str | None, digest: str | None) -> Job | None:
         """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request.
@@ -125,13 +126,15 @@ def _digest(request: CreateBackup) -> str:
     return hashlib.sha256(msgspec.json.encode(asked)).hexdigest()
 
 
-def site_claimed(claim: SiteClaim | None) -> ActiveJob | Conflict:
-    """What to raise if a site was claimed a moment ago, and `claim` is what holds it now (I10)."""
+def site_claimed(claim: SiteClaim | None, access: Access, user_id: str) -> ActiveJob | Conflict:
+    """What to raise if a site of the user was claimed a moment ago, and `claim` is what holds it now (I10)."""
     if claim is None:
         return Conflict("what was active on the site has just ended")
-    status = claim.status.replace("_", " ")
-    message = f"{claim.kind.capitalize()} {claim.id} of this site is still {status}."
-    return ActiveJob(message, **{ID_NAMES[claim.kind]: claim.id})
+    status, seen = claim.status.replace("_", " "), claim.seen_by(access, user_id)
+    if seen.id is None:
+        return ActiveJob(f"A {claim.kind} of this site is still {status}.")
+    message = f"{claim.kind.capitalize()} {seen.id} of this site is still {status}."
+    return ActiveJob(message, **{ID_NAMES[claim.kind]: seen.id})
 
 
 def check_providers(names: Sequence[str], known: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from typing import NamedTuple
 
 from ..domain.errors import ObjectExists, Permanent, Transient
 from ..domain.events import TaskUpdated
@@ -43,12 +44,13 @@ class FinishJob:
         if job is None or not job.awaits_finish(ref.attempt):
             return
         try:
-            if not self.retry(lambda: self._is_described(job, deadline), ref, deadline):
+            manifest = self.retry(lambda: self._described(job, deadline), ref, deadline)
+            if manifest is None:
                 count("ManifestConflicts")
                 logger.error("another manifest is in the way", extra=log_context(ref))
                 return
             if job.lock:
-                self._lock(job, job.lock, ref, deadline)
+                self._lock(job, job.lock, manifest, ref, deadline)
         except (Transient, Permanent) as error:
             count("FinishesPutOff")
             logger.warning(
@@ -62,23 +64,21 @@ class FinishJob:
             job.id, lambda job, moment: finish_job(job, moment, ref.attempt, earlier), known=job
         )
 
-    def _lock(self, job: Job, lock: Lock, ref: TaskRef, deadline: datetime) -> None:
-        """Locks each verified version, and the manifest; what is locked for as long already stays so.
+    def _lock(self, job: Job, lock: Lock, manifest: "_Version", ref: TaskRef, deadline: datetime) -> None:
+        """Locks each verified version, and the manifest last; what is locked for as long already stays so.
 
         S3 takes no lock that ends in the past. Whatever kept it from being set so long, the backup is good.
         """
         if lock.until <= self.clock.now():
             logger.warning("its lock would be over", extra=log_context(ref))
             return
-        manifest = self.retry(lambda: self.storage.head(job.manifest_key), ref, deadline)
-        for stored in [*(task.object for task in job.tasks.values()), manifest]:
-            if stored is None:
-                raise Transient("S3 took the manifest, but shows none.")
+        objects = [task.object for task in job.tasks.values() if task.object]
+        for key, version_id in [*(_Version(one.key, one.version_id) for one in objects), manifest]:
             try:
-                self.retry(partial(self.storage.lock, stored.key, stored.version_id, lock), ref, deadline)
+                self.retry(partial(self.storage.lock, key, version_id, lock), ref, deadline)
             except Permanent:
-                held = self.storage.held(stored.key, stored.version_id or "")
-                if held is None or held.until is None or held.until < lock.until:
+                held = self.storage.held(key, version_id or "")
+                if held is None or not held.is_locked_until(lock.until):
                     raise
 
     def _earlier(self, job: Job) -> list[Job]:
@@ -88,16 +88,23 @@ class FinishJob:
         same_site = {"userId": job.user_id, "siteId": job.site_id}
         return self.recorder.jobs.page({**same_site, "status": Status.DONE}, BACKUPS_READ, None)
 
-    def _is_described(self, job: Job, deadline: datetime) -> bool:
-        """Whether the job's manifest is in the bucket (I18): written now, or by a call whose answer was lost."""
+    def _described(self, job: Job, deadline: datetime) -> "_Version | None":
+        """The job's manifest in the bucket (I18), written now or by a call whose answer was lost; None: another one."""
         manifest = manifest_of(job)
         try:
-            self.storage.put_once(job.manifest_key, manifest, self.clock.left_until(deadline))
+            version = self.storage.put_once(job.manifest_key, manifest, self.clock.left_until(deadline))
         except ObjectExists:
             stored = self.storage.head(job.manifest_key)
             if stored is None:
                 raise Transient("S3 refuses the manifest, but shows none.") from None
-            if stored.size != len(manifest):
-                return False
-            return self.storage.read(stored, 0, stored.size) == manifest
-        return True
+            if stored.size != len(manifest) or self.storage.read(stored, 0, stored.size) != manifest:
+                return None
+            version = stored.version_id
+        return _Version(job.manifest_key, version)
+
+
+class _Version(NamedTuple):
+    """Which version at which key: somebody may have put another one on top of it."""
+
+    key: str
+    version_id: str | None

@@ -19,7 +19,7 @@ from ..domain.catalog import (
 )
 from ..domain.errors import Conflict, DuplicateJob, Permanent
 from ..domain.job import FoundVersion, Job
-from ..domain.lock import LegalHold
+from ..domain.lock import HeldVersion, LegalHold
 from ..domain.model import Model
 from ..domain.policy import Policy
 from ..domain.principal import OWN_WORK
@@ -156,9 +156,16 @@ class RebuildCatalog:
         return "jobs" if self._add(job) else "jobs_present"
 
     def _held(self, job: Job, manifest: FoundVersion) -> Job:
-        """With the legal hold that S3 knows of, as the manifest tells of none."""
-        held = self.storage.held(manifest.key, manifest.version_id or "")
-        return job.replace(legal_hold=LegalHold(on=True, settled=True)) if held and held.legal_hold else job
+        """With the legal hold that S3 knows of, as the manifest tells of none, and with no lock that S3 never got.
+
+        The manifest is written before the locks are set, and locked as the last.
+        """
+        held = self.storage.held(manifest.key, manifest.version_id) or HeldVersion(None, legal_hold=False)
+        if held.legal_hold:
+            job = job.replace(legal_hold=LegalHold(on=True, settled=True))
+        if job.lock and job.lock.until > self.clock.now() and not held.is_locked_until(job.lock.until):
+            job = job.replace(lock=None)
+        return job
 
     def _add(self, job: Job) -> bool:
         """Whether the record was missing. Its key may have been used anew since the database was lost.

@@ -7,10 +7,8 @@ the time is that at which the day began. Both are written once.
 from datetime import UTC, datetime
 from typing import Literal
 
-import msgspec
-
 from ..domain.job import FoundVersion
-from ..domain.model import Model
+from ..domain.model import Model, decode
 from ..domain.schedule import Schedule
 from ..ports.storage import ListingPlace, ObjectStorage
 from .folders import read_whole
@@ -80,7 +78,7 @@ def pages_past(storage: ObjectStorage, name: str, past: str) -> list[FoundVersio
 
 def read_page(storage: ObjectStorage, found: FoundVersion) -> list[Schedule]:
     """Raises msgspec.ValidationError or msgspec.DecodeError if it is not a page; Transient or Permanent."""
-    return msgspec.json.decode(read_whole(storage, found), type=Page).schedules
+    return decode(read_whole(storage, found), Page).schedules
 
 
 def last_of(found: FoundVersion) -> str:

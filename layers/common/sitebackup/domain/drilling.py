@@ -147,6 +147,11 @@ class Newest(NamedTuple):
     job: Job
     task: Task
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether its zip has no members: any that has some is newer than that (I19)."""
+        return self.task.object is not None and self.task.object.members == 0
+
 
 def newest_good(jobs: Sequence[Job]) -> dict[str, Newest]:
     """By provider, of these done jobs of one site: as `JobRepository.holds_newest_good` has it (I19)."""
@@ -172,14 +177,15 @@ def opened_at(jobs: Sequence[Job], newest: Mapping[str, Newest]) -> tuple[dateti
     """Since when each provider of the site has a backup that was opened when it was the newest one.
 
     And whether parts of one could not be judged. None: of some provider none of these jobs was opened.
-    A backup that comes while its predecessor is opened takes nothing from the proof.
+    A backup that comes while its predecessor is opened takes nothing from the proof. What is suspected of damage
+    proves nothing.
     """
     proofs: list[Drill] = []
     for name in newest:
         drills = [
             task.drill
             for job in jobs
-            if why_not(job) is None and (task := job.tasks.get(name)) and task.drill
+            if why_not(job) is None and (task := job.tasks.get(name)) and task.drill and not task.is_suspected
         ]
         proof = max((drill for drill in drills if drill.is_proof), key=lambda drill: drill.at, default=None)
         if proof is None:

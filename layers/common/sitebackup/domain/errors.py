@@ -117,7 +117,7 @@ class MissingScope(RequestError):
 
 
 class ActiveJob(RequestError):
-    """The site has an active job; `jobId` names it."""
+    """The site has an active job or restore; `jobId` or `restoreId` names it, if the caller may know of it."""
 
 
 class StateForbids(RequestError):

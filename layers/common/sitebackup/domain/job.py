@@ -82,7 +82,7 @@ class StoredObject(Model, frozen=True, kw_only=True):
     checksum_crc64nvme: str = msgspec.field(name="checksumCRC64NVME")
     version_id: str | None = None
     members: int | None = None
-    """Of the zip; None if the provider's format is `any`."""
+    """Of the zip; None if the format is `any`, or the end record does not tell it for sure."""
     format: Literal["zip", "any"] = "zip"
     """What its provider was said to send."""
     parts: int = 1
@@ -168,6 +168,11 @@ class Task(Model, frozen=True, kw_only=True):
     def is_damaged(self) -> bool:
         """Whether a drill found that its object can't be opened."""
         return self.drill is not None and self.drill.state is DrillState.DAMAGED
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether a drill that is under way has found damage once."""
+        return self.drilling is not None and self.drilling.suspicion is not None
 
     @property
     def handed_out(self) -> range:

@@ -101,9 +101,14 @@ def mark_clean(job: Job, moment: Moment) -> Change | None:
 
 
 def mark_deleted(job: Job, moment: Moment, at: datetime, cause: DeleteCause) -> Change | None:
-    """Marks a final job: its data goes when the grace period after `at` is over."""
+    """Marks a final job: its data goes when the grace period after `at` is over.
+
+    A request never moves an earlier one to a later time, which would take it back: the very job, if it comes later.
+    """
     if job.status not in FINISHED or job.removing_at is not None:
         return None
+    if job.delete_at is not None and job.delete_cause is DeleteCause.REQUESTED and job.delete_at <= at:
+        return Change(job)
     remove_at = at + timedelta(seconds=moment.policy.delete_grace_seconds)
     due = min(remove_at, job.clean_up_at) if job.clean_up_at else remove_at
     return Change(job.replace(delete_at=at, delete_cause=cause, updated_at=moment.now, clean_up_at=due))

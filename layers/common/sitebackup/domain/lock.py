@@ -42,3 +42,7 @@ class HeldVersion(NamedTuple):
     until: datetime | None
     """None: it is not locked."""
     legal_hold: bool
+
+    def is_locked_until(self, time: datetime) -> bool:
+        """Until then, or longer."""
+        return self.until is not None and self.until >= time

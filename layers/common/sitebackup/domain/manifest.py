@@ -10,7 +10,7 @@ import msgspec
 
 from .job import Job, StoredObject
 from .lock import Lock
-from .model import Id, Model, ProviderName
+from .model import Id, Model, ProviderName, decode
 from .task_ref import RestoreRef
 
 
@@ -87,4 +87,4 @@ def manifest_of(job: Job) -> bytes:
 
 def read_manifest(data: bytes) -> Manifest:
     """Raises msgspec.ValidationError, which names the offending field, or msgspec.DecodeError."""
-    return msgspec.json.decode(data, type=Manifest)
+    return decode(data, Manifest)

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Annotated, Any, Self
 
 import msgspec
@@ -32,11 +33,34 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     @classmethod
     def from_document(cls, document: object) -> Self:
         """Raises msgspec.ValidationError, which names the offending field."""
+        _learn(cls)
         return msgspec.convert(document, cls)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with these fields changed."""
         return msgspec.structs.replace(self, **changes)
+
+
+_learnt: set[type] = set()
+_learning = Lock()
+
+
+def _learn(kind: type) -> None:
+    """One thread at a time.
+
+    msgspec 0.22 learns a type when it first meets it. Another thread that meets it meanwhile finds half of what is
+    learnt, and that ends the process.
+    """
+    if kind not in _learnt:
+        with _learning:
+            msgspec.json.Decoder(kind)
+            _learnt.add(kind)
+
+
+def decode[M: Model](data: bytes | str | msgspec.Raw, kind: type[M]) -> M:
+    """From JSON. Raises msgspec.ValidationError, which names the offending field, or msgspec.DecodeError."""
+    _learn(kind)
+    return msgspec.json.decode(data, type=kind)
 
 
 def in_plain_words(error: msgspec.ValidationError, kind: type[Model]) -> tuple[str, str]:

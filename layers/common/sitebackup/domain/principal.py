@@ -5,7 +5,7 @@ can be written that forgets whose documents it is about.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from .errors import BadRequest, MissingScope, NotFound, NotYourUser, ServiceOnly
@@ -79,6 +79,10 @@ class Access:
         if self.user_id is not None and user_id != self.user_id:
             return False
         return self.sites is None or self.sites.issuperset(sites)
+
+    def narrowed(self, user_id: str, site_id: str) -> "Access":
+        """What of it concerns this site alone: for what everybody is shown who may reach that."""
+        return replace(self, user_id=user_id, sites=frozenset({site_id}))
 
     def check(self, user_id: str, *sites: str) -> None:
         """For a call that names whom it is for. Raises NotYourUser, or NotFound for a site out of reach."""

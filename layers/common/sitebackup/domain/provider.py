@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from .errors import Permanent
-from .model import Model, ProviderName, in_plain_words
+from .model import Model, ProviderName, decode, in_plain_words
 from .reason import Code
 from .task_ref import TaskRef
 
@@ -110,7 +110,7 @@ def parse_providers(text: str | bytes) -> dict[str, Provider]:
 
 def _provider(position: int, item: msgspec.Raw) -> Provider:
     try:
-        provider = msgspec.json.decode(item, type=Provider)
+        provider = decode(item, Provider)
     except msgspec.ValidationError as error:
         path, wrong = in_plain_words(error, Provider)
         raise ProvidersError(f"providers[{position}]{'.' if path else ''}{path}: {wrong}") from error

@@ -40,8 +40,9 @@ class Site(Model, frozen=True, kw_only=True):
         return self.replace(since=at, verified_at=at, unread=unread, look_at=at)
 
     def unproven(self, now: datetime) -> Self:
-        """What had proven it is damaged. It is due at once, unless an earlier backup proves it."""
-        return self.replace(since=now, verified_at=None, unread=False, look_at=now)
+        """What had proven it, if anything had, is damaged. It is due at once, unless an earlier backup proves it."""
+        since = self.since if self.verified_at is None else now
+        return self.replace(since=since, verified_at=None, unread=False, look_at=now)
 
 
 class Coverage(Model, frozen=True, kw_only=True):

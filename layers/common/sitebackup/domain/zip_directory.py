@@ -11,6 +11,9 @@ from typing import NamedTuple
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _ENTRY_SIGNATURE, _LOCAL_SIGNATURE = b"PK\x01\x02", b"PK\x03\x04"
+_EXTRA_DATA_SIGNATURE = b"PK\x06\x08"
+_SIGNED = struct.Struct("<4sH")
+_SIGNED_SIGNATURE = b"PK\x05\x05"
 _ENCRYPTED = 1 | 1 << 6 | 1 << 13
 _PATCHED = 1 << 5
 _UTF8 = 1 << 11
@@ -28,6 +31,13 @@ INFLATED_AT_ONCE = 1 << 20
 
 class Damage(Exception):
     """What is stored can't be opened; the message says why."""
+
+
+class Unreadable(Exception):
+    """Nobody here can read the directory."""
+
+    def __init__(self) -> None:
+        super().__init__("its directory is encrypted or compressed")
 
 
 class Member(NamedTuple):
@@ -49,8 +59,11 @@ class Member(NamedTuple):
 def read_entry(data: memoryview) -> tuple[Member, int]:
     """The first member of these bytes of a directory, and the bytes that it has there.
 
-    Raises Damage if they begin with no whole entry: whoever calls gives MAX_ENTRY_BYTES, or all that is left.
+    Raises Damage if they begin with no whole entry: whoever calls gives MAX_ENTRY_BYTES, or all that is left. Raises
+    Unreadable if they begin with what stands before a directory that is encrypted (section 4.3.11).
     """
+    if data[:4] == _EXTRA_DATA_SIGNATURE:
+        raise Unreadable
     if len(data) < _ENTRY.size:
         raise Damage("The directory ends within a member's entry.")
     (signature, _, _, flags, method, _, _, crc32, stored_size, size, name_length, extra_length, comment_length,
@@ -67,6 +80,14 @@ def read_entry(data: memoryview) -> tuple[Member, int]:
         size, stored_size, start = _from_zip64(extra, size, stored_size, start)
     unreadable = _unreadable(flags, method)
     return Member(name[:_SHOWN], start, stored_size, size, crc32, method == _DEFLATED, unreadable), length
+
+
+def is_signature(data: memoryview) -> bool:
+    """Whether these bytes are the digital signature that may end a directory (section 4.3.13)."""
+    if len(data) < _SIGNED.size:
+        return False
+    signature, length = _SIGNED.unpack_from(data)
+    return bool(signature == _SIGNED_SIGNATURE and len(data) == _SIGNED.size + length)
 
 
 def _from_zip64(extra: memoryview, *fields: int) -> list[int]:

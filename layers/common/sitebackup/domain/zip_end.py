@@ -4,6 +4,9 @@ Source: PKWARE APPNOTE 6.3.10, sections 4.3.14 (ZIP64 end of central directory r
 4.3.16 (end of central directory record). A zip ends with its end record, which says where the directory of its
 members is, in front of it. A zip that was cut has no end record, or one of a
 zip that is stored inside it. The positions in that one do not fit the whole.
+
+A writer that knows no ZIP64 counts members modulo 65,536. A directory may be encrypted, and compressed before that:
+section 7.3.
 """
 
 import struct
@@ -19,6 +22,15 @@ _LOCATOR_FIELDS = struct.Struct("<4sIQI")
 _MAX_COMMENT = 0xFFFF
 _MAX_END64 = 4096  # bytes; the record has 56, and more only where the directory is encrypted
 _MIN_ENTRY = 46  # bytes of a member in the directory
+_FLAGS_AT, _MASKED = (
+    6,
+    1 << 13,
+)  # of a local file header, whose values are masked where the directory is encrypted
+_NEEDS_DECRYPTION = 62  # the version of those who can read such a directory
+WRAPS_AT = 0x10000
+"""Members that the end record can't tell from none."""
+MIN_WRAPPED_BYTES = WRAPS_AT * _MIN_ENTRY
+"""Of a directory: so many members more have at least so many bytes."""
 
 HEAD_BYTES = 64
 # The 65,557 bytes in which an end record must begin, and in front of them room for those of ZIP64.
@@ -32,11 +44,21 @@ class Directory(NamedTuple):
     length: int
     """Bytes."""
     start: int
+    wraps: bool = False
+    """There may be 65,536 members more, or a multiple of that."""
+    is_encrypted: bool = False
+    """Or compressed: nobody here can read it."""
+
+    @property
+    def may_have_more(self) -> bool:
+        """Whether there is room for 65,536 members more, which its end record could not tell."""
+        return self.wraps and self.length >= (self.members + WRAPS_AT) * _MIN_ENTRY
 
 
-def count_members(size: int, head: bytes, tail: bytes) -> int:
-    """The number of members of the zip; as `find_directory`."""
-    return find_directory(size, head, tail).members
+def count_members(size: int, head: bytes, tail: bytes) -> int | None:
+    """The number of members of the zip; None if only its directory can tell. Otherwise as `find_directory`."""
+    found = find_directory(size, head, tail)
+    return None if found.may_have_more else found.members
 
 
 def find_directory(size: int, head: bytes, tail: bytes) -> Directory:
@@ -53,7 +75,7 @@ def find_directory(size: int, head: bytes, tail: bytes) -> Directory:
     at = len(tail)
     while (at := tail.rfind(_END, 0, at + len(_END) - 1)) >= 0:
         try:
-            return _directory_by(tail, at, size - len(tail), has_members=head.startswith(_MEMBER))
+            return _directory_by(tail, at, size - len(tail), head)
         except _Unfit as error:  # the comment of a zip may look like an end record: then look before it
             wrong = wrong or str(error)
     raise Permanent(
@@ -76,12 +98,14 @@ class _EndRecord(NamedTuple):
     members: int
     length: int
     start: int
+    needs: int | None = None
+    """The version of its readers, if it is a record of ZIP64."""
 
     def ends_at(self, position: int) -> bool:
         return self.start + self.length == position
 
 
-def _directory_by(tail: bytes, at: int, before: int, *, has_members: bool) -> Directory:
+def _directory_by(tail: bytes, at: int, before: int, head: bytes) -> Directory:
     """The directory by the end record at `tail[at:]`; the tail begins at byte `before`. Raises _Unfit."""
     position = before + at
     behind = len(tail) - at - _END_FIELDS.size
@@ -98,15 +122,22 @@ def _directory_by(tail: bytes, at: int, before: int, *, has_members: bool) -> Di
         raise _Unfit(f"{where} is for a directory of {directory.length} bytes at byte {directory.start}")
     if directory.disk or directory.starts_on_disk or directory.members_on_disk != directory.members:
         raise _Unfit(f"{where} is that of one of several disks")
+    members, wraps, has_members = directory.members, directory.needs is None, head.startswith(_MEMBER)
+    if wraps and not members and directory.length >= MIN_WRAPPED_BYTES:
+        members = WRAPS_AT
+    is_encrypted = (directory.needs or 0) >= _NEEDS_DECRYPTION or _is_masked(head)
     if (
-        directory.length < directory.members * _MIN_ENTRY
-        or has_members != (directory.members > 0)
+        (directory.length < members * _MIN_ENTRY and not is_encrypted)
+        or has_members != (members > 0)
         or has_members != (directory.start > 0)
     ):
-        raise _Unfit(
-            f"{where} tells {directory.members} members in {directory.length} bytes at byte {directory.start}"
-        )
-    return Directory(directory.members, directory.length, directory.start)
+        raise _Unfit(f"{where} tells {members} members in {directory.length} bytes at byte {directory.start}")
+    return Directory(members, directory.length, directory.start, wraps, is_encrypted)
+
+
+def _is_masked(head: bytes) -> bool:
+    flags = int.from_bytes(head[_FLAGS_AT : _FLAGS_AT + 2], "little")
+    return head.startswith(_MEMBER) and bool(flags & _MASKED)
 
 
 def _zip64(tail: bytes, at: int, before: int) -> tuple[_EndRecord, int] | None:
@@ -118,8 +149,8 @@ def _zip64(tail: bytes, at: int, before: int) -> tuple[_EndRecord, int] | None:
     record = position - before
     if signature != _LOCATOR or disk or disks > 1 or not 0 <= record <= locator - _END64_FIELDS.size:
         return None
-    signature, _, _, _, *fields = _END64_FIELDS.unpack_from(tail, record)
-    return (_EndRecord(*fields), position) if signature == _END64 else None
+    signature, _, _, needs, *fields = _END64_FIELDS.unpack_from(tail, record)
+    return (_EndRecord(*fields)._replace(needs=needs), position) if signature == _END64 else None
 
 
 def _beginning(head: bytes) -> str:

@@ -8,11 +8,11 @@ from threading import Lock
 
 from aws_lambda_powertools.metrics import MetricUnit
 
-from ..backup.recorder import Recorded, Recorder
+from ..backup.recorder import MAX_CONFLICTS, Recorded, Recorder
 from ..domain import drilling
 from ..domain.backoff import pause
 from ..domain.drill import Drill, DrillState, Place
-from ..domain.errors import Permanent, TaskEnded, Transient
+from ..domain.errors import Conflict, Permanent, TaskEnded, Transient
 from ..domain.events import DrillCreated
 from ..domain.job import Job, StoredObject
 from ..domain.task_ref import TaskRef
@@ -69,7 +69,7 @@ class DrillBackup:
         except (Transient, Permanent) as error:
             self._postpone(ref, owner, error, found[1].tries)
         else:
-            self._store(ref, owner, result)
+            self._store(started.after, ref, owner, result)
         seconds = self.clock.monotonic() - began
         count("BytesDrilled", reading.bytes_read, MetricUnit.Bytes)
         self.sites.add_work(self.recorder.now(), reading.bytes_read, seconds)
@@ -100,11 +100,14 @@ class DrillBackup:
             )
             return opening()
 
-    def _store(self, ref: TaskRef, owner: str, result: Found) -> None:
+    def _store(self, job: Job, ref: TaskRef, owner: str, result: Found) -> None:
         drill = result.drill
         if drill is None:
             self.recorder.apply_to_task(ref, drilling.hand_over, owner, result.place)
             return
+        under_way = job.tasks[ref.provider].drilling
+        if drill.state is DrillState.DAMAGED and under_way and under_way.suspicion and under_way.of_newest:
+            self._take_proof(job)
         ended = self.recorder.apply_to_task(ref, drilling.finish, owner, drill)
         if ended is not None:
             self._ended(ended, ref)
@@ -139,15 +142,19 @@ class DrillBackup:
                 count("DrillsUnread")
                 logger.warning("drill could not judge", extra={**context, "found": drill.message})
             case DrillState.DAMAGED:
-                count("BackupsDamaged")
                 logger.error("backup damaged", extra={**context, "found": drill.message})
                 self._drill_next(recorded.after, ref.provider)
         job = recorded.after
         if site := self.sites.get(job.user_id, job.site_id):
-            if drill.state is DrillState.DAMAGED and drill.of_newest:
-                self.sites.replace(site, site.unproven(self.recorder.now()))
-                site = self.sites.get(job.user_id, job.site_id) or site
             self.settle(site)
+
+    def _take_proof(self, job: Job) -> None:
+        """Before the damage is stored: whatever is lost then, the next run of the drills finds the site due."""
+        for _ in range(MAX_CONFLICTS):
+            site = self.sites.get(job.user_id, job.site_id)
+            if site is None or self.sites.replace(site, site.unproven(self.recorder.now())):
+                return
+        raise Conflict(f"site {job.site_id} kept changing")
 
     def _drill_next(self, damaged: Job, provider: str) -> None:
         """The backup that takes the place of the damaged one is opened at once, unless it was already."""

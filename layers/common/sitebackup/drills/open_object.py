@@ -23,7 +23,9 @@ from ..domain.zip_directory import (
     Damage,
     Member,
     MemberCheck,
+    Unreadable,
     header_length,
+    is_signature,
     read_entry,
 )
 from ..ports.runtime import Clock
@@ -69,9 +71,7 @@ class OpenObject:
         began = self.place
         self._bytes = _Bytes(self.stored.size, began, self.read, self.pool, self.slice_bytes, self._look)
         try:
-            directory = self._directory()
-            while (member := directory.next(self.place)) is not None:
-                self._open(member, directory)
+            self._open_members(self._directory())
             self._skip_to(self.stored.size)
             if self._bytes.crc() != self.stored.checksum_crc64nvme:
                 raise Damage("Its bytes do not have the checksum that they were stored with.")
@@ -102,6 +102,14 @@ class OpenObject:
         except Permanent as error:
             raise Damage(str(error).replace("The export", "What is stored")) from None
         return _Directory(found, self.read, self.directory_bytes)
+
+    def _open_members(self, directory: "_Directory") -> None:
+        """All that are left. Raises Damage."""
+        try:
+            while (member := directory.next(self.place)) is not None:
+                self._open(member, directory)
+        except Unreadable as error:
+            self.place = self._without(directory.end(self.place), None, str(error))
 
     def _open(self, member: Member, directory: "_Directory") -> None:
         """One member, from where the pass is. Raises Damage."""
@@ -139,8 +147,8 @@ class OpenObject:
                     left = opened.step(left)
         opened.finish()
 
-    def _without(self, passed: Place, name: str, why: str) -> Place:
-        """Past a member that is not opened."""
+    def _without(self, passed: Place, name: str | None, why: str) -> Place:
+        """Past a member, or all, that is not opened."""
         first = passed.unread_because is None
         return passed.replace(
             unread=self.place.unread + passed.entry - self.place.entry,
@@ -204,21 +212,34 @@ class _Directory:
         self._held, self._held_at, self._length = memoryview(b""), 0, 0
 
     def next(self, place: Place) -> Member | None:
-        """The one that follows what was passed; None: all were. Raises Damage."""
+        """The one that follows what was passed; None: all were. Raises Damage or Unreadable."""
         left = self._found.length - place.directory_at
-        if place.entry == self._found.members:
-            if left:
-                raise Damage(f"The directory has {left} bytes more than those of its {place.entry} members.")
+        may_be_all = self._members(place.entry) == place.entry
+        if not left:
+            if not may_be_all:
+                raise Damage(f"The directory ends after {place.entry} of {self._found.members} members.")
             return None
+        if self._found.is_encrypted:
+            raise Unreadable
         at = place.directory_at - self._held_at
         if at < 0 or len(self._held) - at < min(MAX_ENTRY_BYTES, left):
             length = min(self._slice_bytes, left)
-            if not length:
-                raise Damage(f"The directory ends after {place.entry} of {self._found.members} members.")
             data = self._read(self._found.start + place.directory_at, length)
             self._held, self._held_at, at = memoryview(data), place.directory_at, 0
+        if may_be_all:
+            if is_signature(self._held[at : at + left]):
+                return None
+            if not self._found.wraps or left < zip_end.MIN_WRAPPED_BYTES:
+                raise Damage(f"The directory has {left} bytes more than those of its {place.entry} members.")
         member, self._length = read_entry(self._held[at:])
         return member
+
+    def _members(self, at_least: int) -> int:
+        """So many as the end record says, or more by a multiple of what it can't count."""
+        found = self._found
+        if not found.wraps or found.members >= at_least:
+            return found.members
+        return at_least + (found.members - at_least) % zip_end.WRAPS_AT
 
     def passed(self, place: Place) -> Place:
         """Past the member that `next` gave."""
@@ -226,7 +247,7 @@ class _Directory:
 
     def end(self, place: Place) -> Place:
         """Past all members."""
-        return place.replace(entry=self._found.members, directory_at=self._found.length)
+        return place.replace(entry=self._members(place.entry + 1), directory_at=self._found.length)
 
 
 @dataclass

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from ..backup.recorder import Recorder
+from ..backup.recorder import MAX_CONFLICTS, Recorder
 from ..domain import drilling
 from ..domain.drill import DrillState
 from ..domain.drilling import Newest
@@ -25,7 +25,10 @@ from ..telemetry import count, logger
 from .settle_site import SettleSite
 
 PAGE = 100
-MAX_CONFLICTS = 50
+MAX_DAMAGED = 1000
+"""The figure of damaged backups goes no higher: by then it does not matter how many more there are."""
+NAMED = 10
+"""Of the damaged backups, in the log."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class RunDrills:
         Raises RepositoryUnavailable or Conflict.
         """
         policy, now = self.recorder.policy, self.recorder.now
+        self._count_damaged()
         if not policy.drill_gib_per_day:
             return 0
         chosen, left = 0, self._spend(0)
@@ -104,6 +108,13 @@ class RunDrills:
         count("SitesOverdue", coverage.overdue)
         if coverage.overdue:
             logger.warning("drills are overdue", extra={"sites": coverage.overdue, "oldest": coverage.oldest})
+
+    def _count_damaged(self) -> None:
+        """Each run tells it of what is stored, so that no crash loses it; with no budget as well."""
+        damaged = self.recorder.jobs.damaged(MAX_DAMAGED)
+        count("BackupsDamaged", len(damaged))
+        if damaged:
+            logger.error("backups are damaged", extra={"backups": len(damaged), "jobIds": damaged[:NAMED]})
 
     def _change_ledger(self, change: Callable[[Ledger], Ledger]) -> Ledger:
         for _ in range(MAX_CONFLICTS):

@@ -9,7 +9,10 @@ from ..domain.site import Site
 from ..ports.repositories import JobRepository, SiteRepository
 
 BACKUPS_READ = 50
-"""So many of the site's last done backups are looked through: not each of them has each provider."""
+"""So many of the site's last done backups are looked through: not each of them has each provider.
+
+If none of so many has a good object of a provider that is in them, older ones are asked for.
+"""
 
 
 class Settled(NamedTuple):
@@ -44,5 +47,16 @@ class SettleSite:
         return newest_good(self._done_jobs(job.user_id, job.site_id))
 
     def _done_jobs(self, user_id: str, site_id: str) -> list[Job]:
+        """The last ones, and of each of their providers the one that holds the newest good object."""
         site = {"userId": user_id, "siteId": site_id}
-        return self.jobs.page({**site, "status": Status.DONE}, BACKUPS_READ, None)
+        jobs = self.jobs.page({**site, "status": Status.DONE}, BACKUPS_READ, None)
+        if len(jobs) < BACKUPS_READ:
+            return jobs
+        newest = newest_good(jobs)
+        found = {job.id: job for job in jobs}
+        for provider in {name for job in jobs for name in job.tasks}:
+            if provider not in newest or newest[provider].is_empty:
+                older = self.jobs.newest_good_object(user_id, site_id, provider)
+                if older is not None:
+                    found.setdefault(older.id, older)
+        return list(found.values())

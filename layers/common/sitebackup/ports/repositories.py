@@ -17,8 +17,15 @@ class SiteClaim(NamedTuple):
     """What is active on a site, of which there is one at most (I10)."""
 
     kind: Literal["backup", "restore"]
-    id: str
+    id: str | None
+    """None: it is not for this caller."""
     status: str
+    sites: tuple[str, ...]
+    """Those that it concerns."""
+
+    def seen_by(self, access: Access, user_id: str) -> "SiteClaim":
+        """As this caller may know it, who may reach the site: not by its id if it concerns others, too (I21)."""
+        return self if access.sees(user_id, self.sites) else self._replace(id=None)
 
 
 ID_NAMES = {"backup": "jobId", "restore": "restoreId"}
@@ -113,6 +120,12 @@ class JobRepository(SiteDocuments[Job], Protocol):
         object that a drill found damaged.
         """
 
+    def newest_good_object(self, user_id: str, site_id: str, provider: str) -> Job | None:
+        """The done job with the newest good object of this provider for the site, as `holds_newest_good` has it.
+
+        It may read all of the site's done jobs.
+        """
+
     def newest_good(
         self, user_id: str, site_id: str, before: datetime, providers: Collection[str]
     ) -> Job | None:
@@ -121,6 +134,9 @@ class JobRepository(SiteDocuments[Job], Protocol):
         Backups that a restore made first do not count, nor do those with a damaged object of these providers; if none
         is named, of any.
         """
+
+    def damaged(self, limit: int) -> list[str]:
+        """Up to `limit` ids of done jobs with an object that a drill found damaged, and not marked for deletion."""
 
     def delete_record(self, job: Job) -> bool:
         """Removes the document if its version is still the job's. False after a lost answer, even if it is gone."""

@@ -84,8 +84,8 @@ class ObjectStorage(Protocol):
     def held(self, key: str, version_id: str) -> HeldVersion | None:
         """What S3 says of a version's lock and legal hold; None if the version is gone."""
 
-    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
-        """Stores an object where there is none. Raises ObjectExists, also if a lost answer's call has stored it."""
+    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> str | None:
+        """Stores an object where there is none; its version. Raises ObjectExists, also after a lost answer."""
 
     def complete(
         self,

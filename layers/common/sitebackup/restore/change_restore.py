@@ -39,7 +39,7 @@ class ChangeRestore:
             return self._change(restore, "retried", restoring.retry)
         except DuplicateJob:
             claim = self.recorder.restores.claim_of(restore.user_id, restore.site_id)
-            raise site_claimed(claim) from None
+            raise site_claimed(claim, access, restore.user_id) from None
 
     def _change(self, known: Restore, what: str, transition: RestoreTransition) -> Restore:
         restore_id, seen = known.id, [known]

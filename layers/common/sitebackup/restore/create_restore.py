@@ -108,7 +108,8 @@ class CreateRestore:
         except DuplicateJob:
             if same := self._repeated(request, key, digest):
                 return same
-            raise site_claimed(self.jobs.claim_of(restore.user_id, restore.site_id)) from None
+            claim = self.jobs.claim_of(restore.user_id, restore.site_id)
+            raise site_claimed(claim, access, restore.user_id) from None
         try:
             self.advance(restore.id)
         except (Unavailable, Conflict) as error:

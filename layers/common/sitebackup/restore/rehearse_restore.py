@@ -70,7 +70,8 @@ class RehearseRestore:
         with self.pool(min(AT_ONCE, len(objects))) as pool:
             found = dict(zip(objects, pool.map(look, objects), strict=True))
         claim = self.create_restore.jobs.claim_of(request.user_id, site_id)
-        return Rehearsal(job.id, site_id, request.safety_backup, claim, found)
+        seen = claim.seen_by(access, request.user_id) if claim else None
+        return Rehearsal(job.id, site_id, request.safety_backup, seen, found)
 
     def _look(
         self, provider: Provider, user_id: str, site_id: str, stored: StoredObject, left: TimeLeft

@@ -8,6 +8,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from ..backup.create_job import CreateBackup, CreateJob
 from ..domain.errors import ActiveJob, Conflict, RequestError, Unavailable
+from ..domain.principal import OWN_WORK
 from ..domain.schedule import Schedule, ScheduleError, arm, runs, tick_key
 from ..ports.repositories import ScheduleRepository
 from ..telemetry import count, logger
@@ -67,7 +68,8 @@ class RunSchedule:
                 providers=schedule.providers,
                 expires_after_days=schedule.expires_after_days,
             )
-            job_id = self.create_job.once(request, tick_key(schedule)).id
+            whoever_sees_it = OWN_WORK.narrowed(schedule.user_id, schedule.site_id)
+            job_id = self.create_job.once(whoever_sees_it, request, tick_key(schedule)).id
         except ActiveJob as error:
             last_error = f"Skipped: {error}"
         except RequestError as error:

@@ -108,7 +108,8 @@ class CleanUp:
         claimed = self.store.apply_seen(job, lifecycle.begin_cleaning)
         if claimed is None:
             return False
-        self._delete(found)
+        if until := self._delete(found):
+            return self._wait(claimed.after, until)
         self.store.apply_seen(claimed.after, lifecycle.end_cleaning)
         return True
 
@@ -116,13 +117,12 @@ class CleanUp:
         """Removes what is not an object of the done job; no run of it can be under way, and none can come."""
         kept = {task.object.version_id for task in job.tasks.values() if task.object}
         if None not in kept:  # without versioning an object could not be told from a leftover
-            found = self._at_keys(job)
-            self._delete(
-                {
-                    key: KeyContents(uploads, [version for version in versions if version not in kept])
-                    for key, (uploads, versions) in found.items()
-                }
-            )
+            left = {
+                key: KeyContents(uploads, [version for version in versions if version not in kept])
+                for key, (uploads, versions) in self._at_keys(job).items()
+            }
+            if until := self._delete(left):
+                return self._wait(job, until)
         return self.store.apply_seen(job, lifecycle.mark_clean) is not None
 
     def _set_legal_hold(self, job: Job) -> bool:
@@ -143,35 +143,56 @@ class CleanUp:
     def _delete_data(self, job: Job) -> bool:
         """Removes the data for good; nothing can open the job again once that is claimed.
 
-        What was locked is looked at first: somebody with rights on the bucket may have locked it for longer.
+        What was locked is looked at first: somebody with rights on the bucket may have locked it for longer. Another
+        version that turns out to be locked keeps nothing else from being removed, and goes once S3 lets it.
         """
         if job.lock and job.removing_at is None and (until := self._locked_in_s3(job)):
-            logger.warning("locked for longer than was asked for", extra={"jobId": job.id, "until": until})
-            self.store.apply_seen(job, lambda job, moment: lifecycle.look_again(job, moment, until))
-            return False
+            return self._wait(job, until)
         claimed = self.store.apply_seen(job, lifecycle.begin_removal)
         if claimed is None:
             return False
+        found = self._at_keys(job)
         if job.sealed_at is not None:  # first, so that no manifest speaks of what is gone
-            self._delete({job.manifest_key: self.storage.at_key(job.manifest_key)})
-        self._delete(self._at_keys(job))
+            found = {job.manifest_key: self.storage.at_key(job.manifest_key), **found}
+        if until := self._delete(found):
+            return self._wait(claimed.after, until)
         self.store.apply_seen(claimed.after, lifecycle.end_removal)
         return True
 
+    def _wait(self, job: Job, until: datetime) -> bool:
+        """S3 refuses until then: it is looked at again, and not before."""
+        logger.warning("locked in S3", extra={"jobId": job.id, "attempt": job.attempt, "until": until})
+        self.store.apply_seen(job, lambda job, moment: lifecycle.look_again(job, moment, until))
+        return False
+
     def _locked_in_s3(self, job: Job) -> datetime | None:
         """When to look again at data that S3 refuses to remove; None: it does not refuse."""
+        held = [self._locked_until(key, version) for key, version in self._verified(job)]
+        return max((until for until in held if until), default=None)
+
+    def _locked_until(self, key: str, version_id: str) -> datetime | None:
+        """When to look again at a version that S3 refuses to remove; None: it does not refuse."""
         now = self.store.now()
-        held = [self.storage.held(key, version) for key, version in self._verified(job)]
-        if any(one and one.legal_hold for one in held):
+        held = self.storage.held(key, version_id)
+        if held and held.legal_hold:
             return now + LOOK_AT_A_HOLD
-        return max((one.until for one in held if one and one.until and one.until > now), default=None)
+        return held.until if held and held.until and held.until > now else None
 
     def _at_keys(self, job: Job) -> dict[str, KeyContents]:
         return {job.key(name): self.storage.at_key(job.key(name)) for name in job.tasks}
 
-    def _delete(self, found: dict[str, KeyContents]) -> None:
+    def _delete(self, found: dict[str, KeyContents]) -> datetime | None:
+        """Removes what S3 lets go. When to look again at the rest, which is locked; None: all is gone."""
+        refused: list[datetime] = []
         for key, (uploads, versions) in found.items():
             for upload_id in uploads:
                 self.storage.abort(key, upload_id)
             for version_id in versions:
-                self.storage.delete_version(key, version_id)
+                try:
+                    self.storage.delete_version(key, version_id)
+                except Permanent:
+                    until = self._locked_until(key, version_id)
+                    if until is None:  # it is no lock that S3 refuses for
+                        raise
+                    refused.append(until)
+        return min(refused, default=None)

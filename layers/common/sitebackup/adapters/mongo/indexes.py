@@ -42,6 +42,7 @@ def create_job_indexes(database: Database[dict[str, Any]]) -> None:
         jobs.create_index(
             [("kind", ASCENDING), ("status", ASCENDING), ("_id", DESCENDING)], name="status_newest_first"
         )
+        jobs.create_index("damaged", name="damaged", sparse=True)
         jobs.create_index([("jobId", ASCENDING), ("_id", DESCENDING)], name="restores_of_job", sparse=True)
         jobs.create_index("forgetAt", name="forget", expireAfterSeconds=0)
         database["parts"].create_index(

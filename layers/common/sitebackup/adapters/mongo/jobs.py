@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from pymongo import MongoClient
+from pymongo import DESCENDING, MongoClient
 
 from ...domain.job import Job
 from .connection import once_more, reachable
@@ -33,17 +33,7 @@ class MongoJobs(SiteDocuments[Job]):
     @once_more
     def _has_newer_good(self, job: Job, provider: str) -> bool:
         task = job.tasks[provider]
-        query: dict[str, Any] = {
-            "userId": job.user_id,
-            "siteId": job.site_id,
-            "kind": job.kind,
-            "status": "done",
-            "deleteCause": {"$ne": "requested"},
-            "removingAt": {"$exists": False},
-            "safetyFor": {"$exists": False},
-            f"tasks.{provider}.status": "done",
-            f"tasks.{provider}.drill.state": {"$ne": "damaged"},
-        }
+        query = _good_objects(job.user_id, job.site_id, provider)
         newer = {f"tasks.{provider}.finishedAt": {"$gt": task.finished_at}}
         has_members = {f"tasks.{provider}.object.members": {"$ne": 0}}
         if task.object and task.object.members == 0:
@@ -54,6 +44,18 @@ class MongoJobs(SiteDocuments[Job]):
             # A newer object is most likely among the site's newest jobs. By `_id` alone other indexes would serve as
             # well, and pass over the jobs of other sites where there is none.
             return self._documents.find_one(query, {"_id": 1}, sort=SITE_NEWEST_FIRST) is not None
+
+    @once_more
+    def newest_good_object(self, user_id: str, site_id: str, provider: str) -> Job | None:
+        """By the index of the site. A retry keeps what is done, so the newest job need not have the newest object."""
+        query = _good_objects(user_id, site_id, provider)
+        latest = [(f"tasks.{provider}.finishedAt", DESCENDING)]
+        for better in ({f"tasks.{provider}.object.members": {"$ne": 0}}, {}):
+            with reachable():
+                found = self._documents.find_one(query | better, sort=latest)
+            if found:
+                return self._readable(found)
+        return None
 
     @once_more
     def delete_record(self, job: Job) -> bool:
@@ -82,8 +84,34 @@ class MongoJobs(SiteDocuments[Job]):
             found = self._documents.find_one(query, sort=SITE_NEWEST_FIRST)
         return self._readable(found) if found else None
 
+    @once_more
+    def damaged(self, limit: int) -> list[str]:
+        """By an index that only damaged jobs are in."""
+        query = {
+            "damaged": {"$exists": True, "$eq": True},
+            "status": "done",
+            "deleteAt": {"$exists": False},
+        }
+        with reachable():
+            return [found["_id"] for found in self._documents.find(query, {"_id": 1}).limit(limit)]
+
     def due_for_clean_up(self, now: datetime, limit: int) -> list[Job]:
         return self._due("cleanUpAt", now, limit)
 
     def claim_clean_up(self, job: Job, until: datetime) -> Job | None:
         return self._claim("cleanUpAt", job, job.replace(clean_up_at=until))
+
+
+def _good_objects(user_id: str, site_id: str, provider: str) -> dict[str, Any]:
+    """Done jobs of the site that have one of the provider."""
+    return {
+        "userId": user_id,
+        "siteId": site_id,
+        "kind": Job.kind,
+        "status": "done",
+        "deleteCause": {"$ne": "requested"},
+        "removingAt": {"$exists": False},
+        "safetyFor": {"$exists": False},
+        f"tasks.{provider}.status": "done",
+        f"tasks.{provider}.drill.state": {"$ne": "damaged"},
+    }

@@ -73,8 +73,11 @@ class SiteDocuments[D: (Job, Restore)]:
         """What holds the site."""
         held = {"userId": user_id, "siteId": site_id, "active": True}
         with reachable():
-            found = self._documents.find_one(held, {"kind": 1, "status": 1})
-        return SiteClaim(found["kind"], found["_id"], found["status"]) if found else None
+            found = self._documents.find_one(held, {"kind": 1, "status": 1, "siteId": 1, "sourceSiteId": 1})
+        if found is None:
+            return None
+        sites = tuple(found[field] for field in _SITE_FIELDS[found["kind"]])
+        return SiteClaim(found["kind"], found["_id"], found["status"], sites)
 
     def by_idempotency_key(self, key: str) -> D | None:
         """The one that was created with this key."""

@@ -132,14 +132,14 @@ class S3Storage:
             return None
         return HeldVersion(until, legal_hold)
 
-    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> None:
+    def put_once(self, key: str, data: bytes, time_left: TimeLeft = no_deadline) -> str | None:
         """By a conditional write.
 
         https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
         """
         headers = {"Content-Type": "application/json", "If-None-Match": "*"}
         with _translated(), timed("StorageLatency"):
-            self._put.held(key, memoryview(data), headers=headers, time_left=time_left)
+            return self._put.held(key, memoryview(data), headers=headers, time_left=time_left).version_id
 
     def complete(
         self,

@@ -30,7 +30,7 @@ def finish_task(job: Job, moment: Moment, ref: TaskRef, stored: StoredObject, pa
     job = with_task(job, moment, ref, done)
     if all(other.status is Status.DONE for other in job.tasks.values()):
         check_at = moment.in_seconds(moment.policy.start_seconds)
-        job = job.replace(sealed_at=moment.now, finish_check_at=check_at, lock=_lock(moment))
+        job = job.replace(sealed_at=moment.now, finish_check_at=check_at, lock=_lock(job, moment))
     return Change(job, [TaskUpdated(task=ref)])
 
 
@@ -78,12 +78,19 @@ def cancel(job: Job, moment: Moment) -> Change | None:
     return Change(ended, _restore_goes_on(ended))
 
 
-def _lock(moment: Moment) -> Lock | None:
-    """How what is sealed now is locked. S3 knows whole seconds only, so it ends with one."""
+def _lock(job: Job, moment: Moment) -> Lock | None:
+    """How what is sealed now is locked. S3 knows whole seconds only, so it ends with one.
+
+    A safety backup is locked no longer than it lives. Any other is whatever its expiry: who may ask for backups must
+    not be able to shorten locks.
+    """
     policy = moment.policy
     if policy.lock_mode is LockMode.OFF:
         return None
-    until = moment.in_seconds(policy.lock_days * policy.day_seconds).replace(microsecond=0)
+    days = policy.lock_days
+    if job.safety_for is not None and job.expires_after_days is not None:
+        days = min(days, job.expires_after_days)
+    until = moment.in_seconds(days * policy.day_seconds).replace(microsecond=0)
     return Lock(mode=policy.lock_mode, until=until)
 
 
