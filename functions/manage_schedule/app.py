@@ -1,14 +1,16 @@
-"""A site's automatic backup: `/sites/{siteId}/schedule` and `/schedules`."""
+"""What is set for users: a site's automatic backup, `/sites/{siteId}/schedule`; limits, `/users/{userId}/limits`."""
 
 from typing import Any
 
 from aws_lambda_powertools.event_handler import Response
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from sitebackup.backup.manage_limits import PutLimits
 from sitebackup.bootstrap import Bootstrap
 from sitebackup.domain.principal import Scope
 from sitebackup.domain.schedule import Schedule
 from sitebackup.entrypoints import http
+from sitebackup.entrypoints.quota_views import usage_view
 from sitebackup.entrypoints.views import schedule_view
 from sitebackup.schedules.manage_schedule import PutSchedule
 from sitebackup.telemetry import logger, metrics
@@ -24,7 +26,7 @@ app = http.resolver(
         "GET /schedules": ("userId", "limit", "cursor"),
     },
 )
-manage_schedule = bootstrap.manage_schedule()
+manage_schedule, manage_limits = bootstrap.manage_schedule(), bootstrap.manage_limits()
 
 
 def _user() -> str | None:
@@ -80,6 +82,20 @@ def get_page() -> Response[str]:
     return http.ok(
         {"schedules": [_view(schedule) for schedule in found], **({"cursor": cursor} if cursor else {})}
     )
+
+
+@app.put("/users/<user_id>/limits")
+def put_limits(user_id: str) -> Response[str]:
+    """Sets the exceptions of a user; a service alone may."""
+    access = http.access(app, Scope.WRITE)
+    limits = http.body(app.current_event, PutLimits)
+    return http.ok(usage_view(user_id, manage_limits.put(access, user_id, limits)))
+
+
+@app.get("/users/<user_id>/usage")
+def get_usage(user_id: str) -> Response[str]:
+    """What the user has of each limit."""
+    return http.ok(usage_view(user_id, manage_limits.usage(http.access(app, Scope.READ), user_id)))
 
 
 @logger.inject_lambda_context

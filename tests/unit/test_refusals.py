@@ -3,13 +3,16 @@
 import pytest
 
 from sitebackup.backup.change_job import ChangeJob
+from sitebackup.backup.quotas import Quotas
 from sitebackup.backup.recorder import Recorder
 from sitebackup.domain.errors import NotFound, StateForbids, TooLate
 from sitebackup.domain.job import DeleteCause, Status
 from sitebackup.domain.policy import Policy
 from tests.builders import BY_SERVICE, NOW, a_job
 from tests.fakes.bus import MemoryBus
-from tests.fakes.jobs import MemoryJobs
+from tests.fakes.jobs import MemoryJobs, MemoryRestores
+from tests.fakes.quotas import MemoryQuotas
+from tests.fakes.schedules import MemorySchedules
 
 ID = "a" * 24
 MARKED = {"delete_at": NOW, "delete_cause": DeleteCause.REQUESTED}
@@ -52,7 +55,9 @@ def holding(status: Status, **changes: object) -> MemoryJobs:
 
 
 def ask(jobs: MemoryJobs, what: str) -> None:
-    change_job = ChangeJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()))
+    quotas = MemoryQuotas(jobs, MemoryRestores(jobs), MemorySchedules())
+    recorder = Recorder(jobs, Policy(), lambda: NOW, MemoryBus())
+    change_job = ChangeJob(recorder, Quotas(quotas, Policy(), lambda: NOW))
     if what == "delete":
         change_job.delete(BY_SERVICE, ID, None)
     else:

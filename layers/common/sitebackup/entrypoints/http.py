@@ -16,9 +16,11 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEventV2
 from ..domain.errors import BadRequest, RequestError
 from ..domain.model import MAX_NAME_SHOWN, Model, ProviderName, in_plain_words, to_milliseconds
 from ..domain.principal import Access, Claims, Principal, Scope
+from ..domain.quota import OverQuota
 from ..telemetry import logger
 from .principal import principal_of
 from .problems import INTERNAL, Problem, problem
+from .quota_views import rate_limit_headers
 
 MAX_DIGITS = 18
 _ID = re.compile(r"[0-9a-f]{24}")
@@ -59,7 +61,8 @@ def resolver(claims: Claims, queries: Mapping[str, Collection[str]] | None = Non
             return _problem(found, "The error is in the log.", {})
         if found.status >= 500:
             logger.warning("request not served", extra={"error": str(error)})
-        return _problem(found, str(error), error.members if isinstance(error, RequestError) else {})
+        headers = rate_limit_headers(error) if isinstance(error, OverQuota) else {}
+        return _problem(found, str(error), error.members if isinstance(error, RequestError) else {}, headers)
 
     return app
 
@@ -180,13 +183,15 @@ def _json(status: int, document: Mapping[str, Any], headers: dict[str, Any]) -> 
     )
 
 
-def _problem(found: Problem, detail: str, members: Mapping[str, Any]) -> Response[str]:
+def _problem(
+    found: Problem, detail: str, members: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response[str]:
     document = {"type": found.type, "title": found.title, "status": found.status, "detail": detail, **members}
     return Response(
         status_code=found.status,
         content_type="application/problem+json",
         body=json.dumps(document),
-        headers={"Retry-After": str(found.retry_after)} if found.retry_after else {},
+        headers={**({"Retry-After": str(found.retry_after)} if found.retry_after else {}), **(headers or {})},
     )
 
 

@@ -19,6 +19,7 @@ from ..domain.errors import (
     TooLate,
     Unavailable,
 )
+from ..domain.quota import OverQuota
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     IdempotencyKeyReused: Problem(
         422, "idempotency-key-reused", "The Idempotency-Key belongs to another request."
     ),
+    OverQuota: Problem(429, "quota-exceeded", "The user has as much of this as they may."),
     Conflict: Problem(503, "busy", "The backup or restore is being changed by others.", retry_after=1),
     Unavailable: Problem(
         503, "unavailable", "A system that this service needs does not answer.", retry_after=5

@@ -7,6 +7,7 @@ from ..domain.job import Status
 from ..domain.restore import Restore, RestoreTask
 from ..ports.repositories import ID_NAMES
 from ..restore.rehearse_restore import ProviderRehearsal, Rehearsal
+from .quota_views import over_quota_view
 from .views import known, percent_of, reason_view, time_text
 
 
@@ -47,6 +48,7 @@ def rehearsal_view(rehearsal: Rehearsal) -> dict[str, Any]:
             "siteId": rehearsal.site_id,
             "safetyBackup": rehearsal.safety_backup,
             "active": {ID_NAMES[claim.kind]: claim.id, "status": claim.status} if claim else None,
+            "overQuota": over_quota_view(rehearsal.over_quota) if rehearsal.over_quota else None,
             "providers": {name: _rehearsal_view(found) for name, found in rehearsal.providers.items()},
         }
     )
