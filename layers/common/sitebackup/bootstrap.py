@@ -454,6 +454,7 @@ class Bootstrap:
         return RebuildCatalog(
             jobs=self.adapters.jobs,
             schedules=self.adapters.schedules,
+            quotas=self.adapters.quotas,
             sites=self.adapters.sites,
             storage=self.adapters.storage,
             policy=self.settings.policy,
@@ -474,6 +475,7 @@ class Bootstrap:
 
         return SaveSettings(
             schedules=self.adapters.schedules,
+            quotas=self.adapters.quotas,
             storage=self.adapters.storage,
             clock=self.runtime.clock,
             day_seconds=self.settings.policy.day_seconds,
