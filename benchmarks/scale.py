@@ -74,6 +74,13 @@ REBUILD_SECONDS, CHECK_SECONDS = 0.0075, 0.0137
 """CPU of a backup of two providers, seen with 1,000 of them on SeaweedFS; both have a whole processor."""
 VERSIONS_LISTED, SCHEDULES_SAVED = 1000, 1000
 """Of one page."""
+QUOTA_COMMANDS = {
+    "`POST /backup`": (2, 4),
+    "the run of an export of one part": (5, 7),
+    "`POST /restores`": (9, 10),
+    "`PUT /sites/{siteId}/schedule`, a new one": (3, 4),
+}
+"""MongoDB commands without a limit, and with all of them, as `tests/integration/test_quotas.py` counts them."""
 MONGO_POOL = 6
 """Connections an execution environment holds to the primary: one a part at once, two of the driver's monitor."""
 
@@ -255,6 +262,7 @@ def write(figures: dict[str, Any]) -> None:
         *_drills(figures),
         *_clean_up(figures),
         *_catalog(),
+        *_quotas(),
         "## Where it breaks first, and what then",
         "",
         *_breaks(night, nat / total, puts * S3_PUT / total, pollers, connections, puts),
@@ -451,6 +459,25 @@ def _catalog() -> list[str]:
         "users of a prefix, divide that by their number, until the database has enough: a store of that size needs",
         "its database's own backups first, to which a rebuild adds what they lack, at the price of a read each.",
         f"The schedules are saved in {pages:,} PUTs a day, for ${pages * S3_PUT:.2f}.",
+        "",
+    ]
+
+
+def _quotas() -> list[str]:
+    return [
+        "## Quotas",
+        "",
+        "MongoDB commands of one call, as `tests/integration/test_quotas.py` counts them. Without a limit a call of",
+        "the API reads the user's exceptions, by `_id`, which the figures above do not have in them:",
+        "",
+        *table(
+            ["", "without a limit", "with all limits"],
+            [[what, *both] for what, both in QUOTA_COMMANDS.items()],
+        ),
+        "",
+        "The slots that are taken are read by an index, as many as the limit at most. The bytes that are stored are",
+        "summed up by an index of the user's backups that have data: 6,000 entries for a user with 100 sites and 60",
+        "backups of each. Whoever takes a slot at the same moment as another reads again.",
         "",
     ]
 

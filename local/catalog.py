@@ -63,7 +63,8 @@ def rebuild(
     invoke: Invoke, before: str, marker: str, prefix: str = "", sleep: Callable[[float], None] = time.sleep
 ) -> int:
     """Rebuilds what is missing, from the marker on; the exit code. Raises NotThrough."""
-    total: dict[str, int] = dict.fromkeys(("jobs", "jobsPresent", "schedules", "schedulesPresent"), 0)
+    kinds = ("jobs", "schedules", "limits")
+    total = dict.fromkeys([*kinds, *(f"{kind}Present" for kind in kinds)], 0)
     left_out = 0
     for answer in _passes(invoke, {"before": before, "prefix": prefix}, marker, sleep):
         for name in total:
@@ -71,11 +72,12 @@ def rebuild(
         for one in answer["leftOut"]:
             _show(one)
         for key in answer["pagesLeftOut"]:
-            print(f"page of schedules that can't be read: {key}")
+            print(f"page of schedules or limits that can't be read: {key}")
         left_out += len(answer["leftOut"]) + len(answer["pagesLeftOut"])
         jobs = f"{total['jobs']} records made, {total['jobsPresent']} were there"
         schedules = f"{total['schedules']} schedules made, {total['schedulesPresent']} were there"
-        print(f"{jobs}; {schedules}; {left_out} left out", flush=True)
+        limits = f"limits of {total['limits']} users made, {total['limitsPresent']} were there"
+        print(f"{jobs}; {schedules}; {limits}; {left_out} left out", flush=True)
     return DIFFERS if left_out else 0
 
 

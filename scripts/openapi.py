@@ -65,11 +65,14 @@ HEADERS: Json = {
     "Cache-Control": {"required": True, "schema": {"const": "no-store"}},
     "Location": {"required": True, "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds.", "schema": {"type": "string", "pattern": "^[0-9]+$"}},
+    "RateLimit": {"description": "What is left of the quota.", "schema": {"type": "string"}},
+    "RateLimit-Policy": {"description": "The quota, and its window.", "schema": {"type": "string"}},
 }
 HEADERS_OF = {
     200: ("Cache-Control",),
     202: ("Cache-Control", "Location"),
     302: ("Cache-Control", "Location"),
+    429: ("Retry-After", "RateLimit", "RateLimit-Policy"),
     503: ("Retry-After",),
 }
 """By the status of an answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sitebackup.backup.create_job import CreateBackup
+from sitebackup.backup.manage_limits import PutLimits
 from sitebackup.domain.drill import DrillState
 from sitebackup.domain.job import Status
 from sitebackup.domain.model import Model
@@ -10,6 +11,7 @@ from sitebackup.domain.restore import RestoreStatus
 from sitebackup.domain.retention import Action, Why
 from sitebackup.entrypoints.download_views import DownloadView
 from sitebackup.entrypoints.drill_views import CoverageView, DayView, OneSiteView, SiteView
+from sitebackup.entrypoints.quota_views import OneUsageView, UsageView
 from sitebackup.entrypoints.restore_views import (
     ProviderRehearsalView,
     RehearsalView,
@@ -98,7 +100,16 @@ A_SCHEDULE = ScheduleView(
     updated_at=FINISHED,
 )
 A_SITE = SiteView(user_id=USER, site_id=SITE, last_verified_at=LATER, unproven_since=LATER)
+A_USAGE = UsageView(
+    user_id=USER,
+    active_jobs=OneUsageView(used=1, limit=5),
+    stored_bytes=OneUsageView(used=SIZE, limit=10**12, exception=True),
+    restores_per_day=OneUsageView(used=0, limit=10, resets_at="2030-02-01T00:00:00.000Z"),
+    schedules=OneUsageView(used=1),
+)
 OF_EACH: tuple[Model, ...] = (
+    A_USAGE,
+    PutLimits(stored_bytes=10**12, schedules="unlimited"),
     CreateBackup(user_id=USER, site_id=SITE, providers=["site"], expires_after_days=60),
     DownloadRequest(provider="site"),
     RestoreRequest(user_id=USER, site_id=SITE, job_id=JOB, providers="all", safety_backup=False),

@@ -3,7 +3,8 @@
 The local server takes more, and scans without a word. A command that is not judged here is refused as well: add it
 with its source. Sources, all of https://docs.aws.amazon.com/documentdb/latest/developerguide/:
 
-- mongo-apis.html, mongo-apis-query-projection-operators.html, mongo-apis-update-operators.html: what there is;
+- mongo-apis.html, mongo-apis-query-projection-operators.html, mongo-apis-update-operators.html,
+  mongo-apis-aggregation-pipeline-operators.html: what there is;
 - index-property-sparse.html: a sparse index is used only if the query has `$exists` on the indexed fields;
 - partial-index.html: what a filter expression may hold, and that a query must repeat it;
 - functional-differences.html: no retryable writes; no index for `$ne`, `$nin`, `$nor`, `$not` and other `$exists`.
@@ -22,6 +23,7 @@ from pymongo import monitoring
 
 COMMANDS = frozenset(
     [
+        "aggregate",
         "count",
         "createIndexes",
         "delete",
@@ -42,6 +44,7 @@ COMMANDS = frozenset(
 )
 ENVELOPE = frozenset({"$db", "$clusterTime", "$readPreference", "lsid", "readConcern", "writeConcern"})
 OPTIONS = {
+    "aggregate": frozenset(["aggregate", "pipeline", "cursor"]),
     "count": frozenset(["count", "query"]),
     "find": frozenset(
         ["find", "filter", "projection", "sort", "skip", "limit", "batchSize", "singleBatch", "maxTimeMS"]
@@ -88,6 +91,8 @@ QUERY_OPERATORS = frozenset(
         "$type",
     ]
 )
+STAGES = frozenset(["$match", "$group"])
+ACCUMULATORS = frozenset(["$sum"])
 UPDATE_OPERATORS = frozenset(
     [
         "$addToSet",
@@ -146,6 +151,8 @@ class Rules(monitoring.CommandListener):
         if name in ("count", "find"):
             query = command.get("filter", command.get("query", {}))
             yield from _problems_of_query(query, command.get("sort", {}), indexes)
+        if name == "aggregate":
+            yield from _problems_of_pipeline(command["pipeline"], indexes)
         for kind, options in STATEMENTS.items():
             for statement in command.get(kind, ()):
                 for option in statement.keys() - options:
@@ -165,6 +172,19 @@ def _problems_of_index(index: Mapping[str, Any]) -> Iterator[str]:
     for operator in _operators(index.get("partialFilterExpression", {})):
         if operator not in FILTER_OPERATORS:
             yield f"{operator} in the filter of a partial index"
+
+
+def _problems_of_pipeline(
+    pipeline: list[Mapping[str, Any]], indexes: Mapping[str, Mapping[str, Any]]
+) -> Iterator[str]:
+    """Only its first stage can use an index."""
+    yield from _problems_of_query(pipeline[0].get("$match", {"$match": None}), {}, indexes)
+    for stage in pipeline:
+        for kind, what in stage.items():
+            if kind not in STAGES:
+                yield f"stage {kind}"
+            if kind == "$group":
+                yield from (f"accumulator {name}" for name in _operators(what) if name not in ACCUMULATORS)
 
 
 def _problems_of_update(update: Any) -> Iterator[str]:

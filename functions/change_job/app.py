@@ -9,6 +9,7 @@ from sitebackup.bootstrap import Bootstrap, now
 from sitebackup.domain.errors import ActiveJob, Locked, NotFound, ServiceOnly, StateForbids, TooLate
 from sitebackup.domain.job import Job
 from sitebackup.domain.principal import Access, Scope
+from sitebackup.domain.quota import OverQuota
 from sitebackup.entrypoints import http, queries
 from sitebackup.entrypoints.parsing import parse_time
 from sitebackup.entrypoints.views import JobView, job_view
@@ -21,7 +22,7 @@ ACCEPTED = {202: JobView}
 change_job, verify_backup = bootstrap.change_job(), bootstrap.verify_backup()
 
 
-@api.route("POST /backup/{jobId}/retry", Scope.WRITE, ACCEPTED, *MAY_REFUSE, ActiveJob)
+@api.route("POST /backup/{jobId}/retry", Scope.WRITE, ACCEPTED, *MAY_REFUSE, ActiveJob, OverQuota)
 def post_retry(access: Access, job_id: str) -> Response[str]:
     """The next attempt of a failed or cancelled job."""
     return _accepted(change_job.retry(access, job_id))

@@ -10,6 +10,7 @@ from sitebackup.bootstrap import Bootstrap, now
 from sitebackup.domain.errors import ActiveJob, IdempotencyKeyReused, NotFound, NotYourUser
 from sitebackup.domain.job import Job
 from sitebackup.domain.principal import Access, Scope
+from sitebackup.domain.quota import OverQuota
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.views import JobView, job_view
 from sitebackup.telemetry import logger, metrics
@@ -20,7 +21,14 @@ create_job = bootstrap.create_job()
 
 
 @api.route(
-    "POST /backup", Scope.WRITE, {202: JobView}, NotYourUser, NotFound, ActiveJob, IdempotencyKeyReused
+    "POST /backup",
+    Scope.WRITE,
+    {202: JobView},
+    NotYourUser,
+    NotFound,
+    ActiveJob,
+    IdempotencyKeyReused,
+    OverQuota,
 )
 def post_backup(access: Access, body: CreateBackup, idempotency_key: str | None) -> Response[str]:
     """Creates a backup. 202 at once; it goes on in the background."""

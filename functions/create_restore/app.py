@@ -15,6 +15,7 @@ from sitebackup.domain.errors import (
     StateForbids,
 )
 from sitebackup.domain.principal import Access, Scope
+from sitebackup.domain.quota import OverQuota
 from sitebackup.entrypoints import http
 from sitebackup.entrypoints.parsing import parse_time
 from sitebackup.entrypoints.restore_views import RehearsalView, RestoreView, rehearsal_view, restore_view
@@ -36,6 +37,7 @@ create_restore, rehearse_restore = bootstrap.create_restore(), bootstrap.rehears
     RestoreUnsupported,
     ActiveJob,
     IdempotencyKeyReused,
+    OverQuota,
 )
 def post_restore(access: Access, body: RestoreRequest, idempotency_key: str | None) -> Response[str]:
     """Creates a restore. 202 at once, and it goes on in the background; 200 for a dry run."""

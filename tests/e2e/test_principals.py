@@ -55,6 +55,7 @@ class Belongings:
             "jobId": self.job_id,
             "restoreId": self.restore_id,
             "siteId": self.site_id,
+            "userId": self.user_id,
             "provider": "site",
         }
 
@@ -66,6 +67,7 @@ class Belongings:
             "POST /restores": {**ids, "jobId": self.job_id, "providers": "all", "safetyBackup": False},
             "POST /backup/{jobId}/download": {"provider": "site"},
             "PUT /sites/{siteId}/schedule": {"userId": user_id},
+            "PUT /users/{userId}/limits": {},
         }
         return bodies.get(key)
 
@@ -81,7 +83,12 @@ LISTS = {key for key, route in ROUTES.items() if "{" not in route.path and route
     COVERAGE,
     DESCRIPTION,
 }
-SERVICE_ONLY = {"POST /backup/{jobId}/legal-hold", "DELETE /backup/{jobId}/legal-hold"}
+USAGE = "GET /users/{userId}/usage"
+"""It is about a user, whom the path names, and not about a site."""
+SERVICE_ONLY = {
+    *("POST /backup/{jobId}/legal-hold", "DELETE /backup/{jobId}/legal-hold"),
+    "PUT /users/{userId}/limits",
+}
 """Users are told so, whatever they ask it of."""
 NAMES_USER_IN_BODY = {"POST /backup", "POST /restores", "PUT /sites/{siteId}/schedule"}
 
@@ -116,6 +123,8 @@ def another(stack: Stack, mine: Belongings) -> Api:
 
 def refusal(key: str) -> tuple[int, str]:
     """What a user is answered on what is out of reach."""
+    if key == USAGE:
+        return 403, "not-your-user"
     return (403, "service-only") if key in SERVICE_ONLY else (404, "not-found")
 
 
@@ -247,6 +256,8 @@ def test_a_token_for_other_sites_gets_what_a_missing_object_would_give(
         found.add(answer)
         if key == "GET /sites/{siteId}/retention":
             assert answer.json() == {"backups": []}
+        elif key == USAGE:
+            assert answer.json()["schedules"] == {"used": 1}, "it is about the user, all sites together"
         else:
             assert (answer.status_code, answer.json()["type"]) == refusal(key), (key, answer.text)
     found.close()

@@ -149,6 +149,8 @@ class MemoryDocuments[D: (Job, Restore)](Fake):
             found.id != new.id and _site(found) == _site(new) for found in self.claimed.values()
         ):
             raise DuplicateJob
+        if new.slot is not None and any(found.slot == new.slot for found in self.all() if found.id != new.id):
+            raise DuplicateJob
         key = new.idempotency_key
         if key is not None and any(
             found.idempotency_key == key for found in self.all() if found.id != new.id

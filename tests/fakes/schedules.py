@@ -18,6 +18,10 @@ class MemorySchedules(Fake):
         super().__init__(faults)
         self._documents: dict[str, dict[str, Any]] = {}
 
+    def all(self) -> list[Schedule]:
+        """Every one; no call of the port."""
+        return [Schedule.from_document(document) for document in self._documents.values()]
+
     @port_call
     def create_indexes(self) -> None:
         """There are none to make."""
@@ -31,9 +35,12 @@ class MemorySchedules(Fake):
 
     @port_call
     def add(self, schedule: Schedule) -> None:
-        if schedule.id in self._documents:
+        if schedule.id in self._documents or self._is_taken(schedule.slot):
             raise Conflict("the site's schedule was just created")
         self._documents[schedule.id] = schedule.to_document()
+
+    def _is_taken(self, slot: str | None) -> bool:
+        return slot is not None and any(document.get("slot") == slot for document in self._documents.values())
 
     @port_call
     def replace(self, seen: Schedule, schedule: Schedule) -> bool:

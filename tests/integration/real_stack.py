@@ -19,6 +19,7 @@ from sitebackup.adapters.mongo.documents import site_document
 from sitebackup.adapters.mongo.indexes import create_job_indexes
 from sitebackup.adapters.mongo.jobs import MongoJobs
 from sitebackup.adapters.mongo.parts import MongoParts
+from sitebackup.adapters.mongo.quotas import MongoQuotas
 from sitebackup.adapters.mongo.restores import MongoRestores
 from sitebackup.adapters.mongo.schedules import MongoSchedules
 from sitebackup.adapters.mongo.sites import MongoSites
@@ -44,6 +45,7 @@ from sitebackup.ports.providers import ExportApi, ImportApi
 from sitebackup.ports.repositories import (
     JobRepository,
     PartRepository,
+    QuotaRepository,
     RestoreRepository,
     ScheduleRepository,
     SiteRepository,
@@ -96,6 +98,7 @@ class StackAdapters:
     imports: ImportApi
     restores: RestoreRepository
     sites: SiteRepository
+    quotas: QuotaRepository
     storage: ObjectStorage
     links: DownloadLinks
     bus: MemoryBus
@@ -163,6 +166,7 @@ class Stack(Bootstrap):
             imports=production.imports,
             restores=MongoRestores(self.mongo, database),
             sites=MongoSites(self.mongo, database),
+            quotas=MongoQuotas(self.mongo, database),
             storage=S3Storage(at_s3, BUCKET) if at_s3 else production.storage,
             links=S3Links(lambda: _signer(s3), BUCKET, lambda: self.now()),
             bus=self.bag,

@@ -8,11 +8,13 @@ from uuid import uuid4
 import pytest
 
 from local.services.service import Service
+from sitebackup.backup.manage_limits import PutLimits
 from sitebackup.catalog.check_catalog import Check
 from sitebackup.catalog.rebuild_catalog import Rebuild, Rebuilt
 from sitebackup.domain.catalog import DifferenceCode
 from sitebackup.domain.errors import ActiveJob
 from sitebackup.domain.job import Job, Status
+from sitebackup.domain.quota import Limits
 from sitebackup.entrypoints.views import job_view
 from sitebackup.schedules.manage_schedule import PutSchedule
 from tests.builders import BY_SERVICE
@@ -93,7 +95,9 @@ def test_lost_records_are_back_as_they_were_and_a_second_rebuild_changes_nothing
 
 def test_a_tick_whose_backup_is_there_is_not_run_again_and_one_whose_backup_is_lost_is(stack: Stack) -> None:
     ran, lost = a_schedule(stack), a_schedule(stack)
-    assert stack.save_settings()(stack.deadline()) == 2
+    limits = PutLimits(active_jobs=3, schedules="unlimited")
+    stack.manage_limits().put(BY_SERVICE, USER, limits)
+    assert stack.save_settings()(stack.deadline()) == 3
     stack.pass_time(timedelta(days=1, hours=1))
     assert stack.run_schedule()(stack.deadline()) == 2
     (job,) = jobs_of(stack, ran)
@@ -101,7 +105,9 @@ def test_a_tick_whose_backup_is_there_is_not_run_again_and_one_whose_backup_is_l
     stack.deliver()
     assert stack.job(job.id).status is Status.DONE
     lose_database(stack)
-    assert sum(one.schedules for one in rebuild(stack)) == 2
+    passes = rebuild(stack)
+    assert (sum(one.schedules for one in passes), sum(one.limits for one in passes)) == (2, 1)
+    assert stack.real.quotas.limits(USER) == Limits(active_jobs=3, schedules="unlimited")
     due = stack.real.schedules.get_for(BY_SERVICE, USER, ran)
     assert due is not None
     assert due.next_run_at is not None

@@ -98,7 +98,7 @@ class Handlers:
 
     def clear(self) -> None:
         """Removes all that is stored; the indexes stay."""
-        for name in ("jobs", "schedules"):
+        for name in ("jobs", "schedules", "limits"):
             self._database[name].delete_many({})
 
     def close(self) -> None:
@@ -176,6 +176,7 @@ def good_body(route: Route) -> dict[str, Any] | None:
         "POST /backup": {"userId": an_id(), "siteId": an_id()},
         "POST /backup/{jobId}/download": {"provider": "site"},
         "PUT /sites/{siteId}/schedule": {"userId": an_id()},
+        "PUT /users/{userId}/limits": {"activeJobs": 5},
     }
     return bodies.get(f"{route.method} {route.path}")
 
@@ -270,6 +271,75 @@ def test_the_coverage_is_that_of_all_sites_or_of_one_as_well(call: Handlers) -> 
     assert_bad_request(call(route, query={"userId": an_id()}), "siteId")
     assert_bad_request(call(route, query={"userId": an_id(), "siteId": "x"}), "siteId")
     assert call(route, query={"userId": an_id(), "siteId": an_id()}).status == 404
+
+
+LIMITS, USAGE = ROUTES["PUT /users/{userId}/limits"], ROUTES["GET /users/{userId}/usage"]
+
+
+@pytest.mark.parametrize(("quota", "retry_after"), [("activeJobs", "60"), ("schedules", "3600")])
+def test_one_too_many_is_told_by_a_429_with_its_headers(call: Handlers, quota: str, retry_after: str) -> None:
+    user = an_id()
+    assert call(LIMITS, {"userId": user}, body={quota: 1}).json[quota] == {
+        "used": 0,
+        "limit": 1,
+        "exception": True,
+    }
+
+    def one_more(of: str) -> Answer:
+        site = an_id()
+        if quota == "activeJobs":
+            return call(ROUTES["POST /backup"], body={"userId": of, "siteId": site})
+        return call(ROUTES["PUT /sites/{siteId}/schedule"], {"siteId": site}, body={"userId": of})
+
+    assert one_more(user).status in (200, 202)
+    refused = one_more(user)
+    assert (refused.status, refused.json["type"]) == (429, "quota-exceeded")
+    told = {name: refused.json[name] for name in ("quota", "limit", "used")}
+    assert told == {"quota": quota, "limit": 1, "used": 1}
+    assert refused.headers["Retry-After"] == retry_after
+    assert refused.headers["RateLimit-Policy"] == f'"{quota}";q=1'
+    assert refused.headers["RateLimit"] == f'"{quota}";r=0'
+    assert call(USAGE, {"userId": user}).json[quota] == {"used": 1, "limit": 1, "exception": True}
+    other = an_id()
+    assert one_more(other).status in (200, 202), "another user's are not counted"
+    assert call(USAGE, {"userId": other}).json[quota] == {"used": 1}
+
+
+def test_who_has_no_byte_left_begins_no_backup_and_the_usage_says_when_restores_are_free_again(
+    call: Handlers,
+) -> None:
+    user = an_id()
+    told = call(LIMITS, {"userId": user}, body={"restoresPerDay": 0, "storedBytes": 0}).json
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT00:00:00.000Z", told["restoresPerDay"]["resetsAt"])
+    no_byte = call(ROUTES["POST /backup"], body={"userId": user, "siteId": an_id()})
+    assert (no_byte.status, no_byte.json["quota"]) == (429, "storedBytes")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"activeJobs": -1}, "activeJobs"),
+        ({"activeJobs": 10_001}, "activeJobs"),
+        ({"schedules": "many"}, "schedules"),
+        ({"restoresPerDay": 1.5}, "restoresPerDay"),
+        ({"storedBytes": 10**15}, "storedBytes"),
+        ({"storedBytes": True}, "storedBytes"),
+        ({"bytes": 1}, "bytes"),
+        ([], "body"),
+    ],
+)
+def test_limits_are_numbers_or_unlimited(call: Handlers, body: Any, field: str) -> None:
+    assert_bad_request(call(LIMITS, good_ids(LIMITS), body=body), field)
+
+
+def test_no_limits_take_the_exceptions_back(call: Handlers) -> None:
+    user = {"userId": an_id()}
+    assert call(LIMITS, user, body={"schedules": "unlimited"}).json["schedules"] == {
+        "used": 0,
+        "exception": True,
+    }
+    assert call(LIMITS, user, body={"schedules": None}).json["schedules"] == {"used": 0}
+    assert call(LIMITS, user, body={}).status == 200
 
 
 @pytest.mark.parametrize(

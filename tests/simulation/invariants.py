@@ -86,6 +86,7 @@ def check_job(job: Job) -> None:
         assert job.clean_up_at is None
     else:
         assert job.finished_at is not None
+        assert job.slot is None, "what is over has a slot of its user's active jobs"
         assert all(task.status in FINAL for task in job.tasks.values()), "an unfinished task in a final job"
     if job.status in RETRYABLE:
         assert job.clean_up_at is not None, "nobody will remove what it left"

@@ -42,6 +42,7 @@ from sitebackup.domain.manifest import manifest_of
 from sitebackup.domain.policy import Policy
 from sitebackup.domain.principal import Claims
 from sitebackup.domain.provider import Provider
+from sitebackup.domain.quota import Limits, Quota
 from sitebackup.domain.restore import Restore, RestoreStatus
 from sitebackup.domain.retention import pinned_until
 from sitebackup.ports.bus import EventBus
@@ -49,6 +50,7 @@ from sitebackup.ports.providers import ExportApi, ImportApi, ImportTarget
 from sitebackup.ports.repositories import (
     JobRepository,
     PartRepository,
+    QuotaRepository,
     RestoreRepository,
     ScheduleRepository,
     SiteRepository,
@@ -67,6 +69,7 @@ from tests.fakes.jobs import MemoryJobs, MemoryRestores
 from tests.fakes.links import MemoryLinks
 from tests.fakes.parts import MemoryParts
 from tests.fakes.pool import InlinePool
+from tests.fakes.quotas import MemoryQuotas
 from tests.fakes.schedules import MemorySchedules
 from tests.fakes.sites import MemorySites
 from tests.fakes.storage import BUCKET, MemoryStorage
@@ -201,6 +204,7 @@ class FakeAdapters:
     imports: ImportApi
     restores: RestoreRepository
     sites: SiteRepository
+    quotas: QuotaRepository
     storage: ObjectStorage
     links: DownloadLinks
     bus: EventBus
@@ -251,6 +255,7 @@ class SimulatedService:
         self.imports.wait = lambda seconds: self.pass_time(timedelta(seconds=seconds))
         self.restores = MemoryRestores(self.jobs, self._inject)
         self.restores.on_stored = self._check_restore_stored
+        self.quotas = MemoryQuotas(self.jobs, self.restores, self.schedules, self._inject)
         self.began_sending: set[tuple[str, int]] = set()
         """The (restoreId, attempt) that did, as each has to be allowed to (I20)."""
         self.stored_sent_to: dict[str, int] = {}
@@ -291,6 +296,7 @@ class SimulatedService:
             imports=self.imports,
             restores=self.restores,
             sites=self.sites,
+            quotas=self.quotas,
             storage=self.storage,
             links=self.links,
             bus=self.bus,
@@ -349,6 +355,7 @@ class SimulatedService:
 
     def _check_stored(self, before: Job, after: Job) -> None:
         check_change(before, after, self.now)
+        self._check_quotas()
         assert after.next_check_at == after.earliest_check, "the sweep's index was forgotten"
         if after.status is Status.DONE and before.status is not Status.DONE:
             described = list(self.storage.versions.get(after.manifest_key, {}).values())
@@ -356,6 +363,18 @@ class SimulatedService:
             self._check_locked(after)
         if after.removing_at is not None and before.removing_at is None:
             assert pinned_until(before, self.now) is None, "a pinned backup is removed (I19)"
+
+    def _check_quotas(self) -> None:
+        """The user has never more than they may: active backups, and bytes of verified objects."""
+        limits = self.quotas.exceptions.get(USER_ID, Limits())
+        counted = [job for job in self.jobs.all() if job.safety_for is None and job.user_id == USER_ID]
+        active = sum(job.is_active for job in counted)
+        most = limits.limit(Quota.ACTIVE_JOBS, self.policy)
+        assert most is None or active <= most
+        kept = [job for job in counted if job.is_active or job.status is Status.DONE]
+        stored = sum(task.object.size for job in kept for task in job.tasks.values() if task.object)
+        most = limits.limit(Quota.STORED_BYTES, self.policy)
+        assert most is None or stored <= most
 
     def _check_locked(self, job: Job) -> None:
         """A job that got done has the locks that it was sealed with."""
@@ -368,6 +387,7 @@ class SimulatedService:
 
     def _check_added(self, job: Job) -> None:
         """A safety backup runs under its restore's claim (I10), unless that ends while it is made."""
+        self._check_quotas()
         if job.safety_for is None:
             return
         restore = self.stored_restore(job.safety_for.restore_id)
@@ -799,7 +819,7 @@ class SimulatedService:
 
 
 def _outage(port: str) -> Exception:
-    if port in ("jobs", "parts", "schedules", "restores", "sites"):
+    if port in ("jobs", "parts", "schedules", "restores", "sites", "quotas"):
         return RepositoryUnavailable("MongoDB does not answer.")
     if port == "bus":
         return BusUnavailable("Kafka does not take events.")

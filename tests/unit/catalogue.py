@@ -17,8 +17,9 @@ from sitebackup.domain.progress import Progress
 from sitebackup.domain.transitions.endings import finish_job
 from tests.builders import NOW, a_job
 from tests.fakes.clock import ManualClock
-from tests.fakes.jobs import MemoryJobs
+from tests.fakes.jobs import MemoryJobs, MemoryRestores
 from tests.fakes.pool import InlinePool
+from tests.fakes.quotas import MemoryQuotas
 from tests.fakes.schedules import MemorySchedules
 from tests.fakes.sites import MemorySites
 from tests.fakes.storage import MemoryStorage
@@ -39,6 +40,7 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         self.storage.now = lambda: self.clock.now
+        self._count_anew()
 
     def a_backup(self, **changes: Any) -> Job:
         """A done job of two providers; `changes` are made to it before it is sealed."""
@@ -66,11 +68,22 @@ class Catalogue:
     def lose_database(self) -> None:
         """Nothing is left of it."""
         self.jobs, self.schedules, self.sites = MemoryJobs(), MemorySchedules(), MemorySites()
+        self._count_anew()
+
+    def _count_anew(self) -> None:
+        self.quotas = MemoryQuotas(self.jobs, MemoryRestores(self.jobs), self.schedules)
 
     def rebuild(self, **request: Any) -> list[Rebuilt]:
         """Passes until all is done."""
         use = RebuildCatalog(
-            self.jobs, self.schedules, self.sites, self.storage, POLICY, self.clock.as_port(), InlinePool
+            self.jobs,
+            self.schedules,
+            self.quotas,
+            self.sites,
+            self.storage,
+            POLICY,
+            self.clock.as_port(),
+            InlinePool,
         )
         fields = {"before": self.clock.now + timedelta(days=1), **request}
         return self._all(lambda marker: use(Rebuild(**fields | marker), self.clock.now + PASS))
@@ -83,7 +96,9 @@ class Catalogue:
 
     def save(self) -> int:
         """One pass."""
-        use = SaveSettings(self.schedules, self.storage, self.clock.as_port(), POLICY.day_seconds)
+        use = SaveSettings(
+            self.schedules, self.quotas, self.storage, self.clock.as_port(), POLICY.day_seconds
+        )
         return use(self.clock.now + PASS)
 
     def _all[R: (Rebuilt, Checked)](self, one: Callable[[dict[str, str]], R]) -> list[R]:

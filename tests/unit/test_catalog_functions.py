@@ -104,7 +104,14 @@ class Function:
 
 
 def rebuilt(marker: str | None, **changes: Any) -> catalog.Json:
-    counts = {"jobs": 3, "jobsPresent": 2, "schedules": 1, "schedulesPresent": 0}
+    counts = {
+        "jobs": 3,
+        "jobsPresent": 2,
+        "schedules": 1,
+        "schedulesPresent": 0,
+        "limits": 2,
+        "limitsPresent": 1,
+    }
     return {**counts, "leftOut": [], "pagesLeftOut": [], "marker": marker, **changes}
 
 
@@ -130,7 +137,10 @@ def test_a_rebuild_goes_from_marker_to_marker_and_tells_the_sums(capsys: pytest.
     asked = {"before": BEFORE, "prefix": ""}
     assert function.asked == [asked, {**asked, "marker": "jobs:a"}, {**asked, "marker": "schedules:"}]
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1] == "9 records made, 6 were there; 3 schedules made, 0 were there; 0 left out"
+    assert printed[-1] == (
+        "9 records made, 6 were there; 3 schedules made, 0 were there; "
+        "limits of 6 users made, 3 were there; 0 left out"
+    )
     assert "should this break off, it goes on with MARKER='schedules:'" in printed
     again = Function(rebuilt(None))
     assert rebuild(again, "schedules:") == 0

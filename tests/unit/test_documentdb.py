@@ -45,6 +45,10 @@ def update(query: dict[str, Any], change: Any, **options: Any) -> dict[str, Any]
     return {"update": "jobs", "updates": [{"q": query, "u": change, **options}]}
 
 
+def aggregate(query: dict[str, Any], *stages: dict[str, Any]) -> dict[str, Any]:
+    return {"aggregate": "jobs", "pipeline": [{"$match": query}, *stages], "cursor": {}}
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -60,6 +64,7 @@ def update(query: dict[str, Any], change: Any, **options: Any) -> dict[str, Any]
         update({"_id": "a"}, {"whole": "document"}, upsert=True),
         {"delete": "jobs", "deletes": [{"q": {"_id": "a"}, "limit": 1}]},
         {"insert": "jobs", "documents": [{"_id": "a"}]},
+        aggregate({"siteId": "s"}, {"$group": {"_id": None, "all": {"$sum": "$size"}}}),
         {"hello": 1},
     ],
     ids=str,
@@ -85,7 +90,10 @@ def test_what_documentdb_takes_and_has_an_index_for_passes(command: dict[str, An
         (update({"_id": 1}, {"$bogus": {}}), "update operator $bogus"),
         (update({"_id": 1}, {}, hint="x"), "option hint of update"),
         ({**update({"_id": 1}, {}), "txnNumber": 1}, "option txnNumber of update"),
-        ({"aggregate": "jobs", "pipeline": []}, "command aggregate"),
+        ({"mapReduce": "jobs"}, "command mapReduce"),
+        (aggregate({"userId": "u"}), "no active: True for index active"),
+        (aggregate({"siteId": "s"}, {"$lookup": {}}), "stage $lookup"),
+        (aggregate({"siteId": "s"}, {"$group": {"a": {"$push": 1}}}), "accumulator $push"),
         (
             {"createIndexes": "j", "indexes": [{"name": "x", "key": {"a": "hashed"}}]},
             "index of a as hashed",

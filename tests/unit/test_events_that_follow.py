@@ -242,6 +242,7 @@ SILENT = [
     Case("a run begins", runs.start_task, new_job(2), (MOMENT, SITE, 0, ME)),
     Case("a run begins anew", runs.run_again, started(), (MOMENT, SITE, ME)),
     Case("a run goes on", runs.renew_lease, started(), (MOMENT, SITE, ME)),
+    Case("a run reserves bytes", runs.reserve, started(), (MOMENT, SITE, ME, 7)),
     Case("a stream begins", runs.begin_stream, started(), (MOMENT, SITE, ME)),
     Case("a stream has its upload", runs.adopt_upload, started(), (MOMENT, SITE, ME, OF_A_STREAM)),
     Case("a run failed for now", postponing.note_error, started(), (MOMENT, SITE, ME, ERROR)),

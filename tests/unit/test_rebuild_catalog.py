@@ -17,6 +17,7 @@ from sitebackup.domain.lifecycle import mark_deleted
 from sitebackup.domain.lock import LegalHold, Lock, LockMode
 from sitebackup.domain.manifest import Manifest, manifest_of, read_manifest
 from sitebackup.domain.principal import OWN_WORK
+from sitebackup.domain.quota import Limits
 from sitebackup.domain.reason import Code
 from sitebackup.domain.retention import first_look
 from sitebackup.domain.schedule import Schedule
@@ -218,6 +219,43 @@ def test_a_copy_that_was_not_whole_when_the_database_was_lost_does_not_count(cat
     assert catalogue.save() == 0
     assert total(catalogue.rebuild(before=lost_at)) == (0, 0, 1, 0)
     assert catalogue.schedules.page_for(OWN_WORK, None, 9, None) == [schedule]
+
+
+def test_the_limits_of_users_come_back_as_they_were_saved_and_none_that_were_set_since_are_changed(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sitebackup.catalog.save_settings.PAGE", 2)
+    limits = {f"{number:024x}": Limits(active_jobs=number, stored_bytes="unlimited") for number in range(5)}
+    for user_id, one in limits.items():
+        catalogue.quotas.set_limits(user_id, one)
+    assert catalogue.save() == 5
+    catalogue.lose_database()
+    since = Limits(schedules=7)
+    catalogue.quotas.set_limits(f"{3:024x}", since)
+    passes = catalogue.rebuild()
+    assert sum(one.limits for one in passes) == 4
+    assert sum(one.limits_present for one in passes) == 1
+    assert catalogue.quotas.exceptions == limits | {f"{3:024x}": since}
+
+
+def test_a_page_of_limits_that_can_not_be_read_is_named(catalogue: Catalogue) -> None:
+    catalogue.quotas.set_limits("a" * 24, Limits(schedules=7))
+    catalogue.save()
+    (page,) = (key for key in catalogue.storage.versions if key.startswith("catalog/limits/"))
+    catalogue.storage.versions[page].clear()
+    catalogue.storage.add_version(page, b'{"schema": 2}')
+    catalogue.lose_database()
+    assert [key for each in catalogue.rebuild() for key in each.pages_left_out] == [page]
+
+
+def test_a_schedule_comes_back_without_its_slot_which_may_be_anothers_by_now(catalogue: Catalogue) -> None:
+    schedule, new = a_schedule().replace(slot="one"), a_schedule().replace(slot="one")
+    catalogue.schedules.add(schedule)
+    catalogue.save()
+    catalogue.lose_database()
+    catalogue.schedules.add(new)
+    assert total(catalogue.rebuild()) == (0, 0, 1, 0)
+    assert {one.slot for one in catalogue.schedules.all()} == {None, "one"}
 
 
 def test_without_saved_schedules_the_jobs_come_back_all_the_same(catalogue: Catalogue) -> None:

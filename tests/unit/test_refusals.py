@@ -7,6 +7,7 @@ import pytest
 
 from sitebackup.backup.change_job import ChangeJob
 from sitebackup.backup.create_job import CreateBackup, CreateJob
+from sitebackup.backup.quotas import Quotas
 from sitebackup.backup.recorder import Recorder
 from sitebackup.domain.errors import ActiveJob, NotFound, StateForbids, TooLate
 from sitebackup.domain.job import DeleteCause, Status
@@ -18,6 +19,7 @@ from sitebackup.schedules.run_schedule import RunSchedule
 from tests.builders import BY_SERVICE, NOW, a_job, a_restore, an_id
 from tests.fakes.bus import MemoryBus
 from tests.fakes.jobs import MemoryJobs, MemoryRestores
+from tests.fakes.quotas import MemoryQuotas
 from tests.fakes.schedules import MemorySchedules
 
 ID = "a" * 24
@@ -60,8 +62,24 @@ def holding(status: Status, **changes: object) -> MemoryJobs:
     return jobs
 
 
+def changing(jobs: MemoryJobs) -> ChangeJob:
+    return ChangeJob(recording(jobs), without_limits(jobs))
+
+
+def creating(jobs: MemoryJobs) -> CreateJob:
+    return CreateJob(recording(jobs), without_limits(jobs), {}, an_id)
+
+
+def recording(jobs: MemoryJobs) -> Recorder:
+    return Recorder(jobs, Policy(), lambda: NOW, MemoryBus())
+
+
+def without_limits(jobs: MemoryJobs) -> Quotas:
+    return Quotas(MemoryQuotas(jobs, MemoryRestores(jobs), MemorySchedules()), Policy(), lambda: NOW)
+
+
 def ask(jobs: MemoryJobs, what: str) -> None:
-    change_job = ChangeJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()))
+    change_job = changing(jobs)
     if what == "delete":
         change_job.delete(BY_SERVICE, ID, None)
     else:
@@ -108,7 +126,7 @@ def test_a_deletion_is_not_put_off_by_whoever_may_delete(mark: dict[str, object]
     """That would be an undelete, which takes another scope."""
     jobs = holding(Status.DONE, **mark)
     before = jobs.get(ID)
-    change_job = ChangeJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()))
+    change_job = changing(jobs)
     with pytest.raises(StateForbids, match="later than it is marked for; undelete it first"):
         change_job.delete(BY_SERVICE, ID, asked)
     assert jobs.get(ID) == before
@@ -128,7 +146,7 @@ def test_a_deletion_is_not_put_off_by_whoever_may_delete(mark: dict[str, object]
 def test_the_earliest_time_that_was_asked_for_holds(
     mark: dict[str, object], asked: datetime | None, deleted_at: datetime
 ) -> None:
-    change_job = ChangeJob(Recorder(holding(Status.DONE, **mark), Policy(), lambda: NOW, MemoryBus()))
+    change_job = changing(holding(Status.DONE, **mark))
     deleted = change_job.delete(BY_SERVICE, ID, asked)
     assert (deleted.delete_at, deleted.delete_cause) == (deleted_at, DeleteCause.REQUESTED)
 
@@ -141,8 +159,7 @@ def test_a_restore_that_concerns_a_site_out_of_reach_is_in_the_way_but_not_named
     for active in (restore, from_elsewhere):
         restores.add(active)
     jobs.put(job)
-    recorder = Recorder(jobs, Policy(), lambda: NOW, MemoryBus())
-    create_job = CreateJob(recorder, {}, an_id)
+    create_job = creating(jobs)
 
     def refused(one: Restore, *sites: str) -> ActiveJob:
         """What a token for these sites, or for all, is told that asks for a backup, or a retry of one."""
@@ -151,7 +168,7 @@ def test_a_restore_that_concerns_a_site_out_of_reach_is_in_the_way_but_not_named
         ask = (
             partial(create_job, access, request, None)
             if one is restore
-            else partial(ChangeJob(recorder).retry, access, job.id)
+            else partial(changing(jobs).retry, access, job.id)
         )
         with pytest.raises(ActiveJob) as raised:
             ask()
@@ -182,7 +199,7 @@ def test_a_schedule_does_not_name_what_not_everybody_may_know_who_sees_it() -> N
             next_run_at=NOW,
         )
     )
-    create_job = CreateJob(Recorder(jobs, Policy(), lambda: NOW, MemoryBus()), {}, an_id)
+    create_job = creating(jobs)
     RunSchedule(schedules, create_job, timedelta(0), lambda: NOW)(NOW + DAY)
     (schedule,) = schedules.page_for(BY_SERVICE, None, 9, None)
     assert schedule.last_error == "Skipped: A restore of this site is still pending."

@@ -222,6 +222,7 @@ CHANGES = [
         site={**LEASED, "lease": Lease(owner=ME, until=STALL), "next_check_at": STALL},
         moment=Moment(NOW, POLICY.replace(lease_seconds=POLICY.stall_seconds, stall_seconds=1)),
     ),
+    Case("a run reserves bytes", runs.reserve, READING, (SITE, ME, 7), site={"reserved": 7}),
     Case(
         "a run leaves a planned upload to others",
         runs.end_run,
@@ -716,6 +717,7 @@ NOTHING = [
 OF_RUNS: list[tuple[Callable[..., Change | None], Sequence[object]]] = [
     (runs.run_again, ()),
     (runs.renew_lease, ()),
+    (runs.reserve, (7,)),
     (runs.end_run, ([2],)),
     (runs.adopt_upload, (PLANNED,)),
     (runs.begin_stream, ()),

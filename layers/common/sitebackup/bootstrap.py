@@ -21,6 +21,7 @@ from .ports.providers import ExportApi, ImportApi
 from .ports.repositories import (
     JobRepository,
     PartRepository,
+    QuotaRepository,
     RestoreRepository,
     ScheduleRepository,
     SiteRepository,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from .backup.finish_job import FinishJob
     from .backup.finish_task import FinishTask
     from .backup.get_job import GetDocument
+    from .backup.manage_limits import ManageLimits
     from .backup.process_provider import ProcessProvider
+    from .backup.quotas import Quotas
     from .backup.recorder import JobStore, Recorder
     from .backup.task_recorder import TaskRecorder
     from .backup.upload_part import UploadPart
@@ -116,6 +119,8 @@ class Adapters(Protocol):
     def restores(self) -> RestoreRepository: ...
     @property
     def sites(self) -> SiteRepository: ...
+    @property
+    def quotas(self) -> QuotaRepository: ...
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,13 @@ class Bootstrap:
         )
 
     @cached_property
+    def quotas(self) -> "Quotas":
+        """What users may still have or do."""
+        from .backup.quotas import Quotas
+
+        return Quotas(self.adapters.quotas, self.settings.policy, self.runtime.clock.now)
+
+    @cached_property
     def _accept_object(self) -> "AcceptObject":
         from .backup.accept_object import AcceptObject
 
@@ -193,13 +205,13 @@ class Bootstrap:
         """For `functions/create_job`."""
         from .backup.create_job import CreateJob
 
-        return CreateJob(self.recorder, self.adapters.providers, self.runtime.new_id)
+        return CreateJob(self.recorder, self.quotas, self.adapters.providers, self.runtime.new_id)
 
     def change_job(self) -> "ChangeJob":
         """For `functions/change_job`."""
         from .backup.change_job import ChangeJob
 
-        return ChangeJob(self.recorder)
+        return ChangeJob(self.recorder, self.quotas)
 
     def get_job(self) -> "GetDocument[Job]":
         """For `functions/get_job`."""
@@ -210,15 +222,19 @@ class Bootstrap:
     def process_provider(self) -> "ProcessProvider":
         """For `functions/process_provider`."""
         from .backup.process_provider import ProcessProvider
+        from .backup.reserve_bytes import ReserveBytes
         from .backup.stream import MoveStream
 
         adapters, settings, clock = self.adapters, self.settings, self.runtime.clock
+        reserve = ReserveBytes(self.recorder, adapters.quotas)
         return ProcessProvider(
             tasks=self.task_recorder,
             accept=self._accept_object,
+            reserve=reserve,
             move_stream=MoveStream(
                 tasks=self.task_recorder,
                 accept=self._accept_object,
+                reserve=reserve,
                 parts=adapters.parts,
                 storage=adapters.storage,
                 retry=self._retry,
@@ -273,6 +289,12 @@ class Bootstrap:
         adapters = self.adapters
         return FinishJob(self.recorder, adapters.sites, adapters.storage, self._retry, self.runtime.clock)
 
+    def manage_limits(self) -> "ManageLimits":
+        """For `functions/manage_schedule`."""
+        from .backup.manage_limits import ManageLimits
+
+        return ManageLimits(self.quotas)
+
     # --- restores
 
     @cached_property
@@ -301,6 +323,7 @@ class Bootstrap:
         return CreateRestore(
             recorder=self.restore_recorder,
             jobs=self.adapters.jobs,
+            quotas=self.quotas,
             advance=self.advance_restore,
             providers=self.adapters.providers,
             new_id=self.runtime.new_id,
@@ -404,6 +427,7 @@ class Bootstrap:
 
         return ManageSchedule(
             schedules=self.adapters.schedules,
+            quotas=self.quotas,
             providers=self.adapters.providers,
             window=self.settings.schedule_window,
             min_interval=self.settings.schedule_min_interval,
@@ -430,6 +454,7 @@ class Bootstrap:
         return RebuildCatalog(
             jobs=self.adapters.jobs,
             schedules=self.adapters.schedules,
+            quotas=self.adapters.quotas,
             sites=self.adapters.sites,
             storage=self.adapters.storage,
             policy=self.settings.policy,
@@ -450,6 +475,7 @@ class Bootstrap:
 
         return SaveSettings(
             schedules=self.adapters.schedules,
+            quotas=self.adapters.quotas,
             storage=self.adapters.storage,
             clock=self.runtime.clock,
             day_seconds=self.settings.policy.day_seconds,

@@ -12,6 +12,7 @@ from .domain.plan import MAX_OBJECT_SIZE, MIB, MIN_PART_SIZE, parts_at_once
 from .domain.policy import Policy
 from .domain.principal import Claims
 from .domain.provider import Provider, ProvidersError, parse_providers
+from .domain.quota import MAX_SLOTS, MAX_STORED_BYTES
 
 MAX_PART_MIB = 64
 """A stream holds three parts in memory."""
@@ -24,7 +25,8 @@ DAY_MINUTES = 24 * 60
 _PARAMETER = re.compile(r"ssm:((?:/[A-Za-z0-9_.-]+)+)")
 _OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/([A-Za-z0-9_.=/-]{1,1024})")
 """As the template's pattern for it has them."""
-_MAY_BE_0 = frozenset(
+_QUOTAS = frozenset({"quota_active_jobs", "quota_stored_bytes", "quota_restores_per_day", "quota_schedules"})
+_MAY_BE_0 = _QUOTAS | frozenset(
     {"upload_grace_seconds", "delete_grace_seconds", "keep_newest", "shrink_percent", "drill_gib_per_day"}
 )
 
@@ -152,6 +154,8 @@ def _most(name: str) -> int:
     """Such that no time of a job can go beyond the calendar."""
     if name == "shrink_percent":
         return 99  # nothing falls by more than 100 %
+    if name in _QUOTAS:
+        return MAX_STORED_BYTES if name == "quota_stored_bytes" else MAX_SLOTS
     if name == "day_seconds":
         return DAY_SECONDS
     return MAX_DAYS if name.endswith("_days") else MAX_SECONDS

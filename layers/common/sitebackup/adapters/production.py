@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..ports.repositories import (
         JobRepository,
         PartRepository,
+        QuotaRepository,
         RestoreRepository,
         ScheduleRepository,
         SiteRepository,
@@ -85,6 +86,13 @@ class ProductionAdapters:
         from .mongo.sites import MongoSites
 
         return MongoSites(self._mongo, self._settings.mongo_database)
+
+    @cached_property
+    def quotas(self) -> "QuotaRepository":
+        """Quotas, in MongoDB."""
+        from .mongo.quotas import MongoQuotas
+
+        return MongoQuotas(self._mongo, self._settings.mongo_database)
 
     @cached_property
     def exports(self) -> "ExportApi":

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from ..domain import lifecycle
 from ..domain.change import Change, Moment, Transition
-from ..domain.errors import BadRequest, DuplicateJob, Locked, StateForbids, TooLate
+from ..domain.errors import BadRequest, Conflict, DuplicateJob, Locked, StateForbids, TooLate
 from ..domain.job import RETRYABLE, DeleteCause, Job, Status
 from ..domain.principal import Access
+from ..domain.quota import UNBOUNDED
 from ..domain.transitions import endings
 from ..telemetry import logger
 from .create_job import MAX_DAYS, site_claimed
 from .get_job import visible
+from .quotas import MAX_COLLISIONS, Quotas
 from .recorder import Recorder
 
 HOLD, RELEASE = "put on legal hold", "released from legal hold"
@@ -22,15 +25,21 @@ class ChangeJob:
     """Each call raises NotFound, StateForbids, RepositoryUnavailable or Conflict."""
 
     recorder: Recorder
+    quotas: Quotas
 
     def retry(self, access: Access, job_id: str) -> Job:
-        """Opens the next attempt. Raises ActiveJob as well if the site has another active job."""
+        """Opens the next attempt. Raises ActiveJob as well if the site has another active job, and OverQuota."""
         job = visible(self.recorder.jobs, access, "backup", job_id)
-        try:
-            return self._change(job, "retried", lifecycle.retry)
-        except DuplicateJob:
-            claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
-            raise site_claimed(claim, access, job.user_id) from None
+        can_be = lifecycle.retry(job, self.recorder.moment()) is not None
+        for _ in range(MAX_COLLISIONS):
+            allowance = self.quotas.for_backup(job.user_id, job.id) if can_be else UNBOUNDED
+            try:
+                return self._change(job, "retried", partial(lifecycle.retry, allowance=allowance))
+            except DuplicateJob:
+                claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
+                if claim or allowance.slot is None:
+                    raise site_claimed(claim, access, job.user_id) from None
+        raise Conflict("others kept taking the slots that were free")
 
     def cancel(self, access: Access, job_id: str) -> Job:
         """Stops what has not started; what runs stops at its next step. Raises TooLate once all tasks are done."""

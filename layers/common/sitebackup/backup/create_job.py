@@ -14,7 +14,9 @@ from ..domain.model import Id, Model, ProviderNames
 from ..domain.plan import MAX_OBJECT_SIZE
 from ..domain.principal import Access
 from ..domain.provider import Provider
+from ..domain.quota import OverQuota
 from ..ports.repositories import ID_NAMES, SiteClaim
+from .quotas import MAX_COLLISIONS, Quotas
 from .recorder import Recorder
 
 MAX_DAYS = 3650
@@ -45,13 +47,15 @@ class CreateJob:
     """State first: once the document is stored the backup will happen, whatever becomes of the events."""
 
     recorder: Recorder
+    quotas: Quotas
     providers: Mapping[str, Provider]
     new_id: Callable[[], str]
 
     def __call__(self, access: Access, request: CreateBackup, idempotency_key: str | None) -> Job:
         """The new job, or the one that the user made before with this key.
 
-        Raises NotYourUser, NotFound, BadRequest, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or Conflict.
+        Raises NotYourUser, NotFound, BadRequest, OverQuota, ActiveJob, IdempotencyKeyReused, RepositoryUnavailable or
+        Conflict.
         """
         access.check(request.user_id, request.site_id)
         return self.once(access, request, checked_key(f"{request.user_id}:backup", idempotency_key))
@@ -86,18 +90,22 @@ class CreateJob:
             moment,
             names,
         )
-        try:
-            self.recorder.create(job, events)
-        except DuplicateJob:
-            return self._existing(access, job)
-        return job
-
-    def _existing(self, access: Access, job: Job) -> Job:
-        """The job that stands in the way: the same request's, or another one."""
-        if same := self._repeated(job.site_id, job.idempotency_key, job.request_digest):
-            return same
-        claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
-        raise site_claimed(claim, access, job.user_id)
+        for _ in range(MAX_COLLISIONS):
+            try:
+                slot, byte_limit = self.quotas.for_backup(job.user_id, job.id)
+                job = job.replace(slot=slot, byte_limit=byte_limit)
+                self.recorder.create(job, events)
+            except (DuplicateJob, OverQuota) as error:
+                if same := self._repeated(job.site_id, job.idempotency_key, job.request_digest):
+                    return same
+                if isinstance(error, OverQuota):
+                    raise
+                claim = self.recorder.jobs.claim_of(job.user_id, job.site_id)
+                if claim or job.slot is None:
+                    raise site_claimed(claim, access, job.user_id) from None
+            else:
+                return job
+        raise Conflict("others kept taking the slots that were free")
 
     def _repeated(self, site_id: str, key: str | None, digest: str | None) -> Job | None:
         """The job of the same request under this key. Raises IdempotencyKeyReused if it was another request.

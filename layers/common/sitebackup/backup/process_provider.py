@@ -20,6 +20,7 @@ from ..transfer.limits import check_size, size_limit
 from ..transfer.readers import DeadlineReader, ResumingReader, hold
 from ..transfer.retrying import RetryInProcess
 from .accept_object import AcceptObject
+from .reserve_bytes import ReserveBytes
 from .run_lease import RunLease
 from .stream import MoveStream, StreamRun
 from .task_recorder import TaskRecorder
@@ -34,6 +35,7 @@ class ProcessProvider:
 
     tasks: TaskRecorder
     accept: AcceptObject
+    reserve: ReserveBytes
     move_stream: MoveStream
     exports: ExportApi
     parts: PartRepository
@@ -81,6 +83,7 @@ class ProcessProvider:
         if job is None or task is None:
             return
         if task.upload and task.upload.plan and not task.stream_only:
+            self.reserve(job, ref, lease.owner, task.upload.plan.size)
             self._go_on(job, task, task.upload, lease)
             return
         limit = size_limit(job, provider, self.max_bytes)
@@ -89,6 +92,7 @@ class ProcessProvider:
         with self.exports.probe(provider, job.user_id, job.site_id, length, left) as export:
             if export.size is not None:
                 check_size(export.size, limit)
+                self.reserve(job, ref, lease.owner, export.size)
             if export.size is not None and export.size <= self.part_size:
                 self._store_small(job, provider, export, export.size, lease, left)
             elif export.size is not None and export.ranged:

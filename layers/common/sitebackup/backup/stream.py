@@ -17,9 +17,10 @@ from ..ports.repositories import PartRepository
 from ..ports.runtime import Clock, Pool
 from ..ports.storage import ObjectStorage
 from ..transfer.chunking import BUFFERS, Chunk, split_stream
-from ..transfer.limits import check_size
+from ..transfer.limits import check_room, check_size
 from ..transfer.retrying import RetryInProcess
 from .accept_object import AcceptObject
+from .reserve_bytes import ReserveBytes
 from .run_lease import RENEW_EVERY, RunLease
 from .task_recorder import TaskRecorder
 
@@ -41,6 +42,8 @@ class StreamRun:
     """Bytes that the export may have."""
     lease: RunLease
     deadline: datetime
+    room: int | None = None
+    """Bytes that the user's quota leaves for an export of unknown size; None: any number."""
     moved: int = 0
     """Bytes that S3 has confirmed."""
 
@@ -56,6 +59,7 @@ class MoveStream:
 
     tasks: TaskRecorder
     accept: AcceptObject
+    reserve: ReserveBytes
     parts: PartRepository
     storage: ObjectStorage
     retry: RetryInProcess
@@ -67,11 +71,14 @@ class MoveStream:
         """Moves the whole stream. Raises Transient, Permanent, or TaskEnded once the lease is lost."""
         if not self._begin(run):
             return
+        if run.export.size is None:
+            run.room = self.reserve.room(run.job, run.lease.ref.provider)
         started = self.clock.now()
         chunks = split_stream(_WatchedReader(run, self.clock), self.part_size)
         try:
             first = next(chunks)
             if first.last:
+                self._reserve(run, len(first.data))
                 left = self.clock.left_until(run.deadline)
                 self.accept(run.lease.ref, self.storage.put_object(run.key, first.data, left), parts=1)
             else:
@@ -104,6 +111,7 @@ class MoveStream:
                 raise TaskEnded
             self._move(run, upload_id, chunks)
             plan = self._plan(run)
+            self._reserve(run, plan.size)
             if self.tasks.recorder.apply_to_task(ref, runs.end_stream, owner, plan) is None:
                 raise TaskEnded
         except NoSuchUpload as error:
@@ -111,6 +119,11 @@ class MoveStream:
         except (TaskEnded, Permanent):
             self.tasks.abort(ref, run.key, upload_id)  # no retry can go on with half a stream
             raise
+
+    def _reserve(self, run: StreamRun, size: int) -> None:
+        """Now that the size is known, if it was not before."""
+        if run.export.size is None:
+            self.reserve(run.job, run.lease.ref, run.lease.owner, size)
 
     def _move(self, run: StreamRun, upload_id: str, chunks: Iterator[Chunk]) -> None:
         """Reads the next chunk while S3 still takes the one before."""
@@ -181,4 +194,5 @@ class _WatchedReader:
         count = self._run.export.readinto(buffer)
         self._read += count
         check_size(self._read, self._run.limit, at_least=True)
+        check_room(self._read, self._run.room)
         return count

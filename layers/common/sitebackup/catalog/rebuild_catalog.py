@@ -1,6 +1,7 @@
-"""Makes the records that the bucket knows of and the database does not: those of done jobs, and schedules."""
+"""Makes the records that the bucket knows of and the database does not: done jobs, schedules, limits of users."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated
@@ -24,19 +25,20 @@ from ..domain.model import Model
 from ..domain.policy import Policy
 from ..domain.principal import OWN_WORK
 from ..domain.schedule import Schedule
-from ..ports.repositories import JobRepository, ScheduleRepository, SiteRepository
+from ..ports.repositories import JobRepository, QuotaRepository, ScheduleRepository, SiteRepository
 from ..ports.runtime import Clock, Pool
 from ..ports.storage import ObjectStorage
 from ..telemetry import count, logger
+from . import saved_settings
 from .folders import read_folders, read_whole
 from .passes import work_through
-from .saved_schedules import last_of, newest_saved, pages_past, read_page
+from .saved_settings import LimitsPage, SchedulesPage, last_of, newest_saved, pages_past, read_page
 
 AT_ONCE = 16
 """Folders in the hands of one pass: nearly all of their time goes by waiting for S3."""
 MAX_LEFT_OUT = 100
 """An answer that names so many ends there."""
-JOBS, SCHEDULES = "jobs:", "schedules:"
+JOBS, SCHEDULES, LIMITS = "jobs:", "schedules:", "limits:"
 
 
 class Rebuild(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,16 +48,16 @@ class Rebuild(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
         datetime,
         msgspec.Meta(tz=True, description="the time when the database was lost, like 2030-01-31T12:00:00Z"),
     ]
-    """Schedules are taken as they were saved before that: later a half-empty database may have been saved."""
+    """Schedules and limits are taken as they were saved before that: later a half-empty database may have been."""
     marker: Annotated[
         str,
         msgspec.Meta(
-            pattern=rf"^({JOBS}|{SCHEDULES})[ -~]{{0,1000}}\Z",
+            pattern=rf"^({JOBS}|{SCHEDULES}|{LIMITS})[ -~]{{0,1000}}\Z",
             description="left out, or as the last answer had it",
         ),
     ] = JOBS
     prefix: KeyPrefix = ""
-    """With one, the jobs of these users are rebuilt, and no schedules."""
+    """With one, the jobs of these users are rebuilt, and neither schedules nor limits."""
 
 
 class Rebuilt(Model, frozen=True, kw_only=True, omit_defaults=False):
@@ -67,10 +69,13 @@ class Rebuilt(Model, frozen=True, kw_only=True, omit_defaults=False):
     """Those that were there already, in whatever state: they stay as they are."""
     schedules: int
     schedules_present: int
+    limits: int
+    """Users whose exceptions are back."""
+    limits_present: int
     left_out: list[Difference]
     """Folders of which no record could be made, and why."""
     pages_left_out: list[str]
-    """Keys of pages of schedules that can't be read."""
+    """Keys of pages of schedules or limits that can't be read."""
     marker: str | None
     """To go on with; None: all is done."""
 
@@ -84,6 +89,7 @@ class RebuildCatalog:
 
     jobs: JobRepository
     schedules: ScheduleRepository
+    quotas: QuotaRepository
     sites: SiteRepository
     storage: ObjectStorage
     policy: Policy
@@ -101,8 +107,11 @@ class RebuildCatalog:
                 after = self._folders(request.prefix, marker.removeprefix(JOBS), done)
                 last = None if request.prefix else SCHEDULES
                 return last if after is None else JOBS + after
-            after = self._schedules(request.before, marker.removeprefix(SCHEDULES), done)
-            return None if after is None else SCHEDULES + after
+            if marker.startswith(SCHEDULES):
+                after = self._schedules(request.before, marker.removeprefix(SCHEDULES), done)
+                return LIMITS if after is None else SCHEDULES + after
+            after = self._limits(request.before, marker.removeprefix(LIMITS), done)
+            return None if after is None else LIMITS + after
 
         marker = work_through(
             step, request.marker, deadline, self.clock.now, lambda: len(done.left_out) >= MAX_LEFT_OUT
@@ -113,6 +122,8 @@ class RebuildCatalog:
             jobs_present=done.counts["jobs_present"],
             schedules=done.counts["schedules"],
             schedules_present=done.counts["schedules_present"],
+            limits=done.counts["limits"],
+            limits_present=done.counts["limits_present"],
             left_out=done.left_out,
             pages_left_out=done.pages_left_out,
             marker=marker,
@@ -185,27 +196,53 @@ class RebuildCatalog:
 
     def _schedules(self, before: datetime, place: str, done: "_Done") -> str | None:
         """Adds the schedules of the next pages; `place` is `{name of the copy}/{schedule}`, empty at first."""
+
+        def add(found: FoundVersion) -> None:
+            with self.pool(AT_ONCE) as pool:
+                page = read_page(self.storage, found, SchedulesPage)
+                for made in pool.map(self._add_schedule, page.schedules):
+                    done.counts["schedules" if made else "schedules_present"] += 1
+
+        return self._pages(saved_settings.SCHEDULES, before, place, add, done)
+
+    def _limits(self, before: datetime, place: str, done: "_Done") -> str | None:
+        """Adds the exceptions of the users of the next pages; `place` is `{name of the copy}/{user}`."""
+
+        def add(found: FoundVersion) -> None:
+            for user in read_page(self.storage, found, LimitsPage).limits:
+                done.counts["limits" if self.quotas.add_limits(user) else "limits_present"] += 1
+
+        return self._pages(saved_settings.LIMITS, before, place, add, done)
+
+    def _pages(
+        self,
+        folder: str,
+        before: datetime,
+        place: str,
+        add: Callable[[FoundVersion], None],
+        done: "_Done",
+    ) -> str | None:
+        """Adds what is in the next pages of the copy, and says where to go on."""
         name, _, past = place.partition("/")
         name = name or newest_saved(self.storage, before) or ""
-        pages = pages_past(self.storage, name, past) if name else []
+        pages = pages_past(self.storage, folder, name, past) if name else []
         if not pages:
             return None
         for found in pages:
             try:
-                saved = read_page(self.storage, found)
+                add(found)
             except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                logger.error("schedules not rebuilt", extra={"key": found.key, "error": str(error)})
+                logger.error("settings not rebuilt", extra={"key": found.key, "error": str(error)})
                 done.pages_left_out.append(found.key)
-                continue
-            with self.pool(AT_ONCE) as pool:
-                for made in pool.map(self._add_schedule, saved):
-                    done.counts["schedules" if made else "schedules_present"] += 1
         return f"{name}/{last_of(pages[-1])}"
 
     def _add_schedule(self, schedule: Schedule) -> bool:
-        """Whether the site had none. It stands where it stood: what has become due since then is caught up once."""
+        """Whether the site had none. It stands where it stood: what has become due since then is caught up once.
+
+        Its slot may be another's by now. Without one it counts all the same.
+        """
         try:
-            self.schedules.add(schedule)
+            self.schedules.add(schedule.replace(slot=None))
         except Conflict:
             return False
         return True

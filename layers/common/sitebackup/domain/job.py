@@ -138,6 +138,8 @@ class Task(Model, frozen=True, kw_only=True):
     upload: Upload | None = None
     progress: Progress = Progress()
     object: StoredObject | None = None
+    reserved: int = 0
+    """Bytes that count against its user's quota before its size stands in an upload's plan or an object."""
     runs: int = 0
     """How often its export was opened to be planned; more than one may have left something at its key."""
     tries: int = 0
@@ -186,6 +188,11 @@ class Task(Model, frozen=True, kw_only=True):
             return self.object.size
         return self.upload.plan.size if self.upload and self.upload.plan else None
 
+    @property
+    def held_bytes(self) -> int:
+        """What it counts for against its user's quota."""
+        return self.reserved if self.size is None else self.size
+
 
 class Job(Model, frozen=True, kw_only=True):
     """One backup of one site: one document."""
@@ -232,6 +239,10 @@ class Job(Model, frozen=True, kw_only=True):
     """A drill found that an object of it can't be opened: for queries that name no provider."""
     safety_for: RestoreRef | None = None
     """The restore before which it was made, and under whose claim of the site it runs (I10)."""
+    slot: str | None = None
+    """Of its user's active jobs, if their number is limited: taken and freed by the writes that begin and end it."""
+    byte_limit: int | None = None
+    """Bytes that all backups of its user may have, as it was when the attempt began; None: any number."""
     max_bytes: int | None = None
     expires_after_days: int | None = None
     idempotency_key: str | None = None
@@ -263,6 +274,16 @@ class Job(Model, frozen=True, kw_only=True):
     def sites(self) -> tuple[str, ...]:
         """Those that it concerns: who may not reach all of them does not see it (I21)."""
         return (self.site_id,)
+
+    @property
+    def held_bytes(self) -> int:
+        """What it counts for against its user's quota: verified objects, and what its running tasks have reserved.
+
+        What a failed or cancelled attempt left does not count, nor does a safety backup.
+        """
+        if self.safety_for is not None or self.status not in UNFINISHED | {Status.DONE}:
+            return 0
+        return sum(task.held_bytes for task in self.tasks.values())
 
     @property
     def claims_site(self) -> bool:

@@ -7,6 +7,7 @@ from .change import Change, Moment
 from .events import UploadJobCreated
 from .job import FINISHED, RETRYABLE, UNFINISHED, DeleteCause, Job, Status, Task
 from .lock import LegalHold
+from .quota import UNBOUNDED, Allowance
 from .reason import USELESS
 from .retention import locked_until, pinned_until, record_until
 from .transitions.timing import new_task
@@ -21,7 +22,7 @@ def begin(job: Job, moment: Moment, providers: Sequence[str]) -> Change:
     return Change(begun, _created(begun))
 
 
-def retry(job: Job, moment: Moment) -> Change | None:
+def retry(job: Job, moment: Moment, allowance: Allowance = UNBOUNDED) -> Change | None:
     """Opens the next attempt: done tasks stay done, the others keep a planned upload and its done parts.
 
     The upload of a stream that was not read to its end is of no use: the next run cleans the task's key of it.
@@ -49,6 +50,8 @@ def retry(job: Job, moment: Moment) -> Change | None:
         status=Status.PENDING,
         reason=None,
         attempt=job.attempt + 1,
+        slot=allowance.slot,
+        byte_limit=allowance.byte_limit,
         tasks={name: reopened(task) for name, task in job.tasks.items()},
         updated_at=moment.now,
         deadline_at=moment.in_seconds(moment.policy.attempt_seconds),

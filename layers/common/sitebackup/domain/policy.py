@@ -42,6 +42,14 @@ class Policy(Model, frozen=True, kw_only=True):
     """How the versions of a done backup are locked."""
     lock_days: int = 30
     """They are locked for so long from the seal on."""
+    quota_active_jobs: int = 0
+    """A user may have so many backups under way at once, unless there is an exception; 0: any number."""
+    quota_stored_bytes: int = 0
+    """A user's backups may have so many bytes; 0: any number."""
+    quota_restores_per_day: int = 0
+    """A user may begin so many restores in a day of UTC; 0: any number."""
+    quota_schedules: int = 0
+    """A user may have so many schedules; 0: any number."""
     day_seconds: int = 24 * 3600
     """The length of a day in every retention rule; only tests shorten it."""
     max_tries: int = 5

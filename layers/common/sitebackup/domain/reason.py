@@ -29,6 +29,7 @@ class Code(StrEnum):
     IMPORT_TOO_LARGE = "import_too_large"
     IMPORT_UNKNOWN = "import_unknown"
     PROVIDER_UNKNOWN = "provider_unknown"
+    QUOTA_EXCEEDED = "quota_exceeded"
     RETRIES_EXHAUSTED = "retries_exhausted"
     SAFETY_BACKUP_FAILED = "safety_backup_failed"
     SIBLING_FAILED = "sibling_failed"

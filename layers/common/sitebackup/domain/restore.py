@@ -109,6 +109,8 @@ class Restore(Model, frozen=True, kw_only=True):
     """When the sweep looks at it next. `with_next_check` derives it when the restore is stored."""
     forget_at: datetime | None = None
     """When its record goes."""
+    slot: str | None = None
+    """Of its user's restores of the day it was created, if their number is limited."""
     idempotency_key: str | None = None
     request_digest: str | None = None
     """Of what was asked under the idempotency key."""

@@ -37,6 +37,8 @@ class Schedule(Model, frozen=True, kw_only=True):
     expires_after_days: int
     providers: list[ProviderName] | None = None
     paused: bool = False
+    slot: str | None = None
+    """Of its user's schedules, if their number is limited."""
     version: int
     created_at: datetime
     updated_at: datetime

@@ -14,10 +14,12 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from ..domain.errors import RequestError
 from ..domain.model import Model
 from ..domain.principal import Claims, Scope
+from ..domain.quota import OverQuota
 from ..telemetry import logger
 from .parsing import parse_body, parse_query, parse_variable, reject_unknown
 from .principal import principal_of
 from .problems import INTERNAL, Problem, ProblemView, problem
+from .quota_views import rate_limit_headers
 from .routes import Answers, Route
 
 type Handler = Callable[..., Response[str]]
@@ -135,16 +137,19 @@ def _failed(error: Exception) -> Response[str]:
         return _problem(found, "The error is in the log.", {})
     if found.status >= 500:
         logger.warning("request not served", extra={"error": str(error)})
-    return _problem(found, str(error), error.members if isinstance(error, RequestError) else {})
+    headers = rate_limit_headers(error) if isinstance(error, OverQuota) else {}
+    return _problem(found, str(error), error.members if isinstance(error, RequestError) else {}, headers)
 
 
-def _problem(found: Problem, detail: str, members: Mapping[str, Any]) -> Response[str]:
+def _problem(
+    found: Problem, detail: str, members: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> Response[str]:
     document = {"type": found.type, "title": found.title, "status": found.status, "detail": detail, **members}
     return Response(
         status_code=found.status,
         content_type="application/problem+json",
         body=json.dumps(msgspec.to_builtins(msgspec.convert(document, ProblemView))),
-        headers={"Retry-After": str(found.retry_after)} if found.retry_after else {},
+        headers={**({"Retry-After": str(found.retry_after)} if found.retry_after else {}), **(headers or {})},
     )
 
 

@@ -21,6 +21,7 @@ from ..domain.errors import (
 )
 from ..domain.model import Id, Model, ProviderName
 from ..domain.principal import Scope
+from ..domain.quota import OverQuota, Quota
 from .views import Time
 
 
@@ -37,6 +38,9 @@ class ProblemView(Model, frozen=True, kw_only=True, forbid_unknown_fields=True):
     locked_until: Time | None = None
     providers: list[ProviderName] | None = None
     downloads: list[str] | None = None
+    quota: Quota | None = None
+    limit: int | None = None
+    used: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     IdempotencyKeyReused: Problem(
         422, "idempotency-key-reused", "The Idempotency-Key belongs to another request."
     ),
+    OverQuota: Problem(429, "quota-exceeded", "The user has as much of this as they may."),
     Conflict: Problem(503, "busy", "The backup or restore is being changed by others.", retry_after=1),
     Unavailable: Problem(
         503, "unavailable", "A system that this service needs does not answer.", retry_after=5

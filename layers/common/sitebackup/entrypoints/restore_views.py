@@ -12,6 +12,7 @@ from ..domain.reason import Reason
 from ..domain.restore import Restore, RestoreStatus, RestoreTask
 from ..ports.repositories import SiteClaim
 from ..restore.rehearse_restore import ProviderRehearsal, Rehearsal
+from .quota_views import OverQuotaView, over_quota_view
 from .views import Bytes, Crc64Nvme, LastErrorView, Percent, Time, error_view, percent_of, time_text
 
 
@@ -92,6 +93,7 @@ class RehearsalView(Model, frozen=True, kw_only=True):
     site_id: Id
     safety_backup: bool
     active: ActiveView | None = None
+    over_quota: OverQuotaView | None = None
     providers: dict[ProviderName, ProviderRehearsalView]
 
 
@@ -128,6 +130,7 @@ def rehearsal_view(rehearsal: Rehearsal) -> RehearsalView:
         site_id=rehearsal.site_id,
         safety_backup=rehearsal.safety_backup,
         active=_active(rehearsal.claim) if rehearsal.claim else None,
+        over_quota=over_quota_view(rehearsal.over_quota) if rehearsal.over_quota else None,
         providers={name: _rehearsal_view(found) for name, found in rehearsal.providers.items()},
     )
 

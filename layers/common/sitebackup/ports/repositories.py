@@ -1,4 +1,4 @@
-"""What MongoDB holds: backups, restores, parts, schedules, and what drills know of sites."""
+"""What MongoDB holds: backups, restores, parts, schedules, quotas, and what drills know of sites."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from ..domain.job import Job, Part, PartWait
 from ..domain.principal import Access
+from ..domain.quota import Limits, Quota, QuotaDay, UserLimits
 from ..domain.restore import Restore
 from ..domain.site import Coverage, Day, Ledger, Site
 
@@ -63,7 +64,7 @@ class SiteDocuments[D: (Job, Restore)](VisibleDocuments[D], Protocol):
         """
 
     def add(self, document: D) -> None:
-        """Stores a new one. Raises DuplicateJob if the site is claimed (I10), or the idempotency key is taken.
+        """Stores a new one. Raises DuplicateJob if the site is claimed (I10), or its key or its slot is taken.
 
         After a lost answer within the call, what it has stored is no duplicate of itself. A second call is refused.
         """
@@ -87,7 +88,7 @@ class SiteDocuments[D: (Job, Restore)](VisibleDocuments[D], Protocol):
         """Compare-and-set: stores `after` if the stored version is still `before`'s (I2).
 
         False: somebody else was faster. After a lost answer True says that `after` is stored, whichever call did it.
-        Raises DuplicateJob if `after` claims the site while something else does.
+        Raises DuplicateJob if `after` claims the site while something else does, or takes a slot that is taken.
         """
 
     def due(self, now: datetime, limit: int) -> list[D]:
@@ -187,7 +188,7 @@ class ScheduleRepository(Protocol):
         """By user and site."""
 
     def add(self, schedule: "Schedule") -> None:
-        """Raises Conflict if the user's site has another one already."""
+        """Raises Conflict if the user's site has another one already, or its slot is taken."""
 
     def replace(self, seen: "Schedule", schedule: "Schedule") -> bool:
         """Compare-and-set: stores it if the version is still the one that was seen; as JobRepository.replace."""
@@ -251,3 +252,34 @@ class SiteRepository(Protocol):
 
     def day(self, now: datetime) -> Day:
         """What was added within about 24 hours: whole hours."""
+
+
+class QuotaRepository(Protocol):
+    """What counts against the quotas of users, read from the documents themselves, and the exceptions of some.
+
+    Who calls has checked that the user is within reach (I21). Every call may raise RepositoryUnavailable.
+    """
+
+    def limits(self, user_id: str) -> Limits:
+        """The user's exceptions; empty if there are none."""
+
+    def set_limits(self, user_id: str, limits: Limits) -> None:
+        """In place of those that there were; empty ones are removed."""
+
+    def add_limits(self, user: UserLimits) -> bool:
+        """Whether the user had none. False after a lost answer, even if it has stored them."""
+
+    def page_of_limits(self, limit: int, past: str | None) -> list[UserLimits]:
+        """By user, past the one given."""
+
+    def slots(self, user_id: str, quota: Quota, day: QuotaDay | None, most: int) -> list[str | None]:
+        """The slot of each document of the user that counts, of `day` if it is given; of so many at most.
+
+        Not for stored bytes.
+        """
+
+    def count(self, user_id: str, quota: Quota, day: QuotaDay | None) -> int:
+        """How many there are of these documents."""
+
+    def held_bytes(self, user_id: str) -> int:
+        """The sum of `Job.held_bytes` of the user's jobs: those that are stored when it is called all count."""

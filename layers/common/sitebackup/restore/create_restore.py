@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ..backup.create_job import checked_key, site_claimed
+from ..backup.quotas import MAX_COLLISIONS, Quotas
 from ..domain.errors import (
     BadRequest,
     Conflict,
@@ -23,6 +24,7 @@ from ..domain.job import Job, Status, StoredObject
 from ..domain.model import Id, Model, ProviderName
 from ..domain.principal import Access
 from ..domain.provider import Provider
+from ..domain.quota import OverQuota
 from ..domain.restore import Restore, RestoreStatus, RestoreTask
 from ..ports.repositories import JobRepository
 from ..telemetry import logger
@@ -63,6 +65,7 @@ class CreateRestore:
 
     recorder: RestoreRecorder
     jobs: JobRepository
+    quotas: Quotas
     advance: AdvanceRestore
     providers: Mapping[str, Provider]
     new_id: Callable[[], str]
@@ -76,8 +79,8 @@ class CreateRestore:
     ) -> Restore:
         """The new restore, or the one that the user made before with this key. `before` is that of the request.
 
-        Raises NotYourUser, BadRequest, NotFound, StateForbids, RestoreUnsupported, ActiveJob, IdempotencyKeyReused,
-        RepositoryUnavailable or Conflict.
+        Raises NotYourUser, BadRequest, NotFound, StateForbids, RestoreUnsupported, OverQuota, ActiveJob,
+        IdempotencyKeyReused, RepositoryUnavailable or Conflict.
         """
         access.check(request.user_id, *request.sites)
         key = checked_key(f"{request.user_id}:restore", idempotency_key)
@@ -103,19 +106,33 @@ class CreateRestore:
             idempotency_key=key,
             request_digest=digest,
         )
-        try:
-            self.recorder.create(restore)
-        except DuplicateJob:
-            if same := self._repeated(request, key, digest):
-                return same
-            claim = self.jobs.claim_of(restore.user_id, restore.site_id)
-            raise site_claimed(claim, access, restore.user_id) from None
+        restore, is_new = self._store(access, restore, request)
+        if not is_new:
+            return restore
         try:
             self.advance(restore.id)
         except (Unavailable, Conflict) as error:
             extra = {"restoreId": restore.id, "error": str(error)}
             logger.warning("the restore's first step is left to the sweep", extra=extra)
         return self.recorder.restores.get(restore.id) or restore
+
+    def _store(self, access: Access, restore: Restore, request: RestoreRequest) -> tuple[Restore, bool]:
+        """The restore in a slot of its day; or the one that was made of the same request meanwhile."""
+        for _ in range(MAX_COLLISIONS):
+            try:
+                restore = restore.replace(slot=self.quotas.restore_slot(restore.user_id, restore.id))
+                self.recorder.create(restore)
+            except (DuplicateJob, OverQuota) as error:
+                if same := self._repeated(request, restore.idempotency_key, restore.request_digest):
+                    return same, False
+                if isinstance(error, OverQuota):
+                    raise
+                claim = self.jobs.claim_of(restore.user_id, restore.site_id)
+                if claim or restore.slot is None:
+                    raise site_claimed(claim, access, restore.user_id) from None
+            else:
+                return restore, True
+        raise Conflict("others kept taking the slots that were free")
 
     def what(
         self, access: Access, request: RestoreRequest, before: datetime | None

@@ -8,6 +8,7 @@ from ..domain.errors import Permanent, Transient
 from ..domain.job import StoredObject
 from ..domain.principal import Access
 from ..domain.provider import Provider
+from ..domain.quota import OverQuota
 from ..ports.providers import ImportApi
 from ..ports.repositories import SiteClaim
 from ..ports.runtime import Clock, Pool, TimeLeft
@@ -38,12 +39,15 @@ class Rehearsal:
     safety_backup: bool
     claim: SiteClaim | None
     """What is active on the site, so that the restore would be refused."""
+    over_quota: OverQuota | None
+    """The user has no restore left today."""
     providers: dict[str, ProviderRehearsal]
 
     @property
     def would_start(self) -> bool:
         """Whether nothing stands in the way."""
-        return self.claim is None and not any(found.obstacles for found in self.providers.values())
+        is_free = self.claim is None and self.over_quota is None
+        return is_free and not any(found.obstacles for found in self.providers.values())
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,10 @@ class RehearseRestore:
     def __call__(
         self, access: Access, request: RestoreRequest, before: datetime | None, deadline: datetime
     ) -> Rehearsal:
-        """Raises what CreateRestore raises for the same request, but ActiveJob: that stands in the answer."""
+        """Raises what CreateRestore raises for the same request.
+
+        But not ActiveJob and OverQuota: these stand in the answer.
+        """
         job, objects = self.create_restore.what(access, request, before)
         left, site_id = self.clock.left_until(deadline), request.target_site_id or request.site_id
 
@@ -71,7 +78,15 @@ class RehearseRestore:
             found = dict(zip(objects, pool.map(look, objects), strict=True))
         claim = self.create_restore.jobs.claim_of(request.user_id, site_id)
         seen = claim.seen_by(access, request.user_id) if claim else None
-        return Rehearsal(job.id, site_id, request.safety_backup, seen, found)
+        over_quota = self._over_quota(request.user_id, job.id)
+        return Rehearsal(job.id, site_id, request.safety_backup, seen, over_quota, found)
+
+    def _over_quota(self, user_id: str, job_id: str) -> OverQuota | None:
+        try:
+            self.create_restore.quotas.restore_slot(user_id, job_id)
+        except OverQuota as error:
+            return error
+        return None
 
     def _look(
         self, provider: Provider, user_id: str, site_id: str, stored: StoredObject, left: TimeLeft

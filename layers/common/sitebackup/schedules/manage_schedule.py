@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from ..backup.create_job import Days, check_providers
+from ..backup.quotas import MAX_COLLISIONS, Quotas
 from ..domain.errors import BadRequest, Conflict, NotFound
 from ..domain.model import Id, Model, ProviderNames
 from ..domain.principal import Access
@@ -33,6 +34,7 @@ class ManageSchedule:
     """Each call raises RepositoryUnavailable, or Conflict if others change the same schedule."""
 
     schedules: ScheduleRepository
+    quotas: Quotas
     providers: Collection[str]
     window: timedelta
     min_interval: timedelta
@@ -40,7 +42,10 @@ class ManageSchedule:
     now: Callable[[], datetime]
 
     def put(self, access: Access, site_id: str, request: PutSchedule) -> Schedule:
-        """Creates or replaces it; the next run is counted from now. Raises NotYourUser, NotFound or BadRequest."""
+        """Creates or replaces it; the next run is counted from now.
+
+        Raises NotYourUser, NotFound, BadRequest, or OverQuota for one too many.
+        """
         access.check(request.user_id, site_id)
         now = self.now()
         try:
@@ -63,12 +68,23 @@ class ManageSchedule:
             updated_at=now,
             last_tick=seen.last_tick if seen else None,
             last_job_id=seen.last_job_id if seen else None,
+            slot=seen.slot if seen else None,
         )
         schedule = arm(schedule, now, self.window)
-        if seen is None:
-            self.schedules.add(schedule)
-            return schedule
-        return self._store(seen, schedule)
+        return self._store(seen, schedule) if seen else self._add(access, schedule)
+
+    def _add(self, access: Access, schedule: Schedule) -> Schedule:
+        """A new one, in a slot of its user."""
+        for _ in range(MAX_COLLISIONS):
+            slot = self.quotas.schedule_slot(schedule.user_id, schedule.site_id)
+            try:
+                self.schedules.add(schedule.replace(slot=slot))
+            except Conflict:
+                if slot is None or self.schedules.get_for(access, schedule.user_id, schedule.site_id):
+                    raise
+            else:
+                return schedule.replace(slot=slot)
+        raise Conflict("others kept taking the slots that were free")
 
     def get(self, access: Access, user_id: str | None, site_id: str) -> Schedule:
         """Raises NotYourUser, NotFound, or BadRequest if a service names no user."""

@@ -9,6 +9,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from ..backup.create_job import CreateBackup, CreateJob
 from ..domain.errors import ActiveJob, Conflict, RequestError, Unavailable
 from ..domain.principal import OWN_WORK
+from ..domain.quota import OverQuota
 from ..domain.schedule import Schedule, ScheduleError, arm, runs, tick_key
 from ..ports.repositories import ScheduleRepository
 from ..telemetry import count, logger
@@ -19,7 +20,7 @@ MISSED_AFTER = timedelta(minutes=15)
 
 
 PUT_OFF = timedelta(minutes=15)
-"""After an unexpected error the same tick is tried again. Until then it does not hold up the others."""
+"""After an unexpected error, or over quota, the same tick is tried again. Until then it holds up no other."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class RunSchedule:
         except Exception as error:  # noqa: BLE001 - told in full, and tried again later
             logger.exception("unexpected error", extra={"siteId": schedule.site_id})
             count("SchedulesSkipped")
-            now = self.now()
-            last_error = f"Not started yet: an unexpected error ({type(error).__name__})."
-            later = schedule.replace(next_run_at=now + PUT_OFF, last_error=last_error, updated_at=now)
-            return self.schedules.replace(schedule, later)
+            return self._put_off(schedule, f"Not started yet: an unexpected error ({type(error).__name__}).")
+
+    def _put_off(self, schedule: Schedule, last_error: str) -> bool:
+        """The tick waits."""
+        now = self.now()
+        later = schedule.replace(next_run_at=now + PUT_OFF, last_error=last_error, updated_at=now)
+        return self.schedules.replace(schedule, later)
 
     def _run(self, schedule: Schedule) -> bool:
         """Whether this run, and no other, moved the schedule on."""
@@ -72,6 +76,8 @@ class RunSchedule:
             job_id = self.create_job.once(whoever_sees_it, request, tick_key(schedule)).id
         except ActiveJob as error:
             last_error = f"Skipped: {error}"
+        except OverQuota as error:
+            return self._put_off(schedule, f"Waits: {error}")
         except RequestError as error:
             last_error = f"Not started: {error}"
         except Conflict:

@@ -18,3 +18,12 @@ def check_size(size: int, limit: int, *, at_least: bool = False) -> None:
         known = f"at least {size}" if at_least else str(size)
         message = f"The export has {known} bytes; the limit is {limit} bytes."
         raise Permanent(Code.SIZE_LIMIT_EXCEEDED, message)
+
+
+def check_room(read: int, room: int | None) -> None:
+    """Raises Permanent if more bytes were read than the user's quota leaves; None: it leaves any number."""
+    if room is not None and read > room:
+        message = (
+            f"The export has at least {read} bytes, but only {room} of what the user may have were left."
+        )
+        raise Permanent(Code.QUOTA_EXCEEDED, message)

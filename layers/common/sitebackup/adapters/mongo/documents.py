@@ -12,12 +12,13 @@ if TYPE_CHECKING:
 
 
 def site_document(document: Job | Restore) -> dict[str, Any]:
-    """`active` is there only while it claims its site: the unique index is on it (I10).
+    """`active` is there only while it claims its site: the unique index is on it (I10). Quotas sum up `heldBytes`.
 
     The next check is its own: whoever stores a document has derived it with `with_next_check`.
     """
     claim = {"active": True} if document.claims_site else {}
-    return {**to_document(document, "id"), "kind": document.kind, **claim}
+    held = {"heldBytes": document.held_bytes} if isinstance(document, Job) and document.held_bytes else {}
+    return {**to_document(document, "id"), "kind": document.kind, **claim, **held}
 
 
 def schedule_document(schedule: "Schedule") -> dict[str, Any]:

@@ -11,6 +11,14 @@ PART_RECORDS_KEPT_SECONDS = 45 * 24 * 3600
 """Longer than any upload's grace; a TTL index then drops the records of parts."""
 SITE_NEWEST_FIRST = [("siteId", ASCENDING), ("_id", DESCENDING)]
 
+UNIQUE_SLOTS: dict[str, Any] = {
+    "keys": [("slot", ASCENDING)],
+    "name": "one_owner_per_slot",
+    "unique": True,
+    "partialFilterExpression": {"slot": {"$exists": True}},
+}
+"""Arguments of `create_index`: however many take a slot of a user at once, one gets it."""
+
 
 @once_more
 def create_job_indexes(database: Database[dict[str, Any]]) -> None:
@@ -35,6 +43,17 @@ def create_job_indexes(database: Database[dict[str, Any]]) -> None:
             name="one_job_per_idempotency_key",
             unique=True,
             partialFilterExpression={"idempotencyKey": {"$exists": True}},
+        )
+        jobs.create_index(**UNIQUE_SLOTS)
+        jobs.create_index(
+            [("userId", ASCENDING), ("heldBytes", ASCENDING)],
+            name="held_bytes_of_user",
+            partialFilterExpression={"heldBytes": {"$exists": True}},
+        )
+        jobs.create_index(
+            [("userId", ASCENDING), ("createdAt", ASCENDING)],
+            name="restores_of_user",
+            partialFilterExpression={"kind": "restore"},
         )
         jobs.create_index(SITE_NEWEST_FIRST, name="site_newest_first")
         jobs.create_index([("userId", ASCENDING), ("_id", DESCENDING)], name="user_newest_first")

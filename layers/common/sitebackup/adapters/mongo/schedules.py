@@ -14,6 +14,7 @@ from ...domain.schedule import Schedule, schedule_id
 from ...telemetry import logger
 from .connection import once_more, reachable, settled
 from .documents import schedule_document
+from .indexes import UNIQUE_SLOTS
 from .visible import visible
 
 
@@ -29,6 +30,7 @@ class MongoSchedules:
         """Idempotent. A paused schedule has no `nextRunAt`, so it is not in the index."""
         with reachable():
             self._schedules.create_index([("nextRunAt", ASCENDING)], name="due")
+            self._schedules.create_index(**UNIQUE_SLOTS)
             self._schedules.create_index([("userId", ASCENDING), ("_id", ASCENDING)], name="of_user")
 
     def get_for(self, access: Access, user_id: str, site_id: str) -> Schedule | None:

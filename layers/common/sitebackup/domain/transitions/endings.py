@@ -53,7 +53,7 @@ def finish_job(job: Job, moment: Moment, attempt: int, earlier: Sequence[Job] = 
     if not job.awaits_finish(attempt):
         return None
     done = job.replace(
-        status=Status.DONE, finished_at=job.sealed_at, finish_check_at=None, updated_at=moment.now
+        status=Status.DONE, finished_at=job.sealed_at, finish_check_at=None, slot=None, updated_at=moment.now
     )
     done = with_warnings(done, earlier, moment.policy)
     return Change(done.replace(clean_up_at=first_look(done, moment.policy)), _restore_goes_on(done))
@@ -122,6 +122,7 @@ def _end(job: Job, moment: Moment, status: Status, reason: Reason, for_tasks: Re
     return job.replace(
         status=status,
         reason=reason,
+        slot=None,
         tasks=tasks,
         finished_at=moment.now,
         updated_at=moment.now,

@@ -52,6 +52,16 @@ def renew_lease(job: Job, moment: Moment, ref: TaskRef, owner: str) -> Change | 
     return Change(with_task(job, moment, ref, _leased(task, moment, owner))) if task else None
 
 
+def reserve(job: Job, moment: Moment, ref: TaskRef, owner: str, size: int) -> Change | None:
+    """So many bytes count against the user's quota before they are stored. The very job: they do already."""
+    task = _task_of(job, ref, owner)
+    if task is None:
+        return None
+    if task.held_bytes == size:
+        return Change(job)
+    return Change(with_task(job, moment, ref, task.replace(reserved=size)))
+
+
 def end_run(job: Job, moment: Moment, ref: TaskRef, owner: str, missing: list[int]) -> Change | None:
     """The run leaves an upload that an earlier attempt had planned to others, who move the parts it still lacks."""
     task = _task_of(job, ref, owner)

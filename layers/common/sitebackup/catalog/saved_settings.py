@@ -1,7 +1,7 @@
-"""Schedules as they are saved in the bucket: each day a copy of all, in pages, with a mark once it is whole.
+"""Schedules and limits as they are saved in the bucket: each day a copy, in pages, with a mark once it is whole.
 
-Pages are at `catalog/schedules/{time}/{id of the last schedule}.json`, and the mark at `catalog/saved/{time}.json`;
-the time is that at which the day began. Both are written once.
+Pages are at `catalog/schedules/{time}/{id of the last schedule}.json` and `catalog/limits/{time}/{last user}.json`,
+the mark at `catalog/saved/{time}.json`; the time is that at which the day began. All are written once.
 """
 
 from datetime import UTC, datetime
@@ -9,21 +9,29 @@ from typing import Literal
 
 from ..domain.job import FoundVersion
 from ..domain.model import Model, decode
+from ..domain.quota import UserLimits
 from ..domain.schedule import Schedule
 from ..ports.storage import ListingPlace, ObjectStorage
 from .folders import read_whole
 
 SAVED = "catalog/saved/"
-_PAGES = "catalog/schedules/"
+SCHEDULES, LIMITS = "catalog/schedules/", "catalog/limits/"
 _AT_ONCE = 5
 """Pages that are listed at once, as each takes a while to be added."""
 
 
-class Page(Model, frozen=True, kw_only=True, omit_defaults=False):
+class SchedulesPage(Model, frozen=True, kw_only=True, omit_defaults=False):
     """What is written: some schedules, by their ids."""
 
     schema: Literal[1] = 1
     schedules: list[Schedule]
+
+
+class LimitsPage(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """What is written: some users who have exceptions, by their ids."""
+
+    schema: Literal[1] = 1
+    limits: list[UserLimits]
 
 
 def name_of(day: datetime) -> str:
@@ -36,9 +44,9 @@ def mark_key(name: str) -> str:
     return f"{SAVED}{name}.json"
 
 
-def page_key(name: str, page: Page) -> str:
-    """Where a page of a copy is."""
-    return f"{_PAGES}{name}/{page.schedules[-1].id}.json"
+def page_key(folder: str, name: str, last: str) -> str:
+    """Where the page of a copy is that ends with this id."""
+    return f"{folder}{name}/{last}.json"
 
 
 def newest_saved(storage: ObjectStorage, before: datetime) -> str | None:
@@ -54,11 +62,11 @@ def newest_saved(storage: ObjectStorage, before: datetime) -> str | None:
             return newest
 
 
-def last_saved(storage: ObjectStorage, name: str) -> str | None:
-    """Up to which schedule the copy was saved, as long as it is not whole. Raises Transient or Permanent."""
+def last_saved(storage: ObjectStorage, folder: str, name: str) -> str | None:
+    """Up to which id the copy was saved, as long as it is not whole. Raises Transient or Permanent."""
     last, place = None, None
     while True:
-        page = storage.list_versions(f"{_PAGES}{name}/", place)
+        page = storage.list_versions(f"{folder}{name}/", place)
         if page.versions:
             last = last_of(page.versions[-1])
         place = page.next
@@ -66,21 +74,23 @@ def last_saved(storage: ObjectStorage, name: str) -> str | None:
             return last
 
 
-def pages_past(storage: ObjectStorage, name: str, past: str) -> list[FoundVersion]:
-    """The next pages of a copy, past the one that ends with this schedule ("": the first ones).
+def pages_past(storage: ObjectStorage, folder: str, name: str, past: str) -> list[FoundVersion]:
+    """The next pages of a copy, past the one that ends with this id ("": the first ones).
 
     Raises Transient or Permanent.
     """
-    prefix = f"{_PAGES}{name}/"
+    prefix = f"{folder}{name}/"
     after = ListingPlace(f"{prefix}{past}.json!") if past else None
     return storage.list_versions(prefix, after, limit=_AT_ONCE).versions
 
 
-def read_page(storage: ObjectStorage, found: FoundVersion) -> list[Schedule]:
+def read_page[P: (SchedulesPage, LimitsPage)](
+    storage: ObjectStorage, found: FoundVersion, kind: type[P]
+) -> P:
     """Raises msgspec.ValidationError or msgspec.DecodeError if it is not a page; Transient or Permanent."""
-    return decode(read_whole(storage, found), Page).schedules
+    return decode(read_whole(storage, found), kind)
 
 
 def last_of(found: FoundVersion) -> str:
-    """The id of the last schedule of a page."""
+    """The last id of a page."""
     return found.key.rpartition("/")[2].removesuffix(".json")
