@@ -71,7 +71,9 @@ class World:
         return MockSite(providers, "site", self.user_id, self.sites[-1]).set(size=1000, **faults)
 
     def ids(self, key: str) -> dict[str, list[str]]:
-        """What there is for a route, what it is about first."""
+        """What there is for a route, what it is about first. Limits that a call has set end here."""
+        answer = self.stack.api.request("PUT", f"/users/{self.user_id}/limits", json={})
+        assert answer.status_code == 200, answer.text
         job, restore = self.done, self.done
         match key.partition(" ")[2].rpartition("/")[2], key.partition(" ")[2].split("/")[1]:
             case ("retry" | "cancel" | "undelete" as last, "backup"):

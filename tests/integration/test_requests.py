@@ -444,6 +444,10 @@ good: dict[str, st.SearchStrategy[Any]] = {
     "targetSiteId": st.sampled_from(SITES),
     "safetyBackup": st.booleans(),
     "dryRun": st.booleans(),
+    **dict.fromkeys(
+        ("activeJobs", "storedBytes", "restoresPerDay", "schedules"),
+        st.one_of(st.integers(0, 10_000), st.just("unlimited")),
+    ),
 }
 values = st.one_of(
     st.none(),
@@ -461,6 +465,7 @@ texts = st.one_of(
 )
 keys = st.one_of(st.just("nightly"), odd_texts)
 BODIES = {
+    "PUT /users/{userId}/limits": ([], ["activeJobs", "storedBytes", "restoresPerDay", "schedules"]),
     "POST /backup": (["userId", "siteId"], ["providers", "expiresAfterDays", "maxBytes"]),
     "POST /backup/{jobId}/download": (["provider"], []),
     "POST /restores": (
@@ -495,6 +500,7 @@ def requests(draw: st.DrawFn) -> Asked:
     usual = {
         "jobId": st.just(NEWEST),
         "siteId": st.sampled_from(SITES),
+        "userId": st.sampled_from(USERS),
         "provider": good["provider"],
         "restoreId": st.just(an_id("no restore")),
     }

@@ -89,7 +89,7 @@ class FinishJob:
         return self.recorder.jobs.page({**same_site, "status": Status.DONE}, BACKUPS_READ, None)
 
     def _described(self, job: Job, deadline: datetime) -> "_Version | None":
-        """The job's manifest in the bucket (I18), written now or by a lost answer's call; None: another one."""
+        """The job's manifest in the bucket (I18), written now or by an earlier call; None: what is there differs."""
         manifest = manifest_of(job)
         try:
             version = self.storage.put_once(job.manifest_key, manifest, self.clock.left_until(deadline))
