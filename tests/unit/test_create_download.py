@@ -9,6 +9,7 @@ import pytest
 from sitebackup.backup.recorder import JobStore
 from sitebackup.domain import lifecycle
 from sitebackup.domain.download import Download, downloadable, file_name
+from sitebackup.domain.drill import Drill, DrillState
 from sitebackup.domain.errors import NotFound, StateForbids, Unavailable
 from sitebackup.domain.job import DeleteCause, Job, Status, StoredObject, Task
 from sitebackup.domain.policy import Policy
@@ -85,6 +86,18 @@ def test_a_download_is_of_the_version_that_was_verified_and_says_what_to_compare
 
 def test_a_file_of_no_known_format_is_not_called_a_zip() -> None:
     assert file_name(a_backup(), "db", DB) == f"{SITE}-db-20300130T023006Z.bin"
+
+
+def test_what_a_drill_found_damaged_is_given_to_whoever_says_so_alone() -> None:
+    damaged = TASKS["site"].replace(drill=Drill(state=DrillState.DAMAGED, at=NOW, message="It is odd."))
+    job = a_backup(tasks={**TASKS, "site": damaged})
+    says = f"Backup {ID} can't be downloaded: a drill found it damaged; damaged=allow gives it all the same."
+    for allowed in ({}, {"allow_damaged": False}):
+        with pytest.raises(StateForbids) as refused:
+            downloadable(job, "site", NOW, POLICY, **allowed)
+        assert (str(refused.value), refused.value.members) == (says, {"jobId": ID})
+    assert downloadable(job, "site", NOW, POLICY, allow_damaged=True) == STORED
+    assert downloadable(job, "db", NOW, POLICY) == DB
 
 
 def test_the_job_is_pinned_before_a_link_is_signed_and_until_that_is_over_by_any_clock() -> None:

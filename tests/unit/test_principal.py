@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from sitebackup.domain.errors import BadRequest, MissingScope, NoCaller, NotFound, NotYourUser, NoUser
+from sitebackup.domain.errors import (
+    BadRequest,
+    MissingScope,
+    NoCaller,
+    NotFound,
+    NotYourUser,
+    NoUser,
+    ServiceOnly,
+)
 from sitebackup.domain.principal import Access, Claims, Principal, Scope, Service, User
 from sitebackup.entrypoints.principal import principal_of
 
@@ -147,6 +155,16 @@ def test_a_service_names_the_user_where_one_is_needed() -> None:
     assert access.any_user(None) is None
     with pytest.raises(BadRequest, match=r"^userId: required"):
         access.one_user(None)
+
+
+def test_an_access_says_whose_it_is_and_a_user_is_told_what_a_service_alone_may_do() -> None:
+    user, service = User(ME, None, ALL_SCOPES), Service(ARN)
+    assert user.may(Scope.READ).principal is user
+    assert service.may(Scope.READ).principal is service
+    service.may(Scope.WRITE).check_service()
+    with pytest.raises(ServiceOnly) as refused:
+        user.may(Scope.WRITE).check_service()
+    assert str(refused.value) == "Only a service may do this."
 
 
 # --- nobody gets round it
