@@ -58,6 +58,15 @@ def test_there_is_a_slot_as_long_as_there_are_fewer_than_the_limit(
     assert number is None or (0 <= number < limit and number not in taken)
 
 
+@given(taken=slots, limit=st.integers(0, 12))
+def test_all_who_look_at_the_same_moment_are_given_as_many_slots_as_are_left(
+    taken: list[int | None], limit: int
+) -> None:
+    """Also beside what has no slot, or one beyond the limit: no index refuses that."""
+    found = {free_slot(named(taken), limit, spread) for spread in range(limit + 1)} - {None}
+    assert len(found) == max(0, limit - len(taken))
+
+
 @given(
     taken=slots,
     limit=st.integers(0, 12),
